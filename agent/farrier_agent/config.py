@@ -1,0 +1,108 @@
+"""The one schema of ``agent.toml``: what the operator's side writes and the agent reads.
+
+The file is ``/etc/farrier/agent.toml``. The operator's side builds an :class:`AgentConfig` and
+writes it with :func:`dumps`; the agent reads it with :func:`load`. A field that is unknown, missing
+or of the wrong type is refused with its path (``$.replicas[0].port``), never ignored.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["SCHEMA", "AgentConfig", "ConfigError", "Replica", "dumps", "load", "loads"]
+
+SCHEMA = 1
+"""Version of this schema. A reader refuses a file of a newer one."""
+
+DEFAULT_PATH = Path("/etc/farrier/agent.toml")
+
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+Label = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+
+
+class ConfigError(ValueError):
+    """``agent.toml`` cannot be used; the message names the file, the field and what is wrong."""
+
+
+class Replica(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One engine serving one model on this host.
+
+    ``name`` is a DNS label, unique on the host; ``model`` is what clients name; ``port`` is the
+    engine's loopback port; ``gpus`` are NVML indices, empty on a CPU host. ``config_hash`` is the
+    sha256 of everything that the engine was configured from: when it differs from what the running
+    unit recorded at its start, a restart is pending.
+    """
+
+    name: Label
+    model: str
+    engine: str
+    unit: str
+    port: Port
+    gpus: list[int] = []
+    config_hash: str
+
+
+class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """All of ``agent.toml``.
+
+    ``listen`` is ``address:port`` of the agent's HTTP endpoint. ``gate_dir`` holds one empty file
+    per open gate, ``started_dir`` one file per running replica with the ``config_hash`` it was
+    started from. ``nvml_library`` is a path to load NVML from instead of the linker's choice.
+    ``tick`` is seconds between collections.
+    """
+
+    schema: Literal[1] = 1
+    host: str
+    accelerator: Literal["cuda", "cpu"]
+    listen: str = "0.0.0.0:9810"
+    gate_dir: str = "/run/farrier/open"
+    started_dir: str = "/run/farrier/started"
+    nvml_library: str | None = None
+    tick: Annotated[float, msgspec.Meta(gt=0)] = 5.0
+    replicas: list[Replica] = []
+
+
+def loads(text: str, source: str = "agent.toml") -> AgentConfig:
+    """Parse TOML *text*; *source* names it in errors. Raises :class:`ConfigError`."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source}: not valid TOML: {error}") from error
+    schema = data.get("schema")
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise ConfigError(
+            f"{source}: schema {schema} is newer than this agent's ({SCHEMA}): upgrade the agent"
+        )
+    try:
+        return msgspec.convert(data, AgentConfig)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{source}: {error}") from error
+
+
+def load(path: Path = DEFAULT_PATH) -> AgentConfig:
+    """Read and parse the file at *path*. Raises :class:`ConfigError`, also when unreadable."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    return loads(text, str(path))
+
+
+def dumps(config: AgentConfig) -> str:
+    """*config* as TOML that :func:`loads` reads back as the same value.
+
+    Needs the package ``tomli-w``, which the operator's side has and the host does not need.
+    """
+    import tomli_w
+
+    data: dict[str, Any] = msgspec.to_builtins(config)
+    return tomli_w.dumps({key: value for key, value in data.items() if value is not None})
