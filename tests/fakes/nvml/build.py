@@ -1,0 +1,34 @@
+"""Builds the fake NVML (``fake.c``) with the machine's C compiler."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+SOURCE = Path(__file__).with_name("fake.c")
+NAME = "libnvidia-ml.so.1"
+FLAGS = ("-O1", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared", "-fvisibility=hidden")
+
+
+class BuildError(RuntimeError):
+    """The compiler is missing or refused the source; the message has its words."""
+
+
+def build(dest_dir: Path, compiler: str = "cc") -> Path:
+    """Compile into *dest_dir* (made if missing) and return the path of ``libnvidia-ml.so.1``."""
+    dest_dir.mkdir(parents=True, exist_ok=True)
+    library = dest_dir / NAME
+    command = [compiler, *FLAGS, f"-Wl,-soname,{NAME}", "-o", str(library), str(SOURCE)]
+    command.append("-lpthread")
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True)
+    except FileNotFoundError:
+        raise BuildError(f"no C compiler {compiler!r}: apt-get install gcc libc6-dev") from None
+    except subprocess.CalledProcessError as error:
+        raise BuildError(f"{' '.join(command)} failed:\n{error.stderr}") from error
+    return library
+
+
+if __name__ == "__main__":
+    print(build(Path(sys.argv[1] if len(sys.argv) > 1 else ".")))
