@@ -1,0 +1,23 @@
+"""The one place where a host's and a model's fields are defined and checked.
+
+Pure: nothing here imports pyinfra or talks to a host, so that every problem of an inventory is
+known before the first connection.
+"""
+
+from farrier.spec.host import OPEN_ACCESS, HostSpec
+from farrier.spec.model import Argument, HubSource, Model, PathSource, parse_source
+from farrier.spec.problems import Place, Problem, SpecError, report
+
+__all__ = [
+    "OPEN_ACCESS",
+    "Argument",
+    "HostSpec",
+    "HubSource",
+    "Model",
+    "PathSource",
+    "Place",
+    "Problem",
+    "SpecError",
+    "parse_source",
+    "report",
+]

@@ -1,0 +1,205 @@
+"""A model as the operator writes it: which engine serves it, from where, on which GPUs."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from farrier.spec.problems import NOWHERE, Place
+
+__all__ = ["Argument", "HubSource", "Model", "PathSource", "parse_source"]
+
+Argument = str | int | float | bool
+"""The value of an engine's flag; ``True`` stands for a flag without a value."""
+
+FIRST_PORT = 8101
+START_TIMEOUT = 600.0
+
+_HUB = re.compile(
+    r"(?P<repo>[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95})"
+    r"@(?P<revision>[A-Za-z0-9][A-Za-z0-9._/-]{0,127})"
+)
+_SECRET_NAME = re.compile(
+    r"(^|[_-])(TOKEN|API[_-]?KEY|SECRET|PASSWORD|PASSWD|ACCESS[_-]KEY)($|[_-])"
+)
+
+
+@dataclass(frozen=True)
+class PathSource:
+    """A directory on the host that holds the model (``config.json`` and its weights)."""
+
+    path: PurePosixPath
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """A repository of the Hugging Face hub at a fixed revision (commit, tag or branch)."""
+
+    repo: str
+    revision: str
+
+
+def parse_source(source: object) -> PathSource | HubSource:
+    """Parse ``path:/absolute/directory`` or ``hf:organisation/name@revision``.
+
+    Raises :class:`ValueError` with a sentence for the operator.
+    """
+    if not isinstance(source, str):
+        raise ValueError(f"must be text, not {type(source).__name__}")
+    kind, _, rest = source.partition(":")
+    if kind == "path":
+        path = PurePosixPath(rest)
+        if not path.is_absolute():
+            raise ValueError(f"{rest!r} is not absolute; write path:/srv/models/NAME")
+        if ".." in path.parts or not re.fullmatch(r"[A-Za-z0-9._/+@=-]+", rest):
+            raise ValueError(
+                f"{rest!r}: a model's path has letters, digits and . _ / + @ = - only, and no '..'"
+            )
+        return PathSource(path)
+    if kind == "hf":
+        if "@" not in rest:
+            raise ValueError(
+                f"{source!r} has no revision, so hosts set up on different days would serve "
+                f"different weights; write {source}@REVISION with a commit of the repository"
+            )
+        match = _HUB.fullmatch(rest)
+        if match is None:
+            raise ValueError(f"{source!r} is not of the form hf:organisation/name@revision")
+        return HubSource(match["repo"], match["revision"])
+    raise ValueError(
+        f"{source!r}: write path:/srv/models/NAME for a directory on the host, "
+        "or hf:organisation/name@revision"
+    )
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a variable or flag of this *name* usually holds a secret (``HF_TOKEN``)."""
+    return _SECRET_NAME.search(name.upper()) is not None
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class Model:
+    """One replica of a model on each host that the surrounding data belongs to.
+
+    =============== ============================================================================
+    ``name``        what clients write in the request's ``model`` field
+    ``engine``      ``vllm``, or ``custom`` for any OpenAI-compatible server
+    ``source``      ``path:/absolute/directory`` on the host, or ``hf:organisation/name@revision``
+    ``gpus``        indices of the GPUs as nvidia-smi numbers them; none where accelerator is cpu
+    ``port``        loopback port of the engine
+    ``args``        the engine's own flags, without dashes: ``{"max-model-len": 8192}``; ``True``
+                    for a flag without a value
+    ``env``         environment of the engine; no secrets
+    ``replica``     name of the replica and of its unit ``engine-<replica>``; default: ``name``
+    ``start_timeout`` seconds from start to the first answer of the health endpoint
+    ``command``     engine ``custom`` only: its argv, with ``{host}`` ``{port}`` ``{model}`` and
+                    ``{path}`` (where ``source`` is on the host)
+    =============== ============================================================================
+
+    Nothing is checked here: :func:`farrier.spec.read_host` reports every problem of an inventory
+    at once, each with the line that this remembers.
+    """
+
+    name: str
+    engine: str
+    source: str
+    gpus: tuple[int, ...]
+    port: int
+    args: Mapping[str, Argument]
+    env: Mapping[str, str]
+    replica: str
+    start_timeout: float
+    command: tuple[str, ...] | None
+    unknown: Mapping[str, object] = field(compare=False)
+    place: Place = field(compare=False)
+
+    def __init__(
+        self,
+        name: str = "",
+        *,
+        engine: str = "vllm",
+        source: str = "",
+        gpus: Sequence[int] = (),
+        port: int = FIRST_PORT,
+        args: Mapping[str, Argument] | None = None,
+        env: Mapping[str, str] | None = None,
+        replica: str | None = None,
+        start_timeout: float = START_TIMEOUT,
+        command: Sequence[str] | None = None,
+        **unknown: object,
+    ) -> None:
+        values: dict[str, object] = {
+            "name": name,
+            "engine": engine,
+            "source": source,
+            "gpus": _frozen(gpus),
+            "port": port,
+            "args": {} if args is None else args,
+            "env": {} if env is None else env,
+            "replica": name if replica is None else replica,
+            "start_timeout": start_timeout,
+            "command": _frozen(command),
+            "unknown": unknown,
+            "place": _caller(),
+        }
+        for key, value in values.items():
+            object.__setattr__(self, key, value)
+
+    def __repr__(self) -> str:
+        # pyinfra logs group data with %r: an environment does not belong there
+        return f"Model({self.name!r}, engine={self.engine!r}, port={self.port!r})"
+
+    @property
+    def unit(self) -> str:
+        """The systemd unit that runs this replica."""
+        return f"engine-{self.replica}.service"
+
+    def parsed_source(self) -> PathSource | HubSource:
+        """The source, typed. Raises :class:`ValueError` if it is none."""
+        return parse_source(self.source)
+
+    def custom_argv(self, host: str, path: str) -> tuple[str, ...]:
+        """``command`` with its placeholders filled in; *path* is the model's directory."""
+        values = {
+            "{host}": host,
+            "{port}": str(self.port),
+            "{model}": self.name,
+            "{path}": path,
+        }
+        return tuple(
+            re.sub(r"\{(host|port|model|path)\}", lambda match: values[match[0]], word)
+            for word in self.command or ()
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """This model as plain values; what looks like a secret is masked. Used by pyinfra."""
+        shown = ("name", "replica", "engine", "source", "gpus", "port", "start_timeout", "command")
+        return {key: getattr(self, key) for key in shown} | {
+            "args": _masked(self.args),
+            "env": _masked(self.env),
+        }
+
+
+def _frozen(value: Any) -> Any:
+    # a str is a sequence too, and a mistake here: left as it is, it will be reported
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _masked(values: object) -> object:
+    if not isinstance(values, Mapping):
+        return repr(type(values).__name__)
+    return {str(key): "***" if is_secret_name(str(key)) else value for key, value in values.items()}
+
+
+def _caller() -> Place:
+    """The line outside of this module (and of dataclasses.replace) that builds a Model."""
+    frame = sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__") in (__name__, "dataclasses"):
+        frame = frame.f_back
+    if frame.f_globals.get("__name__") in (__name__, "dataclasses"):
+        return NOWHERE
+    return Place(frame.f_code.co_filename, frame.f_lineno)
