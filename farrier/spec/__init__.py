@@ -4,20 +4,28 @@ Pure: nothing here imports pyinfra or talks to a host, so that every problem of 
 known before the first connection.
 """
 
-from farrier.spec.host import OPEN_ACCESS, HostSpec
+from farrier.spec.fleet import Fleet, check, read_fleet
+from farrier.spec.host import OPEN_ACCESS, HostSpec, read_host
+from farrier.spec.keys import KeysError, read_keys
 from farrier.spec.model import Argument, HubSource, Model, PathSource, parse_source
 from farrier.spec.problems import Place, Problem, SpecError, report
 
 __all__ = [
     "OPEN_ACCESS",
     "Argument",
+    "Fleet",
     "HostSpec",
     "HubSource",
+    "KeysError",
     "Model",
     "PathSource",
     "Place",
     "Problem",
     "SpecError",
+    "check",
     "parse_source",
+    "read_fleet",
+    "read_host",
+    "read_keys",
     "report",
 ]

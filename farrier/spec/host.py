@@ -2,16 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
-from farrier.spec.model import Model
+from farrier.spec.check_model import (
+    Finding,
+    check_model,
+    did_you_mean,
+    is_whole,
+    shown,
+)
+from farrier.spec.keys import KeysError, read_keys
+from farrier.spec.model import FIRST_PORT, Model
+from farrier.spec.places import argument_place
+from farrier.spec.problems import NOWHERE, Place, Problem
 
-__all__ = ["OPEN_ACCESS", "HostSpec"]
+__all__ = ["FIELDS", "OPEN_ACCESS", "HostSpec", "read_host"]
 
 OPEN_ACCESS = "anyone who can reach this host may use its models"
 """What ``open_access`` has to say, word for word, on hosts that serve without API keys."""
+
+FIELDS = (
+    "accelerator",
+    "address",
+    "agent_port",
+    "api_keys_file",
+    "models",
+    "nginx_port",
+    "open_access",
+)
+"""Host data that this module reads; the roles' DEFAULTS and pyinfra's ssh_… fields come on top."""
+
+FOREIGN_PORTS = {9100: "node exporter's port", 9090: "Prometheus' port"}
+ACCELERATORS = ("cuda", "cpu")
+
+_ADDRESS = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|[0-9a-fA-F:]*:[0-9a-fA-F:]*")
 
 
 @dataclass(frozen=True)
@@ -20,7 +48,7 @@ class HostSpec:
 
     ``address`` is where the other hosts reach it (``address`` of the inventory, else
     ``ssh_hostname``, else its name). ``api_keys`` maps a key's name to the key; it is empty where
-    ``open_access`` is set and on hosts without models.
+    ``open_access`` is set, and on hosts whose data names no ``api_keys_file``.
     """
 
     name: str
@@ -32,3 +60,184 @@ class HostSpec:
     open_access: bool = False
     nginx_port: int = 8080
     agent_port: int = 9810
+
+
+def read_host(
+    name: str,
+    groups: Iterable[str],
+    data: Mapping[str, Any],
+    where: Callable[[str], Place] = lambda _field: NOWHERE,
+    *,
+    root: Path | None = None,
+    known: Iterable[str] = (),
+) -> tuple[HostSpec, list[Problem]]:
+    """Read the host *name* from its merged inventory *data*.
+
+    *where* tells in which file a field of the data was written. *root* is the directory that
+    ``api_keys_file`` is relative to (default: the current one). *known* are names of data that
+    others read, against which a misspelt one is compared. The HostSpec may be used only if the
+    list of problems is empty.
+    """
+    reading = _Reading(name, tuple(dict.fromkeys(groups)), data, root or Path.cwd())
+    problems = []
+    for path, message in reading.findings(known):
+        place = reading.place(path, where)
+        problems.append(Problem(place.file, place.line, name, path, message))
+    return reading.spec(), problems
+
+
+class _Reading:
+    """One pass over a host's data: every field is taken as far as its type allows."""
+
+    def __init__(
+        self, name: str, groups: tuple[str, ...], data: Mapping[str, Any], root: Path
+    ) -> None:
+        self.name = name
+        self.groups = groups
+        self.data = data
+        self.root = root
+        models = data.get("models", ())
+        self.models: tuple[Any, ...] = tuple(models) if isinstance(models, list | tuple) else ()
+        self.api_keys: dict[str, str] = {}
+
+    def spec(self) -> HostSpec:
+        return HostSpec(
+            name=self.name,
+            groups=self.groups,
+            address=str(self._address()[1]),
+            accelerator="cpu" if self.data.get("accelerator") == "cpu" else "cuda",
+            models=tuple(model for model in self.models if isinstance(model, Model)),
+            api_keys=self.api_keys,
+            open_access=self.data.get("open_access") == OPEN_ACCESS,
+            nginx_port=self.data.get("nginx_port", HostSpec.nginx_port),
+            agent_port=self.data.get("agent_port", HostSpec.agent_port),
+        )
+
+    def place(self, path: str, where: Callable[[str], Place]) -> Place:
+        match = re.match(r"models\[(\d+)\]\.(.+)", path)
+        if match is None:
+            return where(path.partition("[")[0])
+        model = self.models[int(match[1])]
+        if isinstance(model, Model) and model.place.file:
+            return argument_place(model.place, match[2])
+        return where("models")
+
+    def findings(self, known: Iterable[str]) -> Iterator[Finding]:
+        yield from self._fields(known)
+        models = self.data.get("models", ())
+        if not isinstance(models, list | tuple):
+            yield "models", f"must be a list: models = [Model(…)], not {shown(models)}"
+        elif models and "gpu" not in self.groups:
+            yield "models", "models are served by the hosts of group gpu; this host is not in it"
+        accelerator = self.data.get("accelerator", "cuda")
+        for index, model in enumerate(self.models):
+            if isinstance(model, Model):
+                for path, message in check_model(model, accelerator):
+                    yield f"models[{index}].{path}", message
+            else:
+                yield f"models[{index}]", f"must be a Model(…), not {shown(model)}"
+        yield from self._shared()
+        yield from self._access()
+
+    def _fields(self, known: Iterable[str]) -> Iterator[Finding]:
+        accelerator = self.data.get("accelerator", "cuda")
+        if accelerator not in ACCELERATORS:
+            hint = did_you_mean(accelerator, ACCELERATORS)
+            yield "accelerator", f"{shown(accelerator)} is neither 'cuda' nor 'cpu'{hint}"
+        origin, address = self._address()
+        if not isinstance(address, str) or not _ADDRESS.fullmatch(address):
+            yield origin, f"{shown(address)} is no host name or IP address"
+        for name in ("nginx_port", "agent_port"):
+            port = self.data.get(name, getattr(HostSpec, name))
+            if not is_whole(port) or port not in range(1, 65536):
+                yield name, f"must be a port from 1 to 65535, not {shown(port)}"
+        every = {*FIELDS, *known}
+        for name in self.data:
+            if name not in every and (hint := did_you_mean(name, every, cutoff=0.8)):
+                yield name, f"nothing reads {name!r}{hint}"
+
+    def _address(self) -> tuple[str, Any]:
+        for origin in ("address", "ssh_hostname"):
+            if origin in self.data:
+                return origin, self.data[origin]
+        # a connector of pyinfra's: @local, @ssh/gpu01
+        return "", self.name.rpartition("/")[2].lstrip("@")
+
+    def _shared(self) -> Iterator[Finding]:
+        """Ports, GPUs and names that two models, or a model and the host, claim."""
+        ports: dict[int, str] = dict(FOREIGN_PORTS)
+        for name, owner in (("nginx_port", "nginx's port"), ("agent_port", "the agent's port")):
+            port = self.data.get(name, getattr(HostSpec, name))
+            if port in ports:
+                yield name, f"{port} is {ports[port]}"
+            elif is_whole(port):
+                ports[port] = owner
+        ssh: Any = self.data.get("ssh_port")
+        if is_whole(ssh):
+            ports.setdefault(ssh, "sshd's port")
+        models = {
+            f"models[{index}]": model
+            for index, model in enumerate(self.models)
+            if isinstance(model, Model)
+        }
+        yield from _claimed_ports(models, ports)
+        yield from _claimed_gpus(models)
+        yield from _claimed_names(models)
+
+    def _access(self) -> Iterator[Finding]:
+        file, sentence = self.data.get("api_keys_file"), self.data.get("open_access")
+        if sentence is not None and sentence != OPEN_ACCESS:
+            yield "open_access", f"has to say in words, exactly: open_access = {OPEN_ACCESS!r}"
+        if file is not None and sentence is not None:
+            yield "api_keys_file", "either keys or open_access, not both: leave one out"
+        elif file is None and sentence is None and self.models:
+            yield (
+                "api_keys_file",
+                "missing: who may use this host's models? Write api_keys_file = 'FILE' with keys "
+                f"of your clients, or in words: open_access = {OPEN_ACCESS!r}",
+            )
+        if file is None:
+            return
+        if not isinstance(file, str) or not file:
+            yield "api_keys_file", f"must be the path of a file on this machine, not {shown(file)}"
+            return
+        try:
+            self.api_keys = read_keys(self.root / Path(file).expanduser())
+        except (KeysError, RuntimeError) as error:  # RuntimeError: ~ of a user that is not there
+            yield "api_keys_file", str(error)
+
+
+def _claimed_ports(models: Mapping[str, Model], ports: dict[int, str]) -> Iterator[Finding]:
+    wanted = {model.port for model in models.values() if is_whole(model.port)}
+    free = next(port for port in range(FIRST_PORT, 65536) if port not in wanted | ports.keys())
+    for here, model in models.items():
+        if not is_whole(model.port):
+            continue
+        if model.port in ports:
+            yield f"{here}.port", f"{model.port} is {ports[model.port]}; pick another, e.g. {free}"
+        ports.setdefault(model.port, f"the port of {here} ({shown(model.replica)})")
+
+
+def _claimed_gpus(models: Mapping[str, Model]) -> Iterator[Finding]:
+    owners: dict[int, str] = {}
+    for here, model in models.items():
+        indices = model.gpus if isinstance(model.gpus, tuple) else ()
+        for gpu in dict.fromkeys(gpu for gpu in indices if is_whole(gpu)):
+            if gpu in owners:
+                yield f"{here}.gpus", f"GPU {gpu} already belongs to {owners[gpu]}"
+            owners.setdefault(gpu, f"{here} ({shown(model.replica)})")
+
+
+def _claimed_names(models: Mapping[str, Model]) -> Iterator[Finding]:
+    owners: dict[str, str] = {}
+    for here, model in models.items():
+        if not isinstance(model.replica, str) or not model.replica:
+            continue
+        if model.replica in owners:
+            written = "name" if model.replica == model.name else "replica"
+            yield (
+                f"{here}.{written}",
+                f"{owners[model.replica]} is already the replica {model.replica!r}; "
+                "give one of them another replica='…'",
+            )
+        owners.setdefault(model.replica, here)

@@ -23,9 +23,8 @@ _HUB = re.compile(
     r"(?P<repo>[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95})"
     r"@(?P<revision>[A-Za-z0-9][A-Za-z0-9._/-]{0,127})"
 )
-_SECRET_NAME = re.compile(
-    r"(^|[_-])(TOKEN|API[_-]?KEY|SECRET|PASSWORD|PASSWD|ACCESS[_-]KEY)($|[_-])"
-)
+_SECRET_NAME = re.compile(r"(^|[_-])(TOKEN|API[_-]?KEY|SECRET|PASSWORD|PASSWD|ACCESS[_-]?KEY)$")
+_SECRET_VALUE = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,})")
 
 
 @dataclass(frozen=True)
@@ -79,6 +78,13 @@ def parse_source(source: object) -> PathSource | HubSource:
 def is_secret_name(name: str) -> bool:
     """Whether a variable or flag of this *name* usually holds a secret (``HF_TOKEN``)."""
     return _SECRET_NAME.search(name.upper()) is not None
+
+
+def is_secret(name: str, value: object) -> bool:
+    """Whether *name* or the look of *value* says that this is a secret."""
+    return is_secret_name(name) or (
+        isinstance(value, str) and _SECRET_VALUE.search(value) is not None
+    )
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -177,8 +183,12 @@ class Model:
 
     def to_json(self) -> dict[str, Any]:
         """This model as plain values; what looks like a secret is masked. Used by pyinfra."""
-        shown = ("name", "replica", "engine", "source", "gpus", "port", "start_timeout", "command")
+        shown = ("name", "replica", "engine", "source", "gpus", "port", "start_timeout")
+        command = self.command
+        if isinstance(command, tuple):
+            command = tuple("***" if is_secret("", word) else word for word in command)
         return {key: getattr(self, key) for key in shown} | {
+            "command": command,
             "args": _masked(self.args),
             "env": _masked(self.env),
         }
@@ -192,7 +202,9 @@ def _frozen(value: Any) -> Any:
 def _masked(values: object) -> object:
     if not isinstance(values, Mapping):
         return repr(type(values).__name__)
-    return {str(key): "***" if is_secret_name(str(key)) else value for key, value in values.items()}
+    return {
+        str(key): "***" if is_secret(str(key), value) else value for key, value in values.items()
+    }
 
 
 def _caller() -> Place:

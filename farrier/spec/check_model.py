@@ -1,0 +1,247 @@
+"""What can be wrong with one model, whatever else its host serves."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from farrier.spec.engines import ENGINES, PARALLEL_FLAGS, RESERVED_ENV, Engine
+from farrier.spec.model import Model, is_secret, is_secret_name, parse_source
+
+__all__ = ["Finding", "check_model", "did_you_mean", "is_label", "is_whole", "shown"]
+
+Finding = tuple[str, str]
+"""A field, relative to what was checked, and a message."""
+
+FIELDS = (
+    "name",
+    "engine",
+    "source",
+    "gpus",
+    "port",
+    "args",
+    "env",
+    "replica",
+    "start_timeout",
+    "command",
+)
+PORTS = range(1024, 65536)
+
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_SERVED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
+_FLAG = re.compile(r"[a-z0-9][a-z0-9.-]*")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
+_PLACEHOLDERS = ("host", "port", "model", "path")
+LABEL_RULE = "lower-case letters, digits and '-', at most 63, a letter or digit at both ends"
+NO_SECRETS = (
+    "a secret must not stand in the inventory: units, their environment and their command lines "
+    "can be read by every user of the host"
+)
+
+
+def is_label(value: object) -> bool:
+    """Whether *value* is a DNS label in lower case."""
+    return isinstance(value, str) and _LABEL.fullmatch(value) is not None
+
+
+def is_whole(value: object) -> bool:
+    """Whether *value* is an int; ``True`` is none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def did_you_mean(word: object, known: Any, cutoff: float = 0.6) -> str:
+    """``; did you mean 'x'?`` or nothing."""
+    close = (
+        get_close_matches(word, list(known), n=1, cutoff=cutoff) if isinstance(word, str) else []
+    )
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def check_model(model: Model, accelerator: str) -> Iterator[Finding]:
+    """Every problem of *model* on a host with *accelerator* (``cuda`` or ``cpu``)."""
+    for name in model.unknown:
+        yield name, f"Model has no field {name!r}{did_you_mean(name, FIELDS)}"
+    yield from _names(model)
+    if not is_whole(model.port):
+        yield "port", f"must be a whole number, not {shown(model.port)}"
+    elif model.port not in PORTS:
+        yield "port", f"{model.port} is not a port from {PORTS.start} to {PORTS.stop - 1}"
+    timeout = model.start_timeout
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
+        yield "start_timeout", f"must be a number of seconds above 0, not {shown(timeout)}"
+    yield from _gpus(model, accelerator)
+    yield from _environment(model.env)
+    engine = ENGINES.get(model.engine) if isinstance(model.engine, str) else None
+    if engine is None:
+        yield (
+            "engine",
+            f"unknown engine {shown(model.engine)}{did_you_mean(model.engine, ENGINES)} "
+            f"Known: {', '.join(ENGINES)}",
+        )
+        return
+    if model.source or engine.needs_source:
+        try:
+            parse_source(model.source)
+        except ValueError as error:
+            yield "source", str(error)
+    yield from _command(model, engine)
+    yield from _args(model, engine)
+    if engine.parallel and accelerator == "cuda":
+        yield from _parallelism(model)
+
+
+def _names(model: Model) -> Iterator[Finding]:
+    rule = f"is not a DNS label ({LABEL_RULE})"
+    if not isinstance(model.name, str) or not model.name:
+        yield "name", f"must be text and not empty, not {shown(model.name)}"
+    elif model.replica == model.name and not is_label(model.name):
+        yield (
+            "name",
+            f"{model.name!r} {rule}, and the unit is named after it; if clients have to ask for "
+            f"this name, add replica={_as_label(model.name)!r} for the unit",
+        )
+    elif not _SERVED_NAME.fullmatch(model.name):
+        yield "name", f"{model.name!r} has other characters than letters, digits and . _ : / -"
+    if model.replica != model.name and not is_label(model.replica):
+        yield "replica", f"{shown(model.replica)} {rule}"
+
+
+def _gpus(model: Model, accelerator: str) -> Iterator[Finding]:
+    gpus: Any = model.gpus
+    if not isinstance(gpus, tuple):
+        yield "gpus", f"must be a list of GPU indices such as [0, 1], not {shown(gpus)}"
+    elif not all(is_whole(gpu) and gpu >= 0 for gpu in gpus):
+        yield "gpus", f"must hold whole numbers from 0, as nvidia-smi counts, not {list(gpus)!r}"
+    elif len(set(gpus)) != len(gpus):
+        yield "gpus", f"{list(gpus)} names a GPU twice"
+    elif accelerator == "cpu" and gpus:
+        yield "gpus", f"{list(gpus)}, but the host's accelerator is 'cpu': leave gpus out"
+    elif accelerator == "cuda" and not gpus:
+        yield (
+            "gpus",
+            "missing: say which GPUs it gets, e.g. gpus=[0]; "
+            "a host without GPUs says accelerator = 'cpu'",
+        )
+
+
+def _environment(env: object) -> Iterator[Finding]:
+    if not isinstance(env, Mapping):
+        yield "env", f"must be a dict such as {{'NAME': 'value'}}, not {shown(env)}"
+        return
+    for name, value in env.items():
+        path = f"env.{name}"
+        if not isinstance(name, str) or not _VARIABLE.fullmatch(name):
+            yield "env", f"{shown(name)} is not the name of an environment variable"
+        elif is_secret(name, value):
+            yield path, NO_SECRETS
+        elif name in RESERVED_ENV:
+            yield path, f"Farrier sets this itself: {RESERVED_ENV[name]}"
+        elif not isinstance(value, str):
+            yield path, f"must be text, not {shown(value)}: write {str(value)!r}"
+        elif not value.isprintable():
+            yield path, "has characters that cannot be printed (a line break?)"
+
+
+def _command(model: Model, engine: Engine) -> Iterator[Finding]:
+    command: Any = model.command
+    if not engine.has_command:
+        if command is not None:
+            yield "command", f"engine {engine.name!r} has its own; only 'custom' takes one"
+        return
+    if not isinstance(command, tuple) or not command:
+        yield "command", "engine 'custom' needs its argv as a list, e.g. ['/opt/x/serve', '{port}']"
+        return
+    if not all(isinstance(word, str) and word.isprintable() for word in command):
+        yield "command", "must be a list of texts without line breaks"
+        return
+    if not command[0].startswith("/"):
+        yield "command", f"{command[0]!r}: the program needs its absolute path on the host"
+    for word in command:
+        if is_secret("", word) or (word.startswith("-") and is_secret_name(word.split("=")[0])):
+            yield "command", NO_SECRETS
+        for name in _PLACEHOLDER.findall(word):
+            if name not in _PLACEHOLDERS:
+                known = ", ".join(f"{{{known}}}" for known in _PLACEHOLDERS)
+                yield "command", f"unknown placeholder {{{name}}}; known: {known}"
+    if not any("{port}" in word or str(model.port) in word for word in command):
+        yield "command", "says nowhere on which port to listen: put {port} where it belongs"
+    if not model.source and any("{path}" in word for word in command):
+        yield "command", "has {path}, but the model has no source"
+
+
+def _args(model: Model, engine: Engine) -> Iterator[Finding]:
+    args: Any = model.args
+    if not isinstance(args, Mapping):
+        yield "args", f"must be a dict such as {{'max-model-len': 8192}}, not {shown(args)}"
+        return
+    if args and engine.has_command:
+        yield "args", f"engine {engine.name!r} takes its flags in command"
+        return
+    guarded = (*engine.reserved, *(PARALLEL_FLAGS if engine.parallel else ()))
+    for flag, value in args.items():
+        if not isinstance(flag, str) or not _FLAG.fullmatch(flag):
+            bare = str(flag).lstrip("-").replace("_", "-").lower()
+            hint = f"; write it as {bare!r}" if _FLAG.fullmatch(bare) else ""
+            yield "args", f"{shown(flag)} is not a flag's name without its dashes{hint}"
+            continue
+        path = f"args.{flag}"
+        longer = [name for name in guarded if name.startswith(flag) and name != flag]
+        if flag in engine.reserved:
+            yield path, f"Farrier sets this itself: {engine.reserved[flag]}"
+        elif is_secret(flag, value):
+            yield path, NO_SECRETS
+        elif longer:
+            # argparse takes any unambiguous beginning of a flag for the flag
+            yield path, f"is the beginning of --{longer[0]}; flags are written in full"
+        elif value is False:
+            yield path, "False has no meaning for a flag: leave it out, or use its no-… form"
+        elif not isinstance(value, str | int | float):
+            yield (
+                path,
+                f"must be text (JSON too), a number or True, not {shown(value)}",
+            )
+        elif isinstance(value, str) and not value.isprintable():
+            yield path, "has characters that cannot be printed (a line break?)"
+
+
+def _parallelism(model: Model) -> Iterator[Finding]:
+    args: Any = model.args
+    gpus: Any = model.gpus
+    if not isinstance(args, Mapping) or not isinstance(gpus, tuple):
+        return
+    sizes: dict[str, Any] = {flag: args.get(flag, 1) for flag in PARALLEL_FLAGS}
+    wrong = {f: size for f, size in sizes.items() if not is_whole(size) or int(size) < 1}
+    for flag, size in wrong.items():
+        yield f"args.{flag}", f"must be a whole number from 1, not {shown(size)}"
+    if wrong or not model.gpus:
+        return
+    needed = 1
+    for size in sizes.values():
+        needed *= int(size)
+    if needed != len(model.gpus):
+        product = " x ".join(f"{flag} {size}" for flag, size in sizes.items())
+        yield (
+            "gpus",
+            f"{list(model.gpus)} is {_count(len(model.gpus))}, but the engine would use {needed} "
+            f"({product}); set args={{'tensor-parallel-size': {len(model.gpus)}}} or change gpus",
+        )
+
+
+def _count(gpus: int) -> str:
+    return f"{gpus} GPU{'s' if gpus != 1 else ''}"
+
+
+def _as_label(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:63].rstrip("-") or "model"
+
+
+def shown(value: object) -> str:
+    """*value* for a message; only short texts and numbers, anything else by its type."""
+    if value is None or isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, str) and len(value) <= 64 and not is_secret("", value):
+        return repr(value)
+    return f"a {type(value).__name__}"

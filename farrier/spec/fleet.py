@@ -1,0 +1,82 @@
+"""All hosts of an inventory, read at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from farrier.spec.host import HostSpec, read_host
+from farrier.spec.problems import NOWHERE, Place, Problem, SpecError
+
+__all__ = ["Fleet", "check", "read_fleet"]
+
+
+class _Data(Protocol):
+    def dict(self) -> dict[str, Any]: ...
+
+
+class _Host(Protocol):
+    """What is used of a pyinfra Host, so that this package needs no pyinfra."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def groups(self) -> list[str]: ...
+    @property
+    def data(self) -> _Data: ...
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """The hosts of one inventory and everything that is wrong with it."""
+
+    hosts: tuple[HostSpec, ...]
+    problems: tuple[Problem, ...] = ()
+
+    def __getitem__(self, name: str) -> HostSpec:
+        """The host *name*. Raises :class:`KeyError`."""
+        for host in self.hosts:
+            if host.name == name:
+                return host
+        raise KeyError(name)
+
+    def group(self, name: str) -> tuple[HostSpec, ...]:
+        """The hosts of group *name*, by name."""
+        return tuple(host for host in self.hosts if name in host.groups)
+
+
+def read_fleet(
+    inventory: Iterable[_Host],
+    where: Callable[[str, str], Place] = lambda _host, _field: NOWHERE,
+    *,
+    root: Path | None = None,
+    known: Iterable[str] = (),
+) -> Fleet:
+    """Read every host of *inventory* (pyinfra's, or anything that iterates over such hosts).
+
+    *where* tells from a host's name and a field in which file it was written; *root* and *known*
+    are as for :func:`read_host`. Hosts come sorted by name: pyinfra's order changes between runs.
+    """
+    hosts: list[HostSpec] = []
+    problems: list[Problem] = []
+    known = tuple(known)
+    for host in sorted(inventory, key=lambda host: host.name):
+        data: Mapping[str, Any] = host.data.dict()
+        spec, found = read_host(
+            host.name, host.groups, data, _bound(where, host.name), root=root, known=known
+        )
+        hosts.append(spec)
+        problems += found
+    return Fleet(tuple(hosts), tuple(problems))
+
+
+def check(fleet: Fleet) -> None:
+    """Raise :class:`SpecError` if anything is wrong with *fleet*."""
+    if fleet.problems:
+        raise SpecError(fleet.problems)
+
+
+def _bound(where: Callable[[str, str], Place], host: str) -> Callable[[str], Place]:
+    return lambda field: where(host, field)
