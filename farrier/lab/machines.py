@@ -1,0 +1,147 @@
+"""One host's machine: the supervisor, systemd-nspawn and the guest's processes.
+
+Nothing is remembered about processes: they are found in /proc by what only they have (the path of
+the host's disk), so what a crash, a kill -9 or a reboot left behind is seen as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from farrier.lab.commands import run
+from farrier.lab.definitions import HostDefinition, LabDefinition
+from farrier.lab.errors import LabError
+from farrier.lab.state import HostFiles
+
+__all__ = ["cut_power", "nspawn_argv", "power_off", "processes", "start", "supervised"]
+
+PROC = Path("/proc")
+SUPERVISOR = Path(__file__).with_name("supervisor.py")
+NSPAWN_RUNTIME = Path("/run/systemd/nspawn")
+
+
+def nspawn_argv(
+    lab: LabDefinition, host: HostDefinition, files: HostFiles, binds: tuple[Path, ...] = ()
+) -> list[str]:
+    """The command of *host*'s machine."""
+    return [
+        "systemd-nspawn",
+        "--quiet",
+        f"--directory={files.merged}",
+        f"--machine={lab.machine(host.name)}",
+        f"--hostname={host.name}",
+        f"--network-bridge={lab.bridge}",
+        *(f"--bind-ro={path}" for path in binds),
+        "--boot",
+        "--keep-unit",
+        "--register=no",
+        "--settings=no",
+        "--link-journal=no",
+        "--resolv-conf=off",
+        "--timezone=off",
+    ]
+
+
+def start(
+    lab: LabDefinition, host: HostDefinition, files: HostFiles, binds: tuple[Path, ...] = ()
+) -> None:
+    """Boot *host*, detached from this process and its terminal."""
+    argv = [sys.executable, "-I", str(SUPERVISOR), *nspawn_argv(lab, host, files, binds)]
+    # cgroup v2 inside, also where the operator's kernel was booted with v1 (systemd-nspawn(1)).
+    env = {"PATH": os.environ["PATH"], "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"}
+    if Path("/run/systemd/system").exists():
+        # Where systemd is PID 1 it owns the cgroup tree: the guest's part has to be delegated to
+        # it, outside of the operator's session. Untested so far: no such machine was at hand.
+        settings = [f"--setenv={name}={value}" for name, value in env.items()]
+        unit = f"farrier-lab-{lab.machine(host.name)}"
+        log = f"StandardOutput=append:{files.console}"
+        run(["systemd-run", "--quiet", "--collect", f"--unit={unit}", "-p", "Delegate=yes"]
+            + ["-p", "KillMode=mixed", "-p", log, *settings, "--", *argv])  # fmt: skip
+        return
+    with files.console.open("wb") as console:
+        subprocess.Popen(
+            argv,
+            env=env,
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=console,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def processes(files: HostFiles) -> dict[str, list[int]]:
+    """Pids by kind: ``supervisor``, ``nspawn``, and ``guest`` (all that has the disk as its /)."""
+    found: dict[str, list[int]] = {"supervisor": [], "nspawn": [], "guest": []}
+    option = f"--directory={files.merged}"
+    upper = f"upperdir={files.upper},"
+    for directory in PROC.iterdir():
+        if not directory.name.isdigit():
+            continue
+        try:
+            argv = (directory / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            if option in argv:
+                kind = "supervisor" if str(SUPERVISOR) in argv else "nspawn"
+                found[kind].append(int(directory.name))
+            elif _root_has(directory, upper):
+                found["guest"].append(int(directory.name))
+        except OSError:  # it ended meanwhile
+            continue
+    return found
+
+
+def _root_has(process: Path, option: str) -> bool:
+    """Whether the process' / is an overlay with *option* (proc(5), mountinfo)."""
+    with (process / "mountinfo").open(encoding="utf-8", errors="replace") as mounts:
+        return any(line.split(" ", 5)[4] == "/" and option in line for line in mounts)
+
+
+def supervised(files: HostFiles) -> bool:
+    """Whether the host's machine runs and would come back after a reboot."""
+    now = processes(files)
+    return bool(now["supervisor"] and now["nspawn"])
+
+
+def power_off(lab: LabDefinition, host: str, files: HostFiles, patience: float = 20) -> None:
+    """Shut *host* down in order; after *patience* seconds cut its power."""
+    for pid in processes(files)["supervisor"]:
+        _signal(pid, signal.SIGTERM)
+    _wait_gone(files, patience)
+    cut_power(lab, host, files)
+
+
+def cut_power(lab: LabDefinition, host: str, files: HostFiles) -> None:
+    """End everything of *host* at once, as a power cut would, and clear what nspawn left."""
+    deadline = time.monotonic() + 20
+    while any((now := processes(files)).values()):
+        if time.monotonic() > deadline:
+            raise LabError(f"{host}: these processes survive SIGKILL: {now}: ps -fp …")
+        # The supervisor first, or it would boot the machine again.
+        for pid in (*now["supervisor"], *now["nspawn"], *now["guest"]):
+            _signal(pid, signal.SIGKILL)
+        time.sleep(0.02)
+    machine = lab.machine(host)
+    for leftover in (NSPAWN_RUNTIME / "propagate" / machine, NSPAWN_RUNTIME / "unix-export" / machine):
+        if leftover.is_dir():
+            leftover.rmdir()
+
+
+def _wait_gone(files: HostFiles, patience: float) -> bool:
+    deadline = time.monotonic() + patience
+    while any(processes(files).values()):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass

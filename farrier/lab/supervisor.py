@@ -1,0 +1,43 @@
+"""One machine's supervisor: starts systemd-nspawn again whenever the guest reboots.
+
+``systemctl reboot`` in the guest ends systemd-nspawn with status 133 under ``--keep-unit``
+(FORCE_RESTART in nspawn.c, made for ``RestartForceExitStatus=133`` of systemd-nspawn@.service);
+a power-off ends it with 0. SIGTERM powers the guest off in order.
+
+Run as a program of its own, ``python -I supervisor.py systemd-nspawn …``, with nothing imported
+beyond the standard library: it outlives the command that started it.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from types import FrameType
+
+REBOOT = 133
+
+
+def main(argv: list[str]) -> int:
+    """Run *argv* until it ends with anything but a reboot; its status is ours."""
+    stopping = False
+    machine: subprocess.Popen[bytes] | None = None
+
+    def stop(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        nonlocal stopping
+        stopping = True
+        if machine is not None and machine.poll() is None:
+            machine.send_signal(signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    status = REBOOT
+    while status == REBOOT and not stopping:
+        machine = subprocess.Popen(argv, stdin=subprocess.DEVNULL)
+        status = machine.wait()
+        print(f"supervisor: {argv[0]} ended with status {status}", flush=True)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
