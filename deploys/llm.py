@@ -1,0 +1,61 @@
+"""The whole fleet: from a bare host to a served model, and every host scraped.
+
+    pyinfra inventory deploys/llm.py
+
+Running engines are never restarted by it; see the last lines of its output.
+"""
+
+from farrier.inventory import current_fleet
+from pyinfra import config, host
+
+import roles.agent
+import roles.base
+import roles.engine
+import roles.nginx
+import roles.node_exporter
+import roles.prometheus
+import roles.vllm
+from farrier.converge.preflight import preflight
+
+config.SUDO = host.data.get("ssh_user") != "root"
+
+fleet = current_fleet()
+spec = fleet.hosts[host.name]
+
+preflight(spec, name="Preflight")
+roles.base.base()
+
+program = {
+    engine: roles.vllm.vllm_environment(spec.accelerator, roles.vllm.DEFAULTS.read(host.data)).path
+    for engine in ("vllm",)
+}
+engine_settings = roles.engine.DEFAULTS.read(host.data)
+unit_texts = {
+    model.unit: roles.engine.unit_text(
+        model, spec, engine_settings, program.get(model.engine, "/usr")
+    )
+    for model in spec.models
+}
+
+if "gpu" in spec.groups:
+    roles.nginx.nginx(spec)
+
+roles.agent.agent(
+    spec,
+    {model.replica: roles.engine.config_hash(unit_texts[model.unit]) for model in spec.models},
+)
+
+if any(model.engine == "vllm" for model in spec.models):
+    roles.vllm.vllm(spec.accelerator)
+
+if "gpu" in spec.groups:
+    roles.engine.engine(spec, unit_texts)
+
+# Engines load meanwhile.
+roles.node_exporter.node_exporter()
+
+if "monitor" in spec.groups:
+    roles.prometheus.prometheus(list(fleet.hosts.values()))
+
+if spec.models:
+    roles.engine.serve(spec, unit_texts)

@@ -1,0 +1,249 @@
+"""A Python environment on a host, filled from a pushed wheelhouse: no index, no compiler, no pip.
+
+An environment lives at ``/opt/farrier/<thing>/<version>`` and never changes once it is complete;
+``current`` names the newest. The version ends with the first digits of what it was made from, so
+that another lock is another directory and a running engine's files are never touched. A file
+``.complete`` is written last: without it the directory is a half-built one and is made anew.
+"""
+
+from __future__ import annotations
+
+import shlex
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pyinfra import host, logger
+from pyinfra.api import FactBase, operation
+from pyinfra.api.command import PyinfraCommand, StringCommand
+
+from farrier.converge.commands import Refuse, Script, last_lines
+from farrier.converge.report import note
+from farrier.wheelhouse import (
+    NO_SOURCES,
+    UV_LOCK,
+    Sources,
+    Wheelhouse,
+    WheelhouseError,
+    digest,
+    fill,
+    project_files,
+)
+
+if TYPE_CHECKING:
+    from pyinfra.api import Host, State
+
+    from farrier.converge.commands import Commands
+
+__all__ = ["Environment", "EnvironmentStates", "environment"]
+
+ROOT = "/opt/farrier"
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What an environment is made of.
+
+    *locks* maps a host's Python (``3.11``) to the lock for it. *source* is a project of ours that
+    is built and installed on top. *paths* are directories of the host's own Python to be seen from
+    inside, one ``.pth`` line each. *needs_mb* is the free space in /opt that building it takes.
+    """
+
+    thing: str
+    release: str
+    locks: tuple[tuple[str, Path], ...]
+    needs_mb: int
+    sources: Sources = NO_SOURCES
+    source: Path | None = None
+    paths: tuple[str, ...] = ()
+
+    @property
+    def version(self) -> str:
+        """``release-digits``; the same on every host, whatever its Python."""
+        files = [lock for _, lock in self.locks]
+        if self.source:
+            files += project_files(self.source)
+        return f"{self.release}-{digest([*files, UV_LOCK], *self.paths)[:8]}"
+
+    @property
+    def path(self) -> str:
+        """Where it lives on the host."""
+        return f"{ROOT}/{self.thing}/{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentState:
+    """The host's Python, the Python that the environment was completed with, what is current."""
+
+    python: str
+    completed: str
+    current: str
+    free_mb: int
+
+
+class EnvironmentStates(FactBase[EnvironmentState | None]):
+    """The state of the environment at *path*; None when the host could not be asked."""
+
+    def command(self, path: str) -> str:
+        """One shell."""
+        complete, current = shlex.quote(f"{path}/.complete"), shlex.quote(f"{Path(path).parent}")
+        return (
+            "python3 -c 'import sys; print(\"%d.%d\" % sys.version_info[:2])' || echo none;"
+            f" cat {complete} 2>/dev/null || echo none;"
+            f" readlink {current}/current || echo none;"
+            " df -Pm /opt | awk 'END{print $4}'"
+        )
+
+    @staticmethod
+    def default() -> EnvironmentState | None:
+        """Unknown."""
+        return None
+
+    def process(self, output: list[str]) -> EnvironmentState:
+        """Four lines: Python, completed with, current, free MB in /opt."""
+        python, completed, current, free = output
+        return EnvironmentState(python, completed, current, int(free))
+
+
+@operation()
+def environment(wanted: Environment) -> Commands:
+    """Build *wanted* unless it is there, and make it current.
+
+    + wanted: the environment
+    """
+    now = host.get_fact(EnvironmentStates, path=wanted.path)
+    if now is None or now.python == "none":
+        yield Refuse("there is no python3 on the host: apt-get install python3-minimal, then again")
+        return
+    if now.completed == now.python:
+        if now.current == wanted.version:
+            host.noop(f"{wanted.path} is complete")
+        else:
+            yield Script(_make_current(wanted), explain=last_lines)
+        return
+    lock = dict(wanted.locks).get(now.python)
+    if lock is None:
+        known = ", ".join(python for python, _ in wanted.locks)
+        yield Refuse(
+            f"{wanted.thing} {wanted.release} has no lock for this host's Python {now.python}"
+            f" (only for {known}): use a distribution that has one of them"
+        )
+        return
+    if now.free_mb < wanted.needs_mb:
+        yield Refuse(
+            f"/opt has {now.free_mb} MB free, {wanted.thing} {wanted.release} needs"
+            f" {wanted.needs_mb} MB. Look at: df -h /opt; du -sh /opt/farrier/*/*; remove versions"
+            " that no unit uses, then run the deploy again"
+        )
+        return
+    name = f"{wanted.thing}-{wanted.release}-py{now.python}"
+    yield Build(wanted, Wheelhouse(name, lock, now.python, wanted.sources, wanted.source))
+
+
+class Build(PyinfraCommand):
+    """Fetch the wheelhouse (once per fleet), push it, and fill the environment from it."""
+
+    def __init__(self, wanted: Environment, wheelhouse: Wheelhouse) -> None:
+        super().__init__()
+        self.wanted = wanted
+        self.wheelhouse = wheelhouse
+
+    def __repr__(self) -> str:
+        return f"Build({self.wanted.path})"
+
+    def execute(self, state: State, host: Host, connector_arguments: Any) -> bool:
+        """Do it; every step that fails says why."""
+        try:
+            archive = fill(self.wheelhouse)
+        except WheelhouseError as error:
+            note("failed", host.name, str(error))
+            host.log_styled(str(error), fg="red", log_func=logger.error)
+            return False
+        home = self._push(host, archive)
+        if home is None:
+            return False
+        script = Script(
+            _build_script(self.wanted, self.wheelhouse.python, f"{home}/{archive.name}"),
+            explain=self._explain,
+        )
+        started = time.monotonic()
+        done, _ = script.execute(state, host, connector_arguments)
+        if done:
+            host.log(f"{self.wanted.path} filled in {time.monotonic() - started:.0f} s")
+        return done
+
+    def _push(self, host: Host, archive: Path) -> str | None:
+        """Copy *archive* into a directory of the SSH user's own; returns that directory."""
+        size = archive.stat().st_size
+        ask = StringCommand(
+            'd="$HOME/.cache/farrier"; umask 077; mkdir -p "$d" && chmod 700 "$d" && echo "$d" &&'
+            f' (stat -c %s "$d/{archive.name}" 2>/dev/null || echo 0)'
+        )
+        done, output = host.run_shell_command(ask)
+        if not done:
+            note("failed", host.name, f"no room for wheels in the user's home: {output.output}")
+            return None
+        home, there = output.stdout_lines
+        if int(there) != size:
+            started = time.monotonic()
+            host.log(f"pushing {archive.name} ({size / 1e6:.0f} MB)")
+            if not host.put_file(str(archive), f"{home}/{archive.name}"):
+                note("failed", host.name, f"{archive.name} could not be pushed to {home}: df -h")
+                return None
+            seconds = time.monotonic() - started
+            host.log(f"pushed in {seconds:.0f} s ({size / 1e6 / seconds:.0f} MB/s)")
+        return str(home)
+
+    def _explain(self, output: str) -> str:
+        if "No space left on device" in output:
+            return (
+                f"the disk became full while {self.wanted.path} was filled. Look at: df -h /opt"
+                " /home; free some space, then run the deploy again (the half-built directory is"
+                " made anew)"
+            )
+        return (
+            f"{self.wanted.path} could not be filled:\n{last_lines(output)}\n"
+            "Run the deploy again; with pyinfra -vvv it prints every command"
+        )
+
+
+def _build_script(wanted: Environment, python: str, archive: str) -> str:
+    path, archive = shlex.quote(wanted.path), shlex.quote(archive)
+    pth = "".join(f"{line}\\n" for line in wanted.paths)
+    own = (
+        f'"$uv" pip install -q --python {path}/bin/python --offline --no-index --no-deps'
+        " --no-cache --compile-bytecode $w/source/*.whl"
+        if wanted.source
+        else ":"
+    )
+    paths = (
+        f"printf '{pth}' > {path}/lib/python{python}/site-packages/farrier-host.pth"
+        if wanted.paths
+        else ":"
+    )
+    # Hard links from a cache on the same file system: each file is written once.
+    return f"""
+w={path}.filling
+trap 'rm -rf "$w"' EXIT
+umask 022
+rm -rf {path} "$w"
+mkdir -p "$w"
+tar -xf {archive} -C "$w" --no-same-owner
+python3 -m zipfile -e "$w"/uv-*.whl "$w/uv"
+uv=$(echo "$w"/uv/uv-*.data/scripts/uv)
+chmod 755 "$uv"
+"$uv" venv -q --no-config --no-project --no-python-downloads --python /usr/bin/python3 {path}
+"$uv" pip sync -q --no-config --python {path}/bin/python --offline --no-index --find-links "$w" \\
+    --cache-dir "$w/cache" --link-mode hardlink --require-hashes "$w/requirements.txt"
+{own}
+{paths}
+{_make_current(wanted)}
+echo {python} > {path}/.complete
+rm -f {archive}
+"""
+
+
+def _make_current(wanted: Environment) -> str:
+    current = shlex.quote(f"{ROOT}/{wanted.thing}/current")
+    return f"ln -sfn {shlex.quote(wanted.version)} {current}.new\nmv -fT {current}.new {current}"

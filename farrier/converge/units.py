@@ -1,0 +1,156 @@
+"""Systemd units: enabled, running, and running with what is on the disk.
+
+Whether a running service still has to be told about changed files is not remembered by the run
+that changed them (it may be killed in between) but on the host: :func:`farrier.converge.paths.tree`
+removes the service's mark before its first change, and the mark is set again only after the reload
+or restart succeeded. Whether systemd has to re-read a unit file, systemd says itself.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pyinfra import host
+from pyinfra.api import FactBase, operation
+
+from farrier.converge.commands import Refuse, Script, last_lines
+from farrier.converge.paths import mark
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pyinfra.api.command import PyinfraCommand
+
+    from farrier.converge.commands import Commands
+
+__all__ = ["Unit", "UnitState", "UnitStates", "units"]
+
+RUNNING = frozenset({"active", "reloading", "activating"})
+"""States in which a unit is not started again: an engine that is loading is not down."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A unit that has to be enabled and running.
+
+    *apply* says what makes a running one take changed files: ``reload``, ``restart``, or ``never``
+    (engines: a converge never interrupts service). *check* is a shell command that has to succeed
+    before that. *stopped* asks for the opposite: stopped and disabled.
+    """
+
+    name: str
+    apply: str = "never"
+    check: str | None = None
+    stopped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class UnitState:
+    """What systemd says of a unit, and whether its service's mark is set."""
+
+    load: str
+    active: str
+    enabled: str
+    stale: bool
+    applied: bool
+
+
+class UnitStates(FactBase[dict[str, UnitState] | None]):
+    """The state of each of the units *names*; None when the host could not be asked."""
+
+    def command(self, names: Sequence[str]) -> str:
+        """One ``systemctl show`` for all."""
+        quoted = " ".join(shlex.quote(name) for name in names)
+        properties = "Id,LoadState,ActiveState,UnitFileState,NeedDaemonReload"
+        marks = " ".join(shlex.quote(mark(name)) for name in names)
+        return (
+            f"systemctl show -p {properties} -- {quoted}; echo ==; ls -d {marks} 2>/dev/null; true"
+        )
+
+    @staticmethod
+    def default() -> dict[str, UnitState] | None:
+        """Unknown."""
+        return None
+
+    def process(self, output: list[str]) -> dict[str, UnitState]:
+        """Parse what :meth:`command` printed."""
+        return parse_units(output)
+
+
+def parse_units(output: Sequence[str]) -> dict[str, UnitState]:
+    """Parse ``systemctl show``'s blocks, a line ``==``, and the marks that exist."""
+    border = output.index("==")
+    marks = set(output[border + 1 :])
+    states = {}
+    for block in "\n".join(output[:border]).split("\n\n"):
+        values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        if values:
+            states[values["Id"]] = UnitState(
+                load=values["LoadState"],
+                active=values["ActiveState"],
+                enabled=values.get("UnitFileState", ""),
+                stale=values.get("NeedDaemonReload") == "yes",
+                applied=mark(values["Id"]) in marks,
+            )
+    return states
+
+
+@operation()
+def units(*wanted: Unit) -> Commands:
+    """Make every unit so; a unit that fails to start shows its last journal lines.
+
+    + wanted: the units, in the order in which they are started
+    """
+    states = host.get_fact(UnitStates, names=[unit.name for unit in wanted])
+    if states is None:
+        yield Refuse("the host could not be asked for its units; see the line above")
+        return
+    commands = [
+        command
+        for unit in wanted
+        for command in _changes(unit, states.get(unit.name) or _NOT_LOADED)
+    ]
+    if any(now.stale for now in states.values()):
+        commands.insert(0, Script("systemctl daemon-reload", explain=last_lines))
+    if not commands:
+        host.noop(f"units are as they should be: {', '.join(unit.name for unit in wanted)}")
+    yield from commands
+
+
+_NOT_LOADED = UnitState("not-found", "inactive", "", stale=False, applied=False)
+
+
+def _changes(unit: Unit, now: UnitState) -> Commands:
+    name = shlex.quote(unit.name)
+    if unit.stopped:
+        if now.load != "not-found" and (now.active in RUNNING or now.enabled == "enabled"):
+            yield Script(f"systemctl disable --now {name}", explain=last_lines)
+        return
+    if now.enabled not in {"enabled", "static", "alias", "indirect", "generated"}:
+        yield _command(unit, f"systemctl enable {name}")
+    set_mark = f"mkdir -p {shlex.quote(mark('.'))}\ntouch {shlex.quote(mark(unit.name))}"
+    if now.active not in RUNNING:
+        # What is started now reads what is on the disk now.
+        yield _command(
+            unit, f"systemctl reset-failed {name} 2>/dev/null || true\nsystemctl start {name}"
+        )
+        if unit.apply != "never":
+            yield Script(set_mark, explain=last_lines)
+    elif unit.apply != "never" and not now.applied:
+        yield _command(unit, f"systemctl {unit.apply} {name}\n{set_mark}")
+
+
+def _command(unit: Unit, action: str) -> PyinfraCommand:
+    name = shlex.quote(unit.name)
+    check = f"{unit.check} >&2\n" if unit.check else ""
+    journal = f"journalctl -q -u {name} --since=@$since -n 20 --no-pager -o cat >&2"
+    return Script(
+        f"{check}since=$(date +%s)\ntrap '[ $? = 0 ] || {journal}' EXIT\n{action}",
+        explain=lambda output: (
+            f"{unit.name} could not be brought into service:\n{last_lines(output)}\n"
+            f"Look at: systemctl status {unit.name}; journalctl -u {unit.name} -e; then run the"
+            " deploy again"
+        ),
+    )

@@ -1,0 +1,223 @@
+"""Locked wheels, downloaded once on the operator's machine for the Python of the hosts.
+
+A *lock* is a requirements file with hashes; the wheelhouse of a lock is a tar archive of its
+wheels, kept in the operator's cache and pushed to every host that needs it, so that what is
+downloaded is downloaded once per fleet and no host needs an index. pip does the downloading,
+because it can fetch for another platform and another Python, and because it reads the operator's
+own pip configuration (index, find-links, proxy, certificates).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+from collections import defaultdict
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+__all__ = [
+    "NO_SOURCES",
+    "Sources",
+    "Wheelhouse",
+    "WheelhouseError",
+    "digest",
+    "fill",
+    "project_files",
+]
+
+UV_LOCK = Path(__file__).parent / "locks" / "uv.txt"
+"""uv travels in every wheelhouse: the host needs it to fill an environment, and only then."""
+
+_GLIBC_MINORS = range(31, 4, -1)
+"""manylinux tags that the locks were resolved for, newest first: glibc 2.31, Debian 11."""
+
+
+class WheelhouseError(Exception):
+    """The wheels of a lock could not be had; the message names which, why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where wheels come from.
+
+    *index_url* replaces pip's index; *find_links* are directories or pages searched as well;
+    *own_index* maps a package that PyPI does not have in this build to an index that does, asked
+    only when find-links (pip's configured ones included) do not have it.
+    """
+
+    index_url: str | None = None
+    find_links: tuple[str, ...] = ()
+    own_index: tuple[tuple[str, str], ...] = ()
+
+
+NO_SOURCES = Sources()
+"""pip's own configuration and nothing else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wheelhouse:
+    """A lock for one Python: *python* is ``major.minor``, *source* a project of ours to build."""
+
+    name: str
+    lock: Path
+    python: str
+    sources: Sources = NO_SOURCES
+    source: Path | None = None
+
+    @property
+    def key(self) -> str:
+        """Names the content: the same key, the same wheels."""
+        return digest([self.lock, UV_LOCK, *project_files(self.source)], self.python)[:16]
+
+
+def digest(paths: Sequence[Path], *words: str) -> str:
+    """sha256 in hex over the contents of *paths* and over *words*."""
+    total = hashlib.sha256()
+    for path in paths:
+        total.update(path.name.encode() + b"\0" + path.read_bytes())
+    for word in words:
+        total.update(b"\0" + word.encode())
+    return total.hexdigest()
+
+
+def cache_directory() -> Path:
+    """Where archives are kept: ``$XDG_CACHE_HOME/farrier/wheels``."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "farrier" / "wheels"
+
+
+_in_process: dict[str, threading.Lock] = defaultdict(threading.Lock)
+
+
+def fill(wheelhouse: Wheelhouse, cache: Path | None = None) -> Path:
+    """The archive of *wheelhouse*, downloaded now unless the cache has it.
+
+    Safe against other threads and processes that want the same. Raises :class:`WheelhouseError`.
+    """
+    cache = cache or cache_directory()
+    archive = cache / f"{wheelhouse.name}-{wheelhouse.key}.tar"
+    with _in_process[archive.name]:
+        if archive.exists():
+            return archive
+        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with _between_processes(archive.with_suffix(".lock")):
+            if not archive.exists():
+                _make(wheelhouse, archive)
+    return archive
+
+
+def _make(wheelhouse: Wheelhouse, archive: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=archive.parent, prefix=".filling-") as scratch:
+        wheels = Path(scratch) / "wheels"
+        wheels.mkdir()
+        _download(wheelhouse, wheels)
+        shutil.copy(wheelhouse.lock, wheels / "requirements.txt")
+        if wheelhouse.source:
+            (wheels / "source").mkdir()
+            _build(wheelhouse.source, wheels / "source")
+        half = Path(scratch) / archive.name
+        with tarfile.open(half, "w") as tar:
+            tar.add(wheels, arcname=".")
+        half.rename(archive)
+
+
+def _download(wheelhouse: Wheelhouse, wheels: Path) -> None:
+    sources = wheelhouse.sources
+    requirements = split_lock(wheelhouse.lock.read_text())
+    for package, own in sources.own_index:
+        block = requirements.pop(package, None)
+        if block is None:
+            continue
+        local = _pip_download(wheelhouse, block, wheels, ["--no-index"])
+        if local.returncode:
+            _must(
+                _pip_download(wheelhouse, block, wheels, ["--index-url", own]),
+                f"{package} ({block.split()[0]}) from {own}, nor from find-links",
+            )
+    index = ["--index-url", sources.index_url] if sources.index_url else []
+    _must(_pip_download(wheelhouse, "".join(requirements.values()), wheels, index), "the wheels")
+    _must(_pip_download(wheelhouse, UV_LOCK.read_text(), wheels, index), "uv")
+
+
+def split_lock(text: str) -> dict[str, str]:
+    """The lock's blocks (requirement and its hashes) by package name."""
+    blocks: dict[str, str] = {}
+    name = ""
+    for line in text.splitlines(keepends=True):
+        if match := re.match(r"([A-Za-z0-9._-]+)==", line):
+            name = match.group(1).lower()
+            blocks[name] = line
+        elif name and not line.lstrip().startswith("#"):
+            blocks[name] += line
+    return blocks
+
+
+def _pip_download(
+    wheelhouse: Wheelhouse, requirements: str, wheels: Path, index: Sequence[str]
+) -> subprocess.CompletedProcess[str]:
+    platforms = [f"manylinux_2_{minor}_x86_64" for minor in _GLIBC_MINORS]
+    platforms += ["manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64"]
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        file.write(requirements)
+        file.flush()
+        command = [
+            *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
+            *("--no-deps", "--only-binary=:all:", "--require-hashes", "--implementation", "cp"),
+            *("--python-version", wheelhouse.python, "--dest", str(wheels)),
+            *(part for platform in platforms for part in ("--platform", platform)),
+            *(part for link in wheelhouse.sources.find_links for part in ("--find-links", link)),
+            *index,
+            *("-r", file.name),
+        ]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def _must(result: subprocess.CompletedProcess[str], what: str) -> None:
+    if result.returncode == 0:
+        return
+    errors = [line for line in result.stderr.splitlines() if line.startswith("ERROR")]
+    reason = "\n".join(errors[-3:]) or result.stderr[-600:]
+    raise WheelhouseError(
+        f"{what} could not be downloaded on this machine:\n{reason}\n"
+        "Behind a mirror, set index_url or find_links of the role in inventory/group_data, or"
+        " pip's own configuration (pip config list), then run the deploy again"
+    )
+
+
+def _build(project: Path, destination: Path) -> None:
+    # --no-sources: the wheel is for a host, where no path of this checkout exists.
+    command = ["uv", "build", "--quiet", "--no-sources", "--wheel", "-o", str(destination)]
+    uv = str(Path(sys.executable).parent / "uv")
+    if Path(uv).exists():
+        command[0] = uv
+    result = subprocess.run([*command, str(project)], capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise WheelhouseError(f"{project} could not be built:\n{result.stderr[-800:]}")
+
+
+def project_files(project: Path | None) -> list[Path]:
+    """The files that a build of *project* depends on, sorted; none for None."""
+    if project is None:
+        return []
+    found = [project / "pyproject.toml", *project.glob("*/**/*.py")]
+    return sorted(path for path in found if "dist" not in path.parts)
+
+
+@contextmanager
+def _between_processes(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,1 @@
+"""One folder per thing that is installed on hosts; deploys compose them."""

@@ -1,0 +1,72 @@
+"""Role ``base``: what every host of the fleet has, whatever it does."""
+
+from __future__ import annotations
+
+from pyinfra import host
+from pyinfra.api.deploy import deploy
+
+from farrier.converge import Absent, Directory, Text, packages, tree
+from farrier.defaults import Default, Defaults
+from roles.base.operations import runtime
+
+__all__ = ["DEFAULTS", "base", "remove"]
+
+DEFAULTS = Defaults(
+    "base",
+    "Farrier's user, its directories, and the run-time directories that come back at each boot.",
+    (
+        Default(
+            "base_packages",
+            ["ca-certificates", "iproute2", "python3-minimal"],
+            "Debian packages that every host needs.",
+        ),
+    ),
+)
+
+AGENT_USER = "farrier-agent"
+
+_SYSUSERS = f"""\
+# Written by Farrier's role base.
+u {AGENT_USER} - "Farrier's on-host agent" /var/lib/farrier
+"""
+
+# /run/farrier comes from here and not from a unit's RuntimeDirectory=: systemd deletes that one
+# when the unit stops, and stopping the agent would close every gate.
+_TMPFILES = f"""\
+# Written by Farrier's role base.
+d /run/farrier 0755 root root -
+d /run/farrier/open 0755 {AGENT_USER} {AGENT_USER} -
+d /run/farrier/started 0755 root root -
+d /run/farrier/agent 0755 {AGENT_USER} {AGENT_USER} -
+"""
+
+
+@deploy("Base")
+def base() -> None:
+    """Install the packages, create the user and the directories."""
+    packages(name="Packages", names=DEFAULTS.read(host.data)["base_packages"])
+    tree(
+        Text("/etc/sysusers.d/farrier.conf", _SYSUSERS),
+        Text("/etc/tmpfiles.d/farrier.conf", _TMPFILES),
+        Directory("/etc/farrier"),
+        Directory("/opt/farrier"),
+        Directory("/srv/models"),
+        Directory("/var/lib/farrier"),
+        Directory("/var/lib/farrier/applied"),
+        name="Directories",
+    )
+    runtime(AGENT_USER, "/run/farrier/agent", name="User and run-time directories")
+
+
+@deploy("Remove base")
+def remove() -> None:
+    """Take away what :func:`base` made; models in /srv/models and the user stay."""
+    tree(
+        Absent("/etc/sysusers.d/farrier.conf"),
+        Absent("/etc/tmpfiles.d/farrier.conf"),
+        Absent("/etc/farrier"),
+        Absent("/opt/farrier"),
+        Absent("/var/lib/farrier"),
+        Absent("/run/farrier"),
+        name="Directories",
+    )

@@ -1,0 +1,49 @@
+"""Users and run-time directories, as systemd-sysusers and systemd-tmpfiles make them."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from pyinfra import host
+from pyinfra.api import FactBase, operation
+
+from farrier.converge.commands import Script, last_lines
+
+if TYPE_CHECKING:
+    from farrier.converge.commands import Commands
+
+__all__ = ["runtime"]
+
+
+class Missing(FactBase[bool]):
+    """Whether the user or the directory is missing."""
+
+    def command(self, user: str, directory: str) -> str:
+        """Prints a word if something is missing."""
+        return f"(getent passwd {shlex.quote(user)} && ls -d {shlex.quote(directory)}) >/dev/null 2>&1 || echo missing"
+
+    @staticmethod
+    def default() -> bool:
+        """Nothing is missing."""
+        return False
+
+    def process(self, output: list[str]) -> bool:
+        """Whether the word was printed."""
+        return output == ["missing"]
+
+
+@operation()
+def runtime(user: str, directory: str) -> Commands:
+    """Apply sysusers.d and tmpfiles.d unless *user* and *directory* are there.
+
+    + user: an account that sysusers.d declares
+    + directory: the last directory that tmpfiles.d declares
+    """
+    if host.get_fact(Missing, user=user, directory=directory):
+        yield Script(
+            "systemd-sysusers\nsystemd-tmpfiles --create /etc/tmpfiles.d/farrier.conf",
+            explain=last_lines,
+        )
+    else:
+        host.noop(f"{user} and {directory} are there")

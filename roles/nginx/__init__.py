@@ -1,0 +1,101 @@
+"""Role ``nginx``: the host's request path, with the gate of every replica and its API keys."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pyinfra import host
+from pyinfra.api.deploy import deploy
+
+from farrier.converge import Absent, Directory, Text, Unit, packages, tree, units
+from farrier.converge.templates import render
+from farrier.defaults import Default, Defaults
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from farrier.spec import HostSpec
+
+__all__ = ["DEFAULTS", "key_map", "nginx", "remove"]
+
+DEFAULTS = Defaults(
+    "nginx",
+    "The distribution's nginx in front of the host's engines: API keys, the gate of each replica,"
+    " `/replicas/<replica>/v1/…`, and `/v1/…` where the host serves one model with one replica.",
+    (
+        Default("nginx_port", 8080, "Port on which clients (and a gateway) reach the models."),
+        Default(
+            "nginx_max_body",
+            "64m",
+            "Largest request body, in nginx's notation; a larger one gets 413.",
+        ),
+        Default(
+            "nginx_max_requests",
+            512,
+            "Most requests in flight per replica; one more gets 429 and Retry-After.",
+        ),
+        Default(
+            "nginx_read_timeout",
+            "3600s",
+            "Longest silence of an engine within a response: prefill of a long prompt is silent.",
+        ),
+        Default("nginx_worker_connections", 8192, "Connections per worker; a stream takes two."),
+    ),
+)
+
+_TEMPLATES = Path(__file__).parent / "templates"
+GATES = "/run/farrier/open"
+
+
+@deploy("nginx")
+def nginx(spec: HostSpec) -> None:
+    """Install nginx, its sites for *spec*, and reload it if its configuration is good."""
+    settings = DEFAULTS.read(host.data)
+    packages(name="Package", names=["nginx"])
+    tree(
+        Directory("/etc/nginx/farrier", mode="700"),
+        Text(
+            "/etc/nginx/farrier/keys.map",
+            key_map(spec.api_keys),
+            mode="600",
+            secret=True,
+        ),
+        Text("/etc/nginx/nginx.conf", render(_TEMPLATES / "nginx.conf.j2", settings=settings)),
+        Text(
+            "/etc/nginx/conf.d/farrier.conf",
+            render(_TEMPLATES / "farrier.conf.j2", spec=spec, settings=settings, gates=GATES),
+        ),
+        Absent("/etc/nginx/sites-enabled/default"),
+        name="Configuration",
+        applied="nginx.service",
+    )
+    units(
+        Unit("nginx.service", apply="reload", check="nginx -t -q"),
+        name="Service",
+    )
+
+
+def key_map(keys: Mapping[str, str]) -> str:
+    """nginx's map from an ``Authorization`` header to the key's name.
+
+    Each entry is a regular expression, because nginx compares plain strings without their case.
+    """
+    lines = [
+        f'"~^[Bb]earer {re.escape(key)}$" {name};\n'.replace("\\-", "-")
+        for name, key in sorted(keys.items())
+    ]
+    return "# Secret: API keys, written by Farrier's role nginx.\n" + "".join(lines)
+
+
+@deploy("Remove nginx")
+def remove() -> None:
+    """Stop nginx and take away its configuration of ours; the package stays."""
+    units(Unit("nginx.service", stopped=True), name="Service")
+    tree(
+        Absent("/etc/nginx/conf.d/farrier.conf"),
+        Absent("/etc/nginx/farrier"),
+        name="Configuration",
+        applied="nginx.service",
+    )

@@ -1,0 +1,31 @@
+"""Role ``node_exporter``: the distribution's Prometheus node exporter."""
+
+from __future__ import annotations
+
+from pyinfra.api.deploy import deploy
+
+from farrier.converge import Unit, packages, units
+from farrier.defaults import Defaults
+
+__all__ = ["DEFAULTS", "node_exporter", "remove"]
+
+DEFAULTS = Defaults(
+    "node_exporter",
+    "Debian's `prometheus-node-exporter` with its own defaults, on port 9100 of every host.",
+    (),
+)
+
+UNIT = "prometheus-node-exporter.service"
+
+
+@deploy("Node exporter")
+def node_exporter() -> None:
+    """Install and run it."""
+    packages(name="Package", names=["prometheus-node-exporter"])
+    units(Unit(UNIT), name="Service")
+
+
+@deploy("Remove node exporter")
+def remove() -> None:
+    """Stop it; the package stays."""
+    units(Unit(UNIT, stopped=True), name="Service")
