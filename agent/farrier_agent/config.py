@@ -7,18 +7,30 @@ or of the wrong type is refused with its path (``$.replicas[0].port``), never ig
 
 from __future__ import annotations
 
+import ipaddress
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 
+from farrier_agent.engines import ENGINES
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-__all__ = ["SCHEMA", "AgentConfig", "ConfigError", "Replica", "dumps", "load", "loads"]
+__all__ = [
+    "SCHEMA",
+    "AgentConfig",
+    "ConfigError",
+    "Replica",
+    "dumps",
+    "load",
+    "loads",
+    "split_address",
+]
 
 SCHEMA = 1
 """Version of this schema. A reader refuses a file of a newer one."""
@@ -56,8 +68,12 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     ``listen`` is ``address:port`` of the agent's HTTP endpoint. ``gate_dir`` holds one empty file
     per open gate, ``started_dir`` one file per running replica with the ``config_hash`` it was
-    started from. ``nvml_library`` is a path to load NVML from instead of the linker's choice.
-    ``tick`` is seconds between collections.
+    started from. ``state_dir`` is where the agent keeps which runs it opened gates for; like the
+    other two it must not survive a reboot. ``nvml_library`` is a path to load NVML from instead of
+    the linker's choice. ``tick`` is seconds between collections.
+
+    Raises ValueError (from :func:`loads`: :class:`ConfigError`) when two replicas share a name, a
+    unit or a port, an engine is unknown, or an address or path cannot be one.
     """
 
     schema: Literal[1] = 1
@@ -66,9 +82,39 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     listen: str = "0.0.0.0:9810"
     gate_dir: str = "/run/farrier/open"
     started_dir: str = "/run/farrier/started"
+    state_dir: str = "/run/farrier/agent"
     nvml_library: str | None = None
     tick: Annotated[float, msgspec.Meta(gt=0)] = 5.0
     replicas: list[Replica] = []
+
+    def __post_init__(self) -> None:
+        split_address(self.listen)
+        for name in ("gate_dir", "started_dir", "state_dir", "nvml_library"):
+            path = getattr(self, name)
+            if path is not None and not path.startswith("/"):
+                raise ValueError(f"{name} {path!r} is not an absolute path")
+        for field in ("name", "unit", "port"):
+            values = [getattr(replica, field) for replica in self.replicas]
+            twice = sorted({str(value) for value in values if values.count(value) > 1})
+            if twice:
+                raise ValueError(f"two replicas have the {field} {', '.join(twice)}")
+        for replica in self.replicas:
+            if replica.engine not in ENGINES:
+                known = ", ".join(sorted(ENGINES))
+                raise ValueError(
+                    f"replica {replica.name}: unknown engine {replica.engine!r} (known: {known})"
+                )
+
+
+def split_address(listen: str) -> tuple[str, int]:
+    """``address:port`` as its two parts, ``[::1]:9810`` too. Raises ValueError."""
+    address, colon, port = listen.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError(f"listen {listen!r} is not address:port")
+    try:
+        return str(ipaddress.ip_address(address.strip("[]"))), int(port)
+    except ValueError:
+        raise ValueError(f"listen {listen!r} does not begin with an IP address") from None
 
 
 def loads(text: str, source: str = "agent.toml") -> AgentConfig:
@@ -102,7 +148,7 @@ def dumps(config: AgentConfig) -> str:
 
     Needs the package ``tomli-w``, which the operator's side has and the host does not need.
     """
-    import tomli_w
+    import tomli_w  # noqa: PLC0415 - see above
 
     data: dict[str, Any] = msgspec.to_builtins(config)
     return tomli_w.dumps({key: value for key, value in data.items() if value is not None})

@@ -1,0 +1,99 @@
+"""The replicas: whether each engine answers, its gate, and whether a restart is pending."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from farrier_agent import loopback
+from farrier_agent.collectors import CollectError
+from farrier_agent.config import AgentConfig, Replica
+from farrier_agent.engines import ENGINES
+from farrier_agent.gate import Gates
+from farrier_agent.gatekeeper import Gatekeeper
+from farrier_agent.status import Unit
+
+__all__ = ["ReplicasError", "Seen", "ask", "collect", "restart_pending"]
+
+
+class ReplicasError(CollectError):
+    """The replicas could not be looked at; the message says why."""
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """What one look at a replica saw. ``detail`` says why it is not up, or its gate not open."""
+
+    up: bool
+    gate: Literal["open", "closed"] | None
+    restart_pending: bool | None
+    detail: str | None
+
+
+async def ask(replica: Replica, *, deadline: float) -> str | None:
+    """None when the engine serves the replica's model, else why it does not."""
+    engine = ENGINES[replica.engine]
+    answers = {}
+    for path in engine.paths:
+        answers[path] = await loopback.get(replica.port, path, deadline=deadline)
+    return engine.judge(replica.model, answers)
+
+
+def restart_pending(started: Path, config_hash: str) -> bool | None:
+    """The engine runs from another configuration than *config_hash*; None when it cannot be read.
+
+    *started* is the file in which the unit recorded the hash that it was started from.
+    """
+    try:
+        recorded = started.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return recorded != config_hash if recorded else None
+
+
+async def collect(
+    config: AgentConfig,
+    units: Sequence[Unit] | None,
+    keeper: Gatekeeper,
+    *,
+    deadline: float,
+) -> dict[str, Seen]:
+    """Look at every replica at once and let *keeper* open the gates that may be opened."""
+    if units is None:
+        raise ReplicasError("the states of the units could not be read")
+    by_name = {unit.name: unit for unit in units}
+    seen = await asyncio.gather(
+        *(
+            _look(config, replica, by_name[replica.unit], keeper, deadline)
+            for replica in config.replicas
+        )
+    )
+    return {replica.name: one for replica, one in zip(config.replicas, seen, strict=True)}
+
+
+async def _look(
+    config: AgentConfig, replica: Replica, unit: Unit, keeper: Gatekeeper, deadline: float
+) -> Seen:
+    refused = await ask(replica, deadline=deadline) if unit.active else _not_running(unit)
+    closed_because = await keeper.tend(replica.name, unit, answering=refused is None)
+    started = Path(config.started_dir) / replica.name
+    return Seen(
+        up=refused is None,
+        gate=_gate(keeper.gates, replica.name),
+        restart_pending=restart_pending(started, replica.config_hash) if unit.active else None,
+        detail=refused or closed_because,
+    )
+
+
+def _gate(gates: Gates, name: str) -> Literal["open", "closed"] | None:
+    is_open = gates.is_open(name)
+    return None if is_open is None else "open" if is_open else "closed"
+
+
+def _not_running(unit: Unit) -> str:
+    if unit.load_state != "loaded":
+        return f"{unit.name} is {unit.load_state}"
+    return f"{unit.name} is {unit.active_state} ({unit.sub_state})"

@@ -1,0 +1,11 @@
+"""The engines that the agent can ask whether they serve. One module per engine."""
+
+from __future__ import annotations
+
+from farrier_agent.engines import openai, vllm
+from farrier_agent.engines.answer import Answer, Engine
+
+__all__ = ["ENGINES", "Answer", "Engine"]
+
+ENGINES = {engine.name: engine for engine in (openai.ENGINE, vllm.ENGINE)}
+"""Every adapter by the name that ``agent.toml`` uses."""

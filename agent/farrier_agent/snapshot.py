@@ -1,0 +1,118 @@
+"""Makes the agent's snapshot of what the collectors last saw. Values in, values out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from farrier_agent import status
+from farrier_agent.collectors.replicas import Seen
+from farrier_agent.config import AgentConfig
+from farrier_agent.config import Replica as Wanted
+from farrier_agent.status import Agent, Collector, Gpus, Replica, Status, Unit
+
+__all__ = ["changes", "compose", "reasons"]
+
+
+def compose(
+    config: AgentConfig,
+    agent: Agent,
+    *,
+    at: float,
+    collectors: Sequence[Collector],
+    gpus: Gpus | None,
+    units: Sequence[Unit] | None,
+    seen: Mapping[str, Seen] | None,
+) -> Status:
+    """The status of the host at *at*; None stands for data that are missing or stale."""
+    states = {unit.name: unit for unit in units or ()}
+    replicas = tuple(
+        _replica(replica, states.get(replica.unit), (seen or {}).get(replica.name))
+        for replica in config.replicas
+    )
+    why = tuple(reasons(collectors, replicas))
+    return Status(
+        host=config.host,
+        at=at,
+        accelerator=config.accelerator,
+        agent=agent,
+        ready=not why,
+        reasons=why,
+        collectors=tuple(collectors),
+        gpus=gpus,
+        replicas=replicas,
+    )
+
+
+def _replica(wanted: Wanted, unit: Unit | None, seen: Seen | None) -> Replica:
+    return status.Replica(
+        name=wanted.name,
+        model=wanted.model,
+        engine=wanted.engine,
+        unit=wanted.unit,
+        port=wanted.port,
+        gpus=tuple(wanted.gpus),
+        unit_state=unit,
+        up=seen.up if seen else None,
+        gate=seen.gate if seen else None,
+        restart_pending=seen.restart_pending if seen else None,
+        detail=seen.detail if seen else None,
+    )
+
+
+def reasons(collectors: Sequence[Collector], replicas: Sequence[Replica]) -> Iterator[str]:
+    """Why a host is not ready; nothing when it is."""
+    for collector in collectors:
+        if not collector.fresh:
+            yield f"collector {collector.name}: no fresh data: {collector.error or 'too slow'}"
+    for replica in replicas:
+        if replica.up is None:
+            yield f"replica {replica.name}: its state is not known"
+        elif not replica.up:
+            yield f"replica {replica.name}: not up: {replica.detail}"
+        elif replica.gate == "closed":
+            yield f"replica {replica.name}: gate closed: {replica.detail or 'not opened yet'}"
+        elif replica.gate is None:
+            yield f"replica {replica.name}: gate not known: {replica.detail or 'not seen'}"
+
+
+def changes(old: Status | None, new: Status) -> Iterator[str]:
+    """What the journal is told: one line for each thing that is otherwise than before."""
+    yield from _collector_changes(old, new)
+    before = {replica.name: replica for replica in old.replicas} if old else {}
+    for replica in new.replicas:
+        was = before.get(replica.name)
+        if _story(replica) != (_story(was) if was else None):
+            yield f"replica {replica.name}: {_story(replica)}"
+    problems = new.gpus.problems if new.gpus else ()
+    told = old.gpus.problems if old and old.gpus else ()
+    yield from (problem for problem in problems if problem not in told)
+    lost = {gpu.uuid for gpu in old.gpus.devices if not gpu.up} if old and old.gpus else set()
+    for gpu in new.gpus.devices if new.gpus else ():
+        if gpu.up == (gpu.uuid in lost):
+            yield f"GPU {gpu.index} ({gpu.uuid}) is {'back' if gpu.up else 'lost'}"
+    begun = all(collector.duration_seconds is not None for collector in new.collectors)
+    was_begun = old and all(one.duration_seconds is not None for one in old.collectors)
+    if begun and (not was_begun or not old or old.ready != new.ready):
+        yield "host is ready" if new.ready else "host is not ready: " + "; ".join(new.reasons)
+
+
+def _collector_changes(old: Status | None, new: Status) -> Iterator[str]:
+    before = {collector.name: collector for collector in old.collectors} if old else {}
+    for collector in new.collectors:
+        was = before.get(collector.name)
+        if collector.duration_seconds is None or (was and was.success == collector.success):
+            continue
+        if not collector.success:
+            yield f"collector {collector.name} failed: {collector.error}"
+        elif was and was.duration_seconds is not None:
+            yield f"collector {collector.name} works again"
+
+
+def _story(replica: Replica) -> str:
+    """The state of a replica in words that change only when the state does."""
+    if replica.up is None:
+        return "state not known"
+    words = ["up" if replica.up else "not up", f"gate {replica.gate or 'not known'}"]
+    if replica.restart_pending:
+        words.append("restart pending")
+    return ", ".join(words) + (f": {replica.detail}" if replica.detail else "")

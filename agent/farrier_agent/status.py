@@ -1,0 +1,181 @@
+"""The one schema of ``/status``: what the agent knows at one moment, and what it answers.
+
+A :class:`Status` is at once the agent's immutable snapshot, from which metrics and readiness are
+made, and the JSON that ``/status`` serves; the operator's side imports this module to read it.
+Seconds are seconds since the epoch where a name ends in ``_at``, else durations. ``None`` means
+*could not be read*; no value is ever guessed.
+
+Within one ``schema`` fields are only added, and a reader ignores those that it does not know.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+__all__ = [
+    "SCHEMA",
+    "Agent",
+    "Collector",
+    "Gpu",
+    "Gpus",
+    "Replica",
+    "Status",
+    "StatusError",
+    "Unit",
+    "dumps",
+    "loads",
+]
+
+SCHEMA = 1
+"""Version of this schema. A reader refuses an answer of a newer one."""
+
+
+class StatusError(ValueError):
+    """An answer is not a status of a schema that this program reads."""
+
+
+class Agent(msgspec.Struct, frozen=True, kw_only=True):
+    """The agent itself. ``python`` is the version of its interpreter."""
+
+    version: str
+    python: str
+    pid: int
+    started_at: float
+
+
+class Collector(msgspec.Struct, frozen=True, kw_only=True):
+    """How one collector fares.
+
+    ``success`` is of its last attempt, with ``error`` the reason of a failure; ``fresh`` says that
+    its data are at most three ticks old, older data are dropped.
+    """
+
+    name: str
+    success: bool
+    fresh: bool
+    duration_seconds: float | None = None
+    last_success_at: float | None = None
+    error: str | None = None
+
+
+class Gpu(msgspec.Struct, frozen=True, kw_only=True):
+    """One GPU, in base units; ``up`` is false when NVML says that it is lost.
+
+    Utilisation is NVML's: the share of the last sample period (1/6 s to 1 s, by product) in which
+    a kernel was running (``utilization_ratio``) or memory was read or written
+    (``memory_busy_ratio``). ``memory_used_bytes`` is without what the driver reserves
+    (nvmlMemory_v2_t).
+    """
+
+    uuid: str
+    index: int
+    name: str | None = None
+    pci_bus_id: str | None = None
+    up: bool
+    memory_total_bytes: int | None = None
+    memory_used_bytes: int | None = None
+    memory_free_bytes: int | None = None
+    memory_reserved_bytes: int | None = None
+    utilization_ratio: float | None = None
+    memory_busy_ratio: float | None = None
+    temperature_celsius: float | None = None
+    power_watts: float | None = None
+    power_limit_watts: float | None = None
+    graphics_clock_hertz: int | None = None
+    sm_clock_hertz: int | None = None
+    memory_clock_hertz: int | None = None
+
+
+class Gpus(msgspec.Struct, frozen=True, kw_only=True):
+    """What NVML says about the host: ``count`` GPUs, of which ``devices`` could be identified."""
+
+    count: int
+    driver_version: str | None = None
+    nvml_version: str | None = None
+    devices: tuple[Gpu, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+class Unit(msgspec.Struct, frozen=True, kw_only=True):
+    """A systemd unit as ``systemctl show`` has it.
+
+    ``invocation_id`` names one run of it (32 hex digits); it is None when the unit never ran.
+    ``main_pid`` is None when it has no main process.
+    """
+
+    name: str
+    load_state: str
+    active_state: str
+    sub_state: str
+    invocation_id: str | None = None
+    main_pid: int | None = None
+
+    @property
+    def active(self) -> bool:
+        """The unit is up and not on its way up or down."""
+        return self.active_state == "active"
+
+    def same_run(self, other: Unit) -> bool:
+        """*other* is the same unit in the same invocation with the same main process."""
+        mine = (self.name, self.invocation_id, self.main_pid)
+        return mine == (other.name, other.invocation_id, other.main_pid)
+
+
+class Replica(msgspec.Struct, frozen=True, kw_only=True):
+    """One replica: ``up`` when its unit is active and its engine answers for its model.
+
+    ``detail`` says why it is not up. ``restart_pending``: the running engine was started from
+    another configuration than the present one.
+    """
+
+    name: str
+    model: str
+    engine: str
+    unit: str
+    port: int
+    gpus: tuple[int, ...] = ()
+    unit_state: Unit | None = None
+    up: bool | None = None
+    gate: Literal["open", "closed"] | None = None
+    restart_pending: bool | None = None
+    detail: str | None = None
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that the agent knows at ``at``. ``reasons`` say why the host is not ready."""
+
+    schema: int = SCHEMA
+    host: str
+    at: float
+    accelerator: Literal["cuda", "cpu"]
+    agent: Agent
+    ready: bool
+    reasons: tuple[str, ...] = ()
+    collectors: tuple[Collector, ...] = ()
+    gpus: Gpus | None = None
+    replicas: tuple[Replica, ...] = ()
+
+
+def dumps(status: Status) -> bytes:
+    """*status* as the JSON of ``/status``."""
+    return msgspec.json.encode(status)
+
+
+def loads(data: bytes) -> Status:
+    """Read the JSON of ``/status``. Raises :class:`StatusError`."""
+    try:
+        head = msgspec.json.decode(data, type=_Head)
+        if head.schema > SCHEMA:
+            raise StatusError(
+                f"status of schema {head.schema} is newer than this program's ({SCHEMA}): "
+                "upgrade farrier on this side"
+            )
+        return msgspec.json.decode(data, type=Status)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise StatusError(f"not a status of Farrier's agent: {error}") from error
+
+
+class _Head(msgspec.Struct):
+    schema: int

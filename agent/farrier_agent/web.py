@@ -1,0 +1,163 @@
+"""The agent's HTTP endpoint: pages that are made before they are asked for.
+
+``/metrics``, ``/status`` and ``/readyz`` come from the last snapshot; ``/livez`` says that the
+process runs. There is nothing to change here: only GET and HEAD, and no body is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from farrier_agent import metrics, status
+
+__all__ = ["Endpoint", "ListenError", "Pages", "bind"]
+
+JSON = "application/json"
+MAX_CONNECTIONS = 64
+MAX_HEAD = 16 * 1024
+PATIENCE = 15
+"""Seconds that a connection may take for its next request, from its first byte to its last."""
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Page:
+    """One answer."""
+
+    code: int
+    kind: str
+    body: bytes
+    allow: str | None = None
+
+
+def _json(code: int, value: object, allow: str | None = None) -> Page:
+    return Page(code, JSON, msgspec.json.encode(value) + b"\n", allow)
+
+
+class Pages:
+    """The answers by path. :meth:`show` replaces those that come from a snapshot."""
+
+    def __init__(self) -> None:
+        self._pages = {"/livez": _json(200, {"alive": True})}
+
+    def show(self, snapshot: status.Status) -> None:
+        """Make every page from *snapshot*."""
+        readiness = {"ready": snapshot.ready, "reasons": snapshot.reasons}
+        self._pages |= {
+            "/metrics": Page(200, metrics.CONTENT_TYPE, metrics.render(snapshot)),
+            "/readyz": _json(200 if snapshot.ready else 503, readiness),
+            "/status": Page(200, JSON, status.dumps(snapshot) + b"\n"),
+        }
+
+    def answer(self, method: str, path: str) -> Page:
+        """The answer to *method* on *path*."""
+        page = self._pages.get(path)
+        if page is None:
+            return _json(404, {"error": f"no such path: {path}", "paths": sorted(self._pages)})
+        if method not in {"GET", "HEAD"}:
+            return _json(405, {"error": f"{method} is not allowed"}, allow="GET, HEAD")
+        return page
+
+    async def __call__(self, scope: Message, _receive: Receive, send: Send) -> None:
+        """The ASGI application."""
+        page = self.answer(scope["method"], scope["path"])
+        headers = [
+            (b"content-type", page.kind.encode()),
+            (b"content-length", str(len(page.body)).encode()),
+            (b"cache-control", b"no-store"),
+        ]
+        if page.allow:
+            headers.append((b"allow", page.allow.encode()))
+        await send({"type": "http.response.start", "status": page.code, "headers": headers})
+        await send({"type": "http.response.body", "body": page.body})
+
+
+class _Connection(H11Protocol):
+    """uvicorn's connection with a limit on the time that a request may take to arrive.
+
+    uvicorn stops its keep-alive timer at the first byte and starts it with the first answer, so a
+    silent or a very slow client holds its connection for ever. Here it runs from the start and
+    only a whole request head stops it.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
+
+    def data_received(self, data: bytes) -> None:
+        self.conn.receive_data(data)
+        self.handle_events()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to the daemon."""
+        yield
+
+
+class ListenError(OSError):
+    """The address cannot be listened on; the message says why and what to look at."""
+
+
+def bind(address: str, port: int) -> socket.socket:
+    """A listening socket. Raises :class:`ListenError` when it cannot be had."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        return socket.create_server((address, port), family=family, backlog=128)
+    except OSError as error:
+        raise ListenError(
+            f"cannot listen on {address} port {port}: {os.strerror(error.errno or 0)}; "
+            f"next: ss -ltnp 'sport = :{port}'"
+        ) from error
+
+
+class Endpoint:
+    """Serves *pages* on *listener* until it is closed."""
+
+    def __init__(self, pages: Pages, listener: socket.socket) -> None:
+        self._listener = listener
+        config = uvicorn.Config(
+            pages,
+            http=_Connection,
+            loop="asyncio",
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            limit_concurrency=MAX_CONNECTIONS,
+            h11_max_incomplete_event_size=MAX_HEAD,
+            timeout_keep_alive=PATIENCE,
+            timeout_graceful_shutdown=1,
+        )
+        self._server = _Server(config)
+
+    async def serve(self) -> None:
+        """Serve until :meth:`close`."""
+        await self._server.serve(sockets=[self._listener])
+
+    def close(self) -> None:
+        """Let :meth:`serve` end: no new connections, at most a second for running answers."""
+        self._server.should_exit = True
