@@ -30,21 +30,14 @@ class _Host(Protocol):
 
 @dataclass(frozen=True)
 class Fleet:
-    """The hosts of one inventory and everything that is wrong with it."""
+    """The hosts of one inventory by name, and everything that is wrong with it."""
 
-    hosts: tuple[HostSpec, ...]
+    hosts: Mapping[str, HostSpec]
     problems: tuple[Problem, ...] = ()
-
-    def __getitem__(self, name: str) -> HostSpec:
-        """The host *name*. Raises :class:`KeyError`."""
-        for host in self.hosts:
-            if host.name == name:
-                return host
-        raise KeyError(name)
 
     def group(self, name: str) -> tuple[HostSpec, ...]:
         """The hosts of group *name*, by name."""
-        return tuple(host for host in self.hosts if name in host.groups)
+        return tuple(host for host in self.hosts.values() if name in host.groups)
 
 
 def read_fleet(
@@ -59,7 +52,7 @@ def read_fleet(
     *where* tells from a host's name and a field in which file it was written; *root* and *known*
     are as for :func:`read_host`. Hosts come sorted by name: pyinfra's order changes between runs.
     """
-    hosts: list[HostSpec] = []
+    hosts: dict[str, HostSpec] = {}
     problems: list[Problem] = []
     known = tuple(known)
     for host in sorted(inventory, key=lambda host: host.name):
@@ -67,9 +60,9 @@ def read_fleet(
         spec, found = read_host(
             host.name, host.groups, data, _bound(where, host.name), root=root, known=known
         )
-        hosts.append(spec)
+        hosts[spec.name] = spec
         problems += found
-    return Fleet(tuple(hosts), tuple(problems))
+    return Fleet(hosts, tuple(problems))
 
 
 def check(fleet: Fleet) -> None:

@@ -1,0 +1,114 @@
+"""pyinfra's SSH connector, with :mod:`farrier.explain`'s sentences in what it prints.
+
+Installed by :func:`farrier.inventory.install`. A host that cannot be reached still fails alone,
+the others go on and pyinfra still exits 1.
+"""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from pyinfra import logger
+from pyinfra.api import Host
+from pyinfra.api.exceptions import ConnectError, PyinfraError
+from pyinfra.connectors import ssh
+from pyinfra.connectors.sshuserclient import client
+from pyinfra.connectors.util import CommandOutput
+
+from farrier.explain import Target, explain_connect, explain_sudo, root_cause
+from farrier.ssh import CONNECT_TIMEOUT
+
+__all__ = ["install"]
+
+Execute = Callable[[], tuple[int, CommandOutput]]
+
+SUDO_EXPLAINED = "farrier_sudo_explained"
+"""Key in a host's connector_data: what sudo refuses, it refuses for every command; say it once."""
+
+
+def install() -> None:
+    """Wrap the connector in this process."""
+    names: tuple[tuple[Any, str, Callable[[Any], Any]], ...] = (
+        (ssh.SSHConnector, "connect", _explained),
+        (ssh, "execute_command_with_sudo_retry", _sudo_explained),
+        (client, "get_missing_host_key_policy", _strict_jumps),
+    )
+    for owner, name, wrapper in names:
+        setattr(owner, name, wrapper(getattr(owner, name)))
+
+
+def _explained(connect: Callable[[Any], None]) -> Callable[[Any], None]:
+    @wraps(connect)
+    def explained(self: ssh.SSHConnector) -> None:
+        try:
+            connect(self)
+        except ConnectError as error:
+            raise ConnectError(explain_connect(root_cause(error), _target(self))) from error
+        except PyinfraError as error:
+            # a private key that is missing or unreadable would end the run for every host
+            raise ConnectError(f"cannot connect: {error}\n    next: see ssh_key") from error
+
+    return explained
+
+
+def _sudo_explained(
+    retry: Callable[[Host, Any, Execute], tuple[int, CommandOutput]],
+) -> Callable[[Host, Any, Execute], tuple[int, CommandOutput]]:
+    @wraps(retry)
+    def explained(host: Host, arguments: Any, execute: Execute) -> tuple[int, CommandOutput]:
+        last: list[tuple[int, CommandOutput]] = []
+
+        def recorded() -> tuple[int, CommandOutput]:
+            last[:] = [execute()]
+            return last[0]
+
+        try:
+            code, output = retry(host, arguments, recorded)
+        except EOFError:
+            # pyinfra asks for the password; without a terminal that would be a traceback
+            if not last:
+                raise
+            code, output = last[0]
+        if code and arguments.get("_sudo") and SUDO_EXPLAINED not in host.connector_data:
+            user = str(host.data.get("ssh_user") or "")
+            if sentence := explain_sudo(output.stderr, user):
+                host.connector_data[SUDO_EXPLAINED] = True
+                host.log_styled(sentence, fg="red", log_func=logger.error)
+        return code, output
+
+    return explained
+
+
+def _strict_jumps(policy: Callable[[str | None], Any]) -> Callable[[str | None], Any]:
+    """pyinfra asks about a jump host's unknown key (n hosts, n questions at once); we refuse it."""
+
+    @wraps(policy)
+    def strict(value: str | None) -> Any:
+        return policy("yes" if value is None else value)
+
+    return strict
+
+
+def _target(connector: ssh.SSHConnector) -> Target:
+    data = connector.data
+    config_file = data["ssh_config_file"] or ""
+    hostname = data["ssh_hostname"] or connector.host.name
+    settings = getattr(connector.client, "_ssh_config", None) or {}
+    parsed = client.get_ssh_config(config_file or None)
+    lookup = parsed.lookup(hostname) if parsed else {}
+    known_hosts = data["ssh_known_hosts_file"] or lookup.get("userknownhostsfile", "").split(" ")[0]
+    limits = data["ssh_paramiko_connect_kwargs"] or {}
+    return Target(
+        hostname=hostname,
+        port=int(data["ssh_port"] or settings.get("port") or lookup.get("port") or 22),
+        user=data["ssh_user"] or lookup.get("user") or getpass.getuser(),
+        known_hosts=known_hosts or "~/.ssh/known_hosts",
+        ssh_config=str(Path(config_file)) if config_file else "",
+        key=data["ssh_key"] or "",
+        jump=lookup.get("proxyjump", ""),
+        timeout=limits.get("timeout", CONNECT_TIMEOUT),
+    )

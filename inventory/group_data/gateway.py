@@ -1,0 +1,1 @@
+"""What holds for the machines of group gateway: the fleet's one endpoint."""
