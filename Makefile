@@ -16,7 +16,7 @@ bootstrap: ## what every other target needs: Debian packages, uv, .venv (root)
 
 demo: ## hosts from nothing to streamed tokens, on this machine (root)
 	@scripts/bootstrap --lab
-	@$(BIN)/python -m farrier.demo $(ARGS)
+	@$(BIN)/python -m farrier.demo --bootstrap-seconds "$$(cat build/bootstrap/seconds)" $(ARGS)
 
 test: ## lint, types, unit tests and one real path through every feature (root)
 	@scripts/run-phases test
@@ -41,7 +41,9 @@ bench: ## a no-change converge against Ansible on the same hosts, into docs/benc
 
 down: ## take every lab of this machine down (root)
 	@scripts/bootstrap --lab
-	@$(BIN)/farrier lab down --all
+	@for lab in $$($(BIN)/python -c 'from farrier.lab.definitions import LABS; print(*LABS)'); do \
+		$(BIN)/farrier lab down --name $$lab || exit; \
+	done
 
 clean: ## remove what can be made again: .venv, build outputs and caches (labs stay: make down)
 	@rm -rf .venv .venv-tools build dist agent/dist .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,101 @@
+"""A streamed chat completion, token by token, as any OpenAI client would ask for it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Iterable, Iterator
+from http.client import HTTPException
+
+import msgspec
+
+from farrier.demo.web import AnswerError, open_url
+
+__all__ = ["Chat", "curl", "events", "words"]
+
+
+class _Delta(msgspec.Struct):
+    content: str | None = None
+
+
+class _Choice(msgspec.Struct):
+    delta: _Delta
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_Choice] = []
+    error: object = None
+
+
+def events(lines: Iterable[bytes]) -> Iterator[str]:
+    """The data of each server-sent event in *lines*, as soon as its line is there."""
+    for line in lines:
+        if line.startswith(b"data:"):
+            yield line[5:].decode(errors="replace").strip()
+
+
+def words(data: str) -> str:
+    """The text that one event carries; empty for the first, which names the role only.
+
+    Raises :class:`AnswerError` for an event that is none of a chat completion.
+    """
+    try:
+        chunk = msgspec.json.decode(data, type=_Chunk)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise AnswerError(f"not an event of a chat completion ({error}): {data[:200]}") from error
+    if chunk.error:
+        raise AnswerError(f"the engine ended the stream with an error: {data[:500]}")
+    return "".join(choice.delta.content or "" for choice in chunk.choices)
+
+
+class Chat:
+    """One streamed answer. Iterate it once; afterwards the measurements are there.
+
+    ``first`` and ``seconds`` are the times to the first token and to the end of the stream, from
+    the request on; ``tokens`` counts the events with text, which the engine sends one per token.
+    """
+
+    def __init__(self, base: str, key: str, model: str, prompt: str, max_tokens: int = 32) -> None:
+        self.url = f"{base}/v1/chat/completions"
+        self.text = ""
+        self.tokens = 0
+        self.first: float | None = None
+        self.seconds = 0.0
+        self._headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        self._body = request_body(model, prompt, max_tokens)
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the text as it arrives. Raises :class:`AnswerError`, also without ``[DONE]``."""
+        began = time.monotonic()
+        with open_url(self.url, self._body.encode(), self._headers, timeout=120) as answer:
+            try:
+                for data in events(answer):
+                    self.seconds = time.monotonic() - began
+                    if data == "[DONE]":
+                        return
+                    if text := words(data):
+                        self.first = self.first or self.seconds
+                        self.tokens += 1
+                        self.text += text
+                        yield text
+            except (OSError, HTTPException) as error:
+                raise AnswerError(f"{self.url}: the stream broke off: {error!r}") from error
+        raise AnswerError(f"{self.url}: the stream ended without [DONE]")
+
+
+def request_body(model: str, prompt: str, max_tokens: int) -> str:
+    """The JSON of a streamed request."""
+    messages = [{"role": "user", "content": prompt}]
+    return json.dumps(
+        {"model": model, "stream": True, "max_tokens": max_tokens, "messages": messages}
+    )
+
+
+def curl(base: str, key: str, model: str, prompt: str) -> str:
+    """The same request as one shell command to copy."""
+    return (
+        f"curl -N --noproxy '*' {base}/v1/chat/completions"
+        f" -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json'"
+        f" -d {shlex.quote(request_body(model, prompt, 32))}"
+    )
