@@ -52,7 +52,9 @@ def up(name: str, hosts: str | None) -> None:
 
 @lab.command()
 @_name
-@click.option("--keep", is_flag=True, help="Shut down in order; keep disks and keys for the next up.")
+@click.option(
+    "--keep", is_flag=True, help="Shut down in order; keep disks and keys for the next up."
+)
 def down(name: str, keep: bool) -> None:
     """Take a lab down and leave nothing of it behind but the cached base trees."""
     with _errors():
@@ -77,7 +79,7 @@ def status(name: str, as_json: bool) -> None:
         sys.exit(1)
 
 
-@lab.command(context_settings={"ignore_unknown_options": True})
+@lab.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @_name
 @click.argument("host")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)

@@ -45,7 +45,7 @@ def base_tree(suite: str, report: Callable[[str], None] = lambda _: None) -> Pat
     tree = CACHE / f"{suite}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
     if tree.is_dir():
         return tree
-    with locked(CACHE / f"{suite}.lock", report):
+    with locked(CACHE / f"{suite}.lock", report) as lock:
         if tree.is_dir():
             return tree
         report(f"building the base tree of {suite} with mmdebstrap (once per machine)")
@@ -64,6 +64,7 @@ def base_tree(suite: str, report: Callable[[str], None] = lambda _: None) -> Pat
                     *([mirror] if mirror else []),
                 ],
                 timeout=900,
+                pass_fds=[lock],  # so that one left alone by a kill -9 is waited for, not joined
             )
             draft.rename(tree)
         except LabError as error:

@@ -35,12 +35,20 @@ def run(
     input: str | None = None,  # noqa: A002 - subprocess' own word
     env: Mapping[str, str] | None = None,
     timeout: float | None = 60,
+    pass_fds: Sequence[int] = (),
 ) -> str:
     """The standard output of *argv*. Raises :class:`LabError` with its last words if it fails."""
     words = [str(word) for word in argv]
     try:
         done = subprocess.run(
-            words, input=input, env=env, timeout=timeout, capture_output=True, text=True, check=True
+            words,
+            input=input,
+            env=env,
+            timeout=timeout,
+            pass_fds=pass_fds,
+            capture_output=True,
+            text=True,
+            check=True,
         )
     except FileNotFoundError as error:
         raise LabError(f"{words[0]}: not installed") from error
@@ -54,7 +62,8 @@ def run(
 
 def succeeds(argv: Sequence[str | Path]) -> bool:
     """Whether *argv* exits 0; for questions, never for actions."""
-    return subprocess.run([str(word) for word in argv], capture_output=True).returncode == 0
+    words = [str(word) for word in argv]
+    return subprocess.run(words, capture_output=True, check=False).returncode == 0
 
 
 def require_root_and_tools() -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 from farrier.lab.base import USER
 from farrier.lab.commands import run
 from farrier.lab.definitions import HostDefinition, LabDefinition
-from farrier.lab.disks import is_mounted, mount_overlay, remove_tree, unmount_below
+from farrier.lab.disks import mount_overlay, remove_tree, unmount_below
+from farrier.lab.network import uplink_mtu
 from farrier.lab.state import LabFiles, read_json, write_private
 from farrier.lab.surroundings import LOCAL_CERTIFICATES, Surroundings
 from farrier.lab.tiny_model import write_tiny_model
@@ -47,11 +48,13 @@ class Host:
     root: Path
 
 
-def recorded_base(files: LabFiles, host: HostDefinition) -> Path | None:
+def recorded_base(lab: LabDefinition, host: HostDefinition, files: LabFiles) -> Path | None:
     """The base tree under *host*'s disk; None without a finished disk that still fits *host*."""
     made_from = read_json(files.host(host.name).made_from) or {}
     base = Path(made_from.get("base", "/nonexistent"))
-    return base if made_from.get("suite") == host.suite and base.is_dir() else None
+    fits = made_from.get("suite") == host.suite
+    fits = fits and made_from.get("address") == str(lab.address(host))
+    return base if fits and base.is_dir() else None
 
 
 def prepare_disk(
@@ -62,9 +65,8 @@ def prepare_disk(
     Nothing of the host may run. What an earlier, interrupted command left is thrown away.
     """
     disk = files.host(host.name)
-    if finished_on := recorded_base(files, host):
-        if not is_mounted(disk):
-            mount_overlay(disk, finished_on)
+    if finished_on := recorded_base(lab, host, files):
+        mount_overlay(disk, finished_on)
         return
     remove_tree(disk.directory)
     mount_overlay(disk, base)
@@ -83,7 +85,7 @@ def prepare_disk(
     if "gpu" in host.groups:
         write_tiny_model(disk.merged / TINY_MODEL.lstrip("/"))
     # Written last: a disk without it is unfinished.
-    record = {"suite": host.suite, "base": str(base)}
+    record = {"suite": host.suite, "address": str(lab.address(host)), "base": str(base)}
     write_private(disk.made_from, json.dumps(record) + "\n")
 
 
@@ -99,7 +101,7 @@ def _files(lab: LabDefinition, host: HostDefinition, files: LabFiles) -> dict[st
 Name=host0
 
 [Link]
-MTUBytes={_bridge_mtu(lab)}
+MTUBytes={uplink_mtu()}
 
 [Network]
 Address={lab.address(host)}/{lab.network.prefixlen}
@@ -118,10 +120,6 @@ IPv6AcceptRA=no
             "etc/ssh/ssh_host_ed25519_key.pub": (files.host_keys / f"{host.name}.pub").read_text(),
         }.items()
     }
-
-
-def _bridge_mtu(lab: LabDefinition) -> int:
-    return int(Path("/sys/class/net", lab.bridge, "mtu").read_text("ascii"))
 
 
 def _write(root: Path, files: Mapping[str, bytes]) -> None:

@@ -53,5 +53,6 @@ def _ssh_defaults(files: LabFiles) -> str:
     GlobalKnownHostsFile /dev/null
     HostKeyAlgorithms ssh-ed25519
     ConnectTimeout 5
+    ServerAliveInterval 10
     LogLevel ERROR
 """

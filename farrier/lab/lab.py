@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from farrier.lab import machines, network
 from farrier.lab.base import base_tree
@@ -26,6 +27,7 @@ from farrier.lab.surroundings import Surroundings, surroundings
 
 __all__ = ["Lab"]
 
+T = TypeVar("T")
 Report = Callable[[str], None]
 
 
@@ -45,6 +47,7 @@ class Lab:
         self.files = LabFiles(of.name)
         self.report = report
         self._login = Login(self.files.ssh_config)
+        self._interrupted = threading.Event()
 
     @classmethod
     def open(cls, name: str, report: Report = _silent) -> Lab:
@@ -96,6 +99,7 @@ class Lab:
         require_root_and_tools()
         wanted = self.definition.select(list(hosts) if hosts is not None else None)
         started = time.monotonic()
+        self._interrupted.clear()
         with locked(self.files.lock, self.report):
             with self._phase("base trees"):
                 bases = self._bases(wanted)
@@ -111,9 +115,11 @@ class Lab:
                 self._each(wanted, lambda host: self._boot(host, bases[host.suite], around))
             with self._phase("booted, SSH answers"):
                 states = self._each(wanted, self._await)
-        for host, state in zip(wanted, states, strict=True):
-            if state.failed_units:
-                self.report(f"{host.name} is degraded; failed: {', '.join(state.failed_units)}")
+        for state in states:
+            if state.system != "running":
+                self.report(
+                    f"{state.name} is {state.system} {' '.join(state.failed_units)}".rstrip()
+                )
         self.report(f"lab {self.name} is up: {time.monotonic() - started:.1f} s")
 
     def down(self, keep: bool = False) -> None:
@@ -127,22 +133,31 @@ class Lab:
         end = machines.power_off if keep else machines.cut_power
         with locked(self.files.lock, self.report):
             hosts = self.definition.hosts
-            self._each(hosts, lambda host: end(self.definition, host.name, self.files.host(host.name)))
+            self._each(
+                hosts, lambda host: end(self.definition, host.name, self.files.host(host.name))
+            )
             for host in hosts:
                 release_disk(self.files, host.name)
             network.lower(self.definition)
             if not keep:
                 remove_tree(self.files.directory)
-        if not keep and not any(STATE.iterdir()):
+            elif self.files.directory.exists():
+                self._record(set())
+        with suppress(OSError):  # another lab is there
             STATE.rmdir()
         self.report(f"lab {self.name} is down: {time.monotonic() - started:.1f} s")
 
     def status(self) -> list[HostState]:
-        """The state of every host of the definition, in its order."""
+        """The state of every host of the definition, in its order; waits for no boot."""
+        require_root_and_tools()
         return self._each(self.definition.hosts, self._state)
 
     def ssh(
-        self, host: str, cmd: str, input: str | None = None, check: bool = True  # noqa: A002
+        self,
+        host: str,
+        cmd: str,
+        input: str | None = None,  # noqa: A002 - subprocess' own word
+        check: bool = True,
     ) -> subprocess.CompletedProcess[str]:
         """Run the shell command *cmd* on *host* as its sudo user.
 
@@ -152,7 +167,7 @@ class Lab:
         return self._login.run(host, cmd, input=input, check=check)
 
     def reboot(self, host: str, patience: float = 120) -> None:
-        """Reboot *host* in order; ends when it has booted again, with another boot_id."""
+        """Reboot *host* in order; ends when it answers over SSH with another boot_id."""
         self.definition.select([host])
         before = self._login.boot_id(host)
         self._login.run(host, "sudo systemctl reboot", check=False)
@@ -161,7 +176,6 @@ class Lab:
             if time.monotonic() > deadline:
                 raise LabError(f"{host} did not come back within {patience:.0f} s of its reboot")
             time.sleep(0.2)
-        self._await(self._one(host))
 
     def kill(self, host: str) -> None:
         """Cut *host*'s power; :meth:`start` or :meth:`up` boots its disk again."""
@@ -199,11 +213,13 @@ class Lab:
     def _bases(self, hosts: Iterable[HostDefinition]) -> dict[str, Path]:
         suites = sorted({host.suite for host in hosts})
         with ThreadPoolExecutor() as pool:
-            return dict(zip(suites, pool.map(lambda s: base_tree(s, self.report), suites), strict=True))
+            return dict(
+                zip(suites, pool.map(lambda s: base_tree(s, self.report), suites), strict=True)
+            )
 
     def _boot(self, host: HostDefinition, base: Path, around: Surroundings) -> None:
         disk = self.files.host(host.name)
-        whole = is_mounted(disk) and recorded_base(self.files, host)
+        whole = is_mounted(disk) and recorded_base(self.definition, host, self.files)
         if whole and machines.supervised(disk):
             return
         machines.cut_power(self.definition, host.name, disk)
@@ -212,38 +228,51 @@ class Lab:
         machines.start(self.definition, host, disk, around.directories)
 
     def _await(self, host: HostDefinition, patience: float = 90) -> HostState:
-        """The state of *host* once it has booted. Raises :class:`LabError` when it does not."""
+        """The state of *host* once it has booted. Raises :class:`LabError` when it does not.
+
+        A host that answers but has not ended its boot after *patience* seconds is good enough.
+        """
         disk = self.files.host(host.name)
         began = time.monotonic()
         while True:
-            state = self._state(host)
-            if state.system in {"running", "degraded"}:
-                return state
+            state = self._state(host, patience=20)
             waited = time.monotonic() - began
+            if state.system in {"running", "degraded"} or (state.ssh and waited > patience):
+                return state
             # Between two boots only the supervisor is there; two seconds are its own start.
-            alive = waited < 2 or bool(machines.processes(disk)["supervisor"])
-            if not alive or waited > patience:
-                log = disk.console.read_text(errors="replace") if disk.console.exists() else ""
-                why = f"no SSH within {patience:.0f} s" if alive else "its machine ended"
-                raise LabError(
-                    f"lab {self.name}: {host.name} did not boot: {why}\n{log.strip()[-1500:]}\n"
-                    f"  see: {disk.console}\n  start over: farrier lab down --name {self.name}"
-                )
-            time.sleep(0.1)
+            alive = waited < 2 or bool(machines.outside(disk)["supervisor"])
+            refused = "verification failed" in (state.ssh_error or "")
+            if not alive or refused or waited > patience:
+                raise LabError(self._failed_boot(host.name, state, alive))
+            if self._interrupted.wait(0.1):
+                raise LabError(f"{host.name}: no longer waited for")
 
-    def _state(self, host: HostDefinition) -> HostState:
-        return self._login.state(
-            host,
-            self.definition.address(host),
-            machines.supervised(self.files.host(host.name)),
+    def _failed_boot(self, host: str, state: HostState, alive: bool) -> str:
+        console = self.files.host(host).console
+        log = console.read_text(errors="replace").strip()[-1500:] if console.exists() else ""
+        why = state.ssh_error or ("SSH does not answer" if alive else "its machine ended")
+        return (
+            f"lab {self.name}: {host} is not up: {why}\n{log}\n  see: {console}\n"
+            f"  start over: farrier lab down --name {self.name}"
         )
 
-    def _each(self, hosts: Sequence[HostDefinition], act: Callable[[HostDefinition], Any]) -> list[Any]:
+    def _state(self, host: HostDefinition, patience: int = 0) -> HostState:
+        booted = machines.supervised(self.files.host(host.name))
+        address = self.definition.address(host)
+        state = HostState(host.name, address, host.suite, host.groups, booted)
+        return self._login.ask(state, patience) if booted else state
+
+    def _each(self, hosts: Sequence[HostDefinition], act: Callable[[HostDefinition], T]) -> list[T]:
+        """*act* on all *hosts* at once; the first failure, or Ctrl-C, ends every wait."""
         with ThreadPoolExecutor(max_workers=max(len(hosts), 1)) as pool:
-            return list(pool.map(act, hosts))
+            try:
+                return list(pool.map(act, hosts))
+            except BaseException:
+                self._interrupted.set()
+                raise
 
     @contextmanager
-    def _phase(self, name: str) -> Any:
+    def _phase(self, name: str) -> Iterator[None]:
         began = time.monotonic()
         yield
         self.report(f"{time.monotonic() - began:6.1f} s  {name}")

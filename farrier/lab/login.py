@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import socket
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from farrier.lab.definitions import HostDefinition
-
 __all__ = ["HostState", "Login"]
 
-ASK = """sudo systemctl is-system-running --wait
+# The boot's end is awaited for a bounded time: an engine may take minutes to start, and the host
+# is usable meanwhile. sudo, because systemctl's private socket answers before D-Bus does.
+ASK = """system=$(sudo timeout {patience} systemctl is-system-running{wait})
+echo ${{system:-starting}}
 cut -d ' ' -f 1 /proc/uptime
 systemctl show --property=UserspaceTimestampMonotonic --value
 sudo systemctl list-units --failed --plain --no-legend | cut -d ' ' -f 1
@@ -23,7 +24,8 @@ sudo systemctl list-units --failed --plain --no-legend | cut -d ' ' -f 1
 class HostState:
     """What is to be seen of a host. *booted*: its machine runs and would survive a reboot.
 
-    *system* is what ``systemctl is-system-running`` says, absent without SSH; *uptime* in seconds.
+    *system* is what ``systemctl is-system-running`` says, absent without SSH; *uptime* in seconds
+    since the host's own boot; *ssh_error* is what ssh said instead.
     """
 
     name: str
@@ -35,6 +37,7 @@ class HostState:
     system: str | None = None
     uptime: float | None = None
     failed_units: tuple[str, ...] = ()
+    ssh_error: str | None = None
 
 
 class Login:
@@ -53,9 +56,13 @@ class Login:
     ) -> subprocess.CompletedProcess[str]:
         """Run the shell command *cmd* on *host*; subprocess' result and exceptions."""
         argv = ["ssh", "-F", str(self.ssh_config), "-o", "BatchMode=yes", host, "--", cmd]
-        stdin = {"stdin": subprocess.DEVNULL} if input is None else {"input": input}
         return subprocess.run(
-            argv, capture_output=True, text=True, check=check, timeout=timeout, **stdin
+            argv,
+            input=input if input is not None else "",
+            capture_output=True,
+            text=True,
+            check=check,
+            timeout=timeout,
         )
 
     def boot_id(self, host: str, check: bool = True) -> str | None:
@@ -63,24 +70,29 @@ class Login:
         done = self.run(host, "cat /proc/sys/kernel/random/boot_id", check=check)
         return done.stdout.strip() or None if done.returncode == 0 else None
 
-    def state(self, host: HostDefinition, address: IPv4Address, booted: bool) -> HostState:
-        """What *host* says of itself, after its boot has ended if it is booting now."""
-        silent = HostState(host.name, address, host.suite, host.groups, booted)
-        if not booted or not _listens(address):
+    def ask(self, silent: HostState, patience: int = 0) -> HostState:
+        """*silent* with what the host says of itself, within *patience* seconds booted to the end.
+
+        Returned as it is, perhaps with ``ssh_error``, when the host says nothing.
+        """
+        if not _listens(silent.address):
             return silent
+        question = ASK.format(patience=patience or 10, wait=" --wait" if patience else "")
         try:
-            done = self.run(host.name, ASK, check=False, timeout=90)
+            done = self.run(silent.name, question, check=False, timeout=patience + 30)
         except subprocess.TimeoutExpired:
-            return silent
+            return replace(silent, ssh_error=f"no answer within {patience + 30} s")
         if done.returncode != 0:
-            return silent
-        system, kernel, started, *failed = done.stdout.split()
-        # The kernel is the operator's; the host's time begins with its PID 1 (microseconds).
-        uptime = round(float(kernel) - int(started) / 1e6, 1)
-        return HostState(
-            host.name, address, host.suite, host.groups, booted, True, system, uptime,
-            tuple(failed),
-        )  # fmt: skip
+            return replace(silent, ssh_error=done.stderr.strip())
+        system, kernel, began, *failed = done.stdout.split()
+        return replace(
+            silent,
+            ssh=True,
+            system=system,
+            # The kernel is the operator's; a host's time begins with its PID 1 (microseconds).
+            uptime=round(float(kernel) - int(began) / 1e6, 1),
+            failed_units=tuple(failed),
+        )
 
 
 def _listens(address: IPv4Address) -> bool:

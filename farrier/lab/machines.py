@@ -11,14 +11,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from farrier.lab.commands import run
 from farrier.lab.definitions import HostDefinition, LabDefinition
+from farrier.lab.disks import is_mounted, unmount_below
 from farrier.lab.errors import LabError
 from farrier.lab.state import HostFiles
 
-__all__ = ["cut_power", "nspawn_argv", "power_off", "processes", "start", "supervised"]
+__all__ = ["cut_power", "nspawn_argv", "outside", "power_off", "processes", "start", "supervised"]
 
 PROC = Path("/proc")
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
@@ -58,10 +61,10 @@ def start(
         # Where systemd is PID 1 it owns the cgroup tree: the guest's part has to be delegated to
         # it, outside of the operator's session. Untested so far: no such machine was at hand.
         settings = [f"--setenv={name}={value}" for name, value in env.items()]
-        unit = f"farrier-lab-{lab.machine(host.name)}"
-        log = f"StandardOutput=append:{files.console}"
-        run(["systemd-run", "--quiet", "--collect", f"--unit={unit}", "-p", "Delegate=yes"]
-            + ["-p", "KillMode=mixed", "-p", log, *settings, "--", *argv])  # fmt: skip
+        settings.append(f"--unit=farrier-lab-{lab.machine(host.name)}")
+        settings.append(f"--property=StandardOutput=append:{files.console}")
+        settings += ["--property=Delegate=yes", "--property=KillMode=mixed"]
+        run(["systemd-run", "--quiet", "--collect", *settings, "--", *argv])
         return
     with files.console.open("wb") as console:
         subprocess.Popen(
@@ -77,22 +80,31 @@ def start(
 
 def processes(files: HostFiles) -> dict[str, list[int]]:
     """Pids by kind: ``supervisor``, ``nspawn``, and ``guest`` (all that has the disk as its /)."""
-    found: dict[str, list[int]] = {"supervisor": [], "nspawn": [], "guest": []}
-    option = f"--directory={files.merged}"
+    found = {**outside(files), "guest": []}
     upper = f"upperdir={files.upper},"
-    for directory in PROC.iterdir():
-        if not directory.name.isdigit():
-            continue
-        try:
-            argv = (directory / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            if option in argv:
-                kind = "supervisor" if str(SUPERVISOR) in argv else "nspawn"
-                found[kind].append(int(directory.name))
-            elif _root_has(directory, upper):
-                found["guest"].append(int(directory.name))
-        except OSError:  # it ended meanwhile
-            continue
+    for process in _all_processes():
+        with suppress(OSError):  # it ended meanwhile
+            if _root_has(process, upper):
+                found["guest"].append(int(process.name))
     return found
+
+
+def outside(files: HostFiles) -> dict[str, list[int]]:
+    """As :func:`processes`, without the guest's: those take a look at every mount table."""
+    found: dict[str, list[int]] = {"supervisor": [], "nspawn": []}
+    option = f"--directory={files.merged}"
+    for process in _all_processes():
+        with suppress(OSError):
+            argv = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            if option in argv:
+                # By name: another clone of the project may have started it.
+                ours = any(word.endswith("/farrier/lab/supervisor.py") for word in argv)
+                found["supervisor" if ours else "nspawn"].append(int(process.name))
+    return found
+
+
+def _all_processes() -> Iterator[Path]:
+    return (directory for directory in PROC.iterdir() if directory.name.isdigit())
 
 
 def _root_has(process: Path, option: str) -> bool:
@@ -103,7 +115,7 @@ def _root_has(process: Path, option: str) -> bool:
 
 def supervised(files: HostFiles) -> bool:
     """Whether the host's machine runs and would come back after a reboot."""
-    now = processes(files)
+    now = outside(files)
     return bool(now["supervisor"] and now["nspawn"])
 
 
@@ -117,6 +129,7 @@ def power_off(lab: LabDefinition, host: str, files: HostFiles, patience: float =
 
 def cut_power(lab: LabDefinition, host: str, files: HostFiles) -> None:
     """End everything of *host* at once, as a power cut would, and clear what nspawn left."""
+    lock = _image_lock(files)
     deadline = time.monotonic() + 20
     while any((now := processes(files)).values()):
         if time.monotonic() > deadline:
@@ -125,23 +138,29 @@ def cut_power(lab: LabDefinition, host: str, files: HostFiles) -> None:
         for pid in (*now["supervisor"], *now["nspawn"], *now["guest"]):
             _signal(pid, signal.SIGKILL)
         time.sleep(0.02)
-    machine = lab.machine(host)
-    for leftover in (NSPAWN_RUNTIME / "propagate" / machine, NSPAWN_RUNTIME / "unix-export" / machine):
+    for kind in ("propagate", "unix-export"):
+        leftover = NSPAWN_RUNTIME / kind / lab.machine(host)
         if leftover.is_dir():
+            unmount_below(leftover)
             leftover.rmdir()
+    if lock:
+        lock.unlink(missing_ok=True)
 
 
-def _wait_gone(files: HostFiles, patience: float) -> bool:
+def _image_lock(files: HostFiles) -> Path | None:
+    """The lock that nspawn takes on the disk and does not remove when it is killed."""
+    if not is_mounted(files):
+        return None
+    disk = files.merged.stat()
+    return NSPAWN_RUNTIME / "locks" / f"inode-{disk.st_dev}:{disk.st_ino}"
+
+
+def _wait_gone(files: HostFiles, patience: float) -> None:
     deadline = time.monotonic() + patience
-    while any(processes(files).values()):
-        if time.monotonic() > deadline:
-            return False
+    while any(outside(files).values()) and time.monotonic() < deadline:
         time.sleep(0.1)
-    return True
 
 
 def _signal(pid: int, number: signal.Signals) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.kill(pid, number)
-    except ProcessLookupError:
-        pass

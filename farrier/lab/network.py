@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,15 @@ def uplink_mtu() -> int:
 
 def bridge_exists(lab: LabDefinition) -> bool:
     """Whether the bridge of *lab* is there."""
-    return Path("/sys/class/net", lab.bridge).exists()
+    return _interface_exists(lab.bridge)
+
+
+def _interface_exists(name: str) -> bool:
+    try:
+        socket.if_nametoindex(name)
+    except OSError:
+        return False
+    return True
 
 
 def raise_network(lab: LabDefinition) -> None:
@@ -43,7 +52,7 @@ def raise_network(lab: LabDefinition) -> None:
     run(["ip", "address", "replace", address, "dev", lab.bridge])
     run(["ip", "link", "set", lab.bridge, "mtu", str(uplink_mtu()), "up"])
     for host in lab.hosts:  # machines that outlived their bridge
-        if Path("/sys/class/net", lab.veth(host.name)).exists():
+        if _interface_exists(lab.veth(host.name)):
             run(["ip", "link", "set", lab.veth(host.name), "master", lab.bridge])
     run(["nft", "-f", "-"], input=masquerade(lab))
     _forward(True)
@@ -157,4 +166,6 @@ def _permission(chain: dict[str, Any], chains: list[dict[str, Any]], bridge: str
 
 
 def _iptables(program: str, chain: str, bridge: str) -> str:
-    return f"{program} -I {chain} -i {bridge} -j ACCEPT && {program} -I {chain} -o {bridge} -j ACCEPT"
+    return (
+        f"{program} -I {chain} -i {bridge} -j ACCEPT && {program} -I {chain} -o {bridge} -j ACCEPT"
+    )

@@ -26,10 +26,11 @@ from farrier.lab.errors import LabError
 
 __all__ = ["STATE", "HostFiles", "LabFiles", "locked", "read_json", "write_private"]
 
-STATE = Path("/var/lib/farrier-lab")
+STATE = Path(os.environ.get("FARRIER_LAB_STATE", "/var/lib/farrier-lab"))
+"""Where all labs keep their disks and keys; FARRIER_LAB_STATE names another place."""
 
 LOCK_PATIENCE = 900.0
-"""Seconds that a second command waits for the first: longer than a first `up` with nothing cached."""
+"""Seconds that a command waits for another one: longer than a first ``up`` with nothing cached."""
 
 
 class HostFiles:
@@ -91,17 +92,21 @@ def write_private(path: Path, text: str, mode: int = 0o600) -> None:
 
 
 @contextmanager
-def locked(path: Path, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
+def locked(path: Path, on_wait: Callable[[str], None] | None = None) -> Iterator[int]:
     """Hold the lock file *path*; its holder's pid stands in it, and it is removed afterwards.
 
     A second command waits, because what it would find half-way is of no use to it; *on_wait* hears
-    for whom. Raises :class:`LabError` after :data:`LOCK_PATIENCE`.
+    for whom. Yields the descriptor: a child that inherits it holds the lock too. Raises
+    :class:`LabError` after :data:`LOCK_PATIENCE`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + LOCK_PATIENCE
     said = False
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        except FileNotFoundError:  # the last lab to go took the directory with it just now
+            continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -115,13 +120,20 @@ def locked(path: Path, on_wait: Callable[[str], None] | None = None) -> Iterator
             time.sleep(0.1)
             continue
         # The holder before us removes the file: what we locked may no longer be what has the name.
-        if path.exists() and path.stat().st_ino == os.fstat(descriptor).st_ino:
+        if _is_named(descriptor, path):
             break
         os.close(descriptor)
     try:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        yield
+        yield descriptor
     finally:
         path.unlink(missing_ok=True)
         os.close(descriptor)
+
+
+def _is_named(descriptor: int, path: Path) -> bool:
+    try:
+        return path.stat().st_ino == os.fstat(descriptor).st_ino
+    except FileNotFoundError:
+        return False

@@ -54,7 +54,8 @@ def surroundings(
     if pip:
         files["etc/pip.conf"] = pip.encode()
     certificates = {
-        path.name: path.read_bytes() for path in sorted((root / LOCAL_CERTIFICATES).glob("**/*.crt"))
+        path.name: path.read_bytes()
+        for path in sorted((root / LOCAL_CERTIFICATES).glob("**/*.crt"))
     }
     bundle = root / environ.get("SSL_CERT_FILE", "").lstrip("/")
     if certificates or (bundle.is_file() and bundle != root / BUNDLE):
@@ -94,9 +95,7 @@ def apt_settings(dump: str, environ: Mapping[str, str] = os.environ) -> str:
         r"GzipIndexes|Queue-Mode|PDiffs|By-Hash)",
         re.IGNORECASE,
     )
-    lines = [
-        line for line in dump.splitlines() if wanted.match(line) and not line.endswith(' "";')
-    ]
+    lines = [line for line in dump.splitlines() if wanted.match(line) and not line.endswith(' "";')]
     for scheme in ("http", "https"):
         proxy = environ.get(f"{scheme}_proxy")
         if proxy and not any(f"::{scheme}::Proxy " in line for line in lines):

@@ -5,7 +5,7 @@ so a request gets exactly the ``max_tokens`` that it asks for. The same bytes co
 machine. Sizes that matter: a head of 64, because vLLM's CPU attention refuses 16, and a vocabulary
 and context that make a model of 2.4 MB.
 
-Standard library only; formats after safetensors' README (format) and tokenizers' ``tokenizer.json``.
+Standard library only. The formats: safetensors' README, and tokenizers' ``tokenizer.json``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SEED = 2026
 
 SPECIAL = ("<|begin|>", "<|end|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>")
 
-WORDS = """
+_TEXT = """
 able about above across after again agent air all alone along also always among and answer any
 apple around ask at away back ball bank be bear beat bed bell best big bird blue boat body book
 both box bread bridge bright bring build but by call calm came can care carry chair change child
@@ -45,7 +45,8 @@ leaf learn left letter life lift light like line lion list listen little live lo
 low made make many map mark may meadow meet milk mind moon more morning most mountain move music
 name near never new night north not now ocean of often old on once one open orange other our out
 over paper park part path peace pear people piece pine plant
-""".split()
+"""
+WORDS = tuple(_TEXT.split())
 
 _CONTROL_COLUMN = 0
 """A hidden dimension that is the same for every token: with it the last layer has a bias."""
@@ -61,7 +62,7 @@ def _byte_symbols() -> list[str]:
 def _vocabulary() -> list[str]:
     space = _byte_symbols()[ord(" ")]
     capital = [word.capitalize() for word in WORDS]
-    words = [space + word for word in WORDS] + WORDS + [space + word for word in capital]
+    words = [*(space + word for word in WORDS), *WORDS, *(space + word for word in capital)]
     return [*SPECIAL, *_byte_symbols(), *words]
 
 
@@ -187,7 +188,9 @@ def _weights() -> Iterator[tuple[str, tuple[list[int], array[float]]]]:
 
     def without_control(values: array[float], columns: int) -> array[float]:
         """*values* whose output leaves the control column of the residual stream alone."""
-        values[_CONTROL_COLUMN * columns : (_CONTROL_COLUMN + 1) * columns] = array("f", columns * [0])
+        values[_CONTROL_COLUMN * columns : (_CONTROL_COLUMN + 1) * columns] = array(
+            "f", columns * [0]
+        )
         return values
 
     ones = array("f", [1.0] * HIDDEN)
@@ -199,7 +202,10 @@ def _weights() -> Iterator[tuple[str, tuple[list[int], array[float]]]]:
         at = f"model.layers.{layer}"
         yield f"{at}.input_layernorm.weight", ([HIDDEN], ones)
         for name in ("q_proj", "k_proj", "v_proj"):
-            yield f"{at}.self_attn.{name}.weight", ([HIDDEN, HIDDEN], matrix(HIDDEN, HIDDEN, narrow))
+            yield (
+                f"{at}.self_attn.{name}.weight",
+                ([HIDDEN, HIDDEN], matrix(HIDDEN, HIDDEN, narrow)),
+            )
         output = without_control(matrix(HIDDEN, HIDDEN, narrow), HIDDEN)
         yield f"{at}.self_attn.o_proj.weight", ([HIDDEN, HIDDEN], output)
         yield f"{at}.post_attention_layernorm.weight", ([HIDDEN], ones)
