@@ -12,6 +12,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+import gevent
 from pyinfra import logger
 from pyinfra.api import Host
 from pyinfra.api.exceptions import ConnectError, PyinfraError
@@ -19,7 +20,7 @@ from pyinfra.connectors import ssh
 from pyinfra.connectors.sshuserclient import client
 from pyinfra.connectors.util import CommandOutput
 
-from farrier.explain import Target, explain_connect, explain_sudo, root_cause
+from farrier.explain import NEXT, Target, explain_connect, explain_sudo, root_cause
 from farrier.ssh import CONNECT_TIMEOUT
 
 __all__ = ["install"]
@@ -39,6 +40,9 @@ def install() -> None:
     )
     for owner, name, wrapper in names:
         setattr(owner, name, wrapper(getattr(owner, name)))
+    # When the last host fails pyinfra raises in a greenlet, and in the main one too: without this
+    # the operator gets a traceback of gevent's before the message.
+    gevent.get_hub().NOT_ERROR += (PyinfraError,)
 
 
 def _explained(connect: Callable[[Any], None]) -> Callable[[Any], None]:
@@ -50,7 +54,7 @@ def _explained(connect: Callable[[Any], None]) -> Callable[[Any], None]:
             raise ConnectError(explain_connect(root_cause(error), _target(self))) from error
         except PyinfraError as error:
             # a private key that is missing or unreadable would end the run for every host
-            raise ConnectError(f"cannot connect: {error}\n    next: see ssh_key") from error
+            raise ConnectError(f"cannot connect: {error}{NEXT}check this host's ssh_key") from error
 
     return explained
 

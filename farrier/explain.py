@@ -17,9 +17,10 @@ from typing import Any
 import paramiko
 from paramiko.ssh_exception import IncompatiblePeer, NoValidConnectionsError
 
-__all__ = ["Target", "explain_connect", "explain_sudo", "root_cause"]
+__all__ = ["NEXT", "Target", "explain_connect", "explain_sudo", "root_cause"]
 
-NEXT = "\n    next: "
+NEXT = "\n        next: "
+"""Between cause and step: a line of its own, indented under pyinfra's ``[host]``."""
 
 _UNKNOWN_KEY = re.compile(r"No host key for (\S+) found in known_hosts")
 _BRACKETED = re.compile(r"\[(?P<host>[^]]+)\]:(?P<port>\d+)")
@@ -171,7 +172,7 @@ def _changed_key(error: Any, target: Target) -> Explanation:
     return (
         f"the host key of {_joined(host, port)} has CHANGED, {error.key.fingerprint} instead of "
         f"{error.expected_key.fingerprint}: the host was reinstalled, or someone is in between",
-        f"{COMPARE}; if they are equal:\n    "
+        f"{COMPARE}; if they are equal:\n        "
         f"ssh-keygen -R {quote(_joined(host, port))} -f {file} && {_scan(host, port)} >> {file}",
     )
 
@@ -183,7 +184,7 @@ def _anything_else(error: Any, target: Target) -> Explanation:
         file = _known_hosts_of(host, target)
         return (
             f"the host key of {unknown[1]} is not in {file}, and unknown keys are refused",
-            f"{_scan(host, port)} | tee -a {file} | ssh-keygen -lf -\n    and {COMPARE}",
+            f"{_scan(host, port)} | tee -a {file} | ssh-keygen -lf -\n        and {COMPARE}",
         )
     if "protocol banner" in text:
         return (

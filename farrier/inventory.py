@@ -66,6 +66,7 @@ class _Request:
     exclude: tuple[str, ...] = ()
     operations: tuple[str, ...] = ()
     group_data: tuple[str, ...] = ()
+    no_wait: bool = False
     json: bool = False
 
     @classmethod
@@ -77,6 +78,7 @@ class _Request:
             exclude=tuple(params.get("exclude") or ()),
             operations=tuple(params.get("operations") or ()),
             group_data=tuple(params.get("group_data") or ()),
+            no_wait=bool(params.get("no_wait")),
             json=bool(params.get("json_output")),
         )
 
@@ -121,6 +123,11 @@ def _resolver(root: Path, resolve: Callable[..., Inventory]) -> Callable[..., In
             ) from error
         _refuse_nobody(hosts, chosen, request)
         if request.deploys:
+            if request.no_wait:
+                raise RefusedError(
+                    "--no-wait: pyinfra 3.10 exits 0 then although hosts failed.\n"
+                    "  Leave it out; hosts work side by side without it, one operation at a time."
+                )
             _fleets[hosts] = _checked(hosts, chosen, request, root)
         return hosts
 
