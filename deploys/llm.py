@@ -5,7 +5,6 @@
 Running engines are never restarted by it; see the last lines of its output.
 """
 
-from farrier.inventory import current_fleet
 from pyinfra import config, host
 
 import roles.agent
@@ -16,6 +15,7 @@ import roles.node_exporter
 import roles.prometheus
 import roles.vllm
 from farrier.converge.preflight import preflight
+from farrier.inventory import current_fleet
 
 config.SUDO = host.data.get("ssh_user") != "root"
 
@@ -24,6 +24,10 @@ spec = fleet.hosts[host.name]
 
 preflight(spec, name="Preflight")
 roles.base.base()
+
+roles.node_exporter.node_exporter()
+if "monitor" in spec.groups:
+    roles.prometheus.prometheus(list(fleet.hosts.values()))
 
 program = {
     engine: roles.vllm.vllm_environment(spec.accelerator, roles.vllm.DEFAULTS.read(host.data)).path
@@ -50,12 +54,4 @@ if any(model.engine == "vllm" for model in spec.models):
 
 if "gpu" in spec.groups:
     roles.engine.engine(spec, unit_texts)
-
-# Engines load meanwhile.
-roles.node_exporter.node_exporter()
-
-if "monitor" in spec.groups:
-    roles.prometheus.prometheus(list(fleet.hosts.values()))
-
-if spec.models:
     roles.engine.serve(spec, unit_texts)

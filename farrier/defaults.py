@@ -32,3 +32,7 @@ class Defaults:
     def read(self, data: Any) -> dict[str, Any]:
         """What the inventory says in *data* (pyinfra's ``host.data``), else the default."""
         return {entry.name: data.get(entry.name, entry.value) for entry in self.entries}
+
+    def data(self) -> dict[str, Any]:
+        """The default values by name."""
+        return {entry.name: entry.value for entry in self.entries}

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyinfra import host, logger
-from pyinfra.api import FactBase, operation
+from pyinfra.api import FactBase
 from pyinfra.api.command import PyinfraCommand, StringCommand
 
 from farrier.converge.commands import Refuse, Script, last_lines
 from farrier.converge.report import note
+from farrier.converge.typed import operation
 from farrier.wheelhouse import (
     NO_SOURCES,
     UV_LOCK,
@@ -106,7 +107,7 @@ class EnvironmentStates(FactBase[EnvironmentState | None]):
         return EnvironmentState(python, completed, current, int(free))
 
 
-@operation()
+@operation
 def environment(wanted: Environment) -> Commands:
     """Build *wanted* unless it is there, and make it current.
 

@@ -6,9 +6,10 @@ import shlex
 from typing import TYPE_CHECKING
 
 from pyinfra import host
-from pyinfra.api import FactBase, operation
+from pyinfra.api import FactBase
 
 from farrier.converge.commands import Script, last_lines
+from farrier.converge.typed import operation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +41,7 @@ class InstalledPackages(FactBase[set[str]]):
         return {line.split("|")[1] for line in output if line.startswith("ii")}
 
 
-@operation()
+@operation
 def packages(names: Sequence[str], lock_timeout: int = LOCK_TIMEOUT) -> Commands:
     """Install what is missing of *names*; never upgrades or removes.
 

@@ -17,10 +17,11 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from pyinfra import host, logger, state
-from pyinfra.api import FactBase, operation
+from pyinfra.api import FactBase
 from pyinfra.facts.files import FileContents
 
 from farrier.converge.commands import Refuse, Script, last_lines
+from farrier.converge.typed import operation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -147,7 +148,7 @@ def differs(entry: Entry, now: PathState | None) -> bool:
             )
 
 
-@operation()
+@operation
 def tree(*entries: Entry, applied: str | None = None) -> Commands:
     """Make every entry so.
 
@@ -196,8 +197,9 @@ def _change(entry: Entry) -> PyinfraCommand:
         case Text(content=content, mode=mode, user=user, group=group):
             # The name is fixed: what an interrupted run left is overwritten by the next one.
             new = shlex.quote(f"{entry.path}.farrier-new")
+            parent = shlex.quote(str(PurePosixPath(entry.path).parent))
             return Script(
-                f"umask 077\nrm -f -- {new}\nbase64 -d > {new}\n"
+                f"umask 022\nmkdir -p -- {parent}\numask 077\nrm -f -- {new}\nbase64 -d > {new}\n"
                 f"chown {user}:{group} -- {new}\nchmod {mode} -- {new}\nmv -fT -- {new} {path}",
                 explain=_explain(entry),
                 stdin=base64.b64encode(content.encode()).decode() or "=",

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pyinfra import host
-from pyinfra.api import FactBase, operation
+from pyinfra.api import FactBase
 
 from farrier.converge.commands import Refuse
+from farrier.converge.typed import operation
 from farrier.spec import PathSource
 
 if TYPE_CHECKING:
@@ -60,9 +61,10 @@ for d in __MODELS__; do
     elif [ ! -s "$d/config.json" ]; then echo "model no-config.json $d";
     else echo "model ok $d"; fi
 done
+units='s#.*/\([^/]*\.\(service\|scope\)\).*#\1#p'
 ss -Hltnp 2>/dev/null | while read -r _ _ _ local _ users; do
     pid=${users#*pid=}; pid=${pid%%,*}; program=${users#*\"}; program=${program%%\"*}
-    unit=$(sed -n 's|.*/\([^/]*\.\(service\|scope\)\).*|\1|p' /proc/$pid/cgroup 2>/dev/null | head -1)
+    unit=$(sed -n "$units" /proc/$pid/cgroup 2>/dev/null | head -1)
     echo "listen ${local##*:} ${pid:-0} ${unit:--} $program"
 done; true
 """
@@ -155,7 +157,7 @@ def judge(facts: HostFacts, spec: HostSpec) -> Iterator[str]:
             )
 
 
-@operation()
+@operation
 def preflight(spec: HostSpec) -> Commands:
     """Refuse the host, with every reason, unless it is fit for *spec*. Changes nothing.
 

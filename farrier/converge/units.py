@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pyinfra import host
-from pyinfra.api import FactBase, operation
+from pyinfra.api import FactBase
 
 from farrier.converge.commands import Refuse, Script, last_lines
 from farrier.converge.paths import mark
+from farrier.converge.typed import operation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,7 +98,7 @@ def parse_units(output: Sequence[str]) -> dict[str, UnitState]:
     return states
 
 
-@operation()
+@operation
 def units(*wanted: Unit) -> Commands:
     """Make every unit so; a unit that fails to start shows its last journal lines.
 

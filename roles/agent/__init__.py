@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from farrier_agent import __version__
 from farrier_agent.config import AgentConfig, Replica, dumps
 from pyinfra import host
-from pyinfra.api.deploy import deploy
 
 from farrier.converge import Absent, Directory, Link, Text, Unit, packages, tree, units
 from farrier.converge.environments import Environment, environment
 from farrier.converge.templates import render
+from farrier.converge.typed import deploy
 from farrier.defaults import Default, Defaults
 from farrier.wheelhouse import Sources
 
@@ -51,6 +51,9 @@ PROJECT = Path(__file__).resolve().parents[2] / "agent"
 _TEMPLATE = Path(__file__).parent / "templates" / "farrier-agent.service.j2"
 UNIT = "farrier-agent.service"
 
+ADAPTERS = {"vllm": "vllm", "custom": "openai"}
+"""The agent's adapter for each engine of the inventory."""
+
 
 def agent_config(
     spec: HostSpec, settings: Mapping[str, Any], hashes: Mapping[str, str]
@@ -66,7 +69,7 @@ def agent_config(
             Replica(
                 name=model.replica,
                 model=model.name,
-                engine=model.engine,
+                engine=ADAPTERS[model.engine],
                 unit=model.unit,
                 port=model.port,
                 gpus=list(model.gpus),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pyinfra import host
-from pyinfra.api.deploy import deploy
 
 from farrier.converge import Absent, Directory, Text, packages, tree
+from farrier.converge.typed import deploy
 from farrier.defaults import Default, Defaults
 from roles.base.operations import runtime
 

@@ -6,9 +6,10 @@ import shlex
 from typing import TYPE_CHECKING
 
 from pyinfra import host
-from pyinfra.api import FactBase, operation
+from pyinfra.api import FactBase
 
 from farrier.converge.commands import Script, last_lines
+from farrier.converge.typed import operation
 
 if TYPE_CHECKING:
     from farrier.converge.commands import Commands
@@ -21,7 +22,8 @@ class Missing(FactBase[bool]):
 
     def command(self, user: str, directory: str) -> str:
         """Prints a word if something is missing."""
-        return f"(getent passwd {shlex.quote(user)} && ls -d {shlex.quote(directory)}) >/dev/null 2>&1 || echo missing"
+        user, directory = shlex.quote(user), shlex.quote(directory)
+        return f"(getent passwd {user} && ls -d {directory}) >/dev/null 2>&1 || echo missing"
 
     @staticmethod
     def default() -> bool:
@@ -33,7 +35,7 @@ class Missing(FactBase[bool]):
         return output == ["missing"]
 
 
-@operation()
+@operation
 def runtime(user: str, directory: str) -> Commands:
     """Apply sysusers.d and tmpfiles.d unless *user* and *directory* are there.
 

@@ -6,10 +6,9 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pyinfra.api.deploy import deploy
-
 from farrier.converge import Absent, Text, Unit, tree, units
 from farrier.converge.templates import render
+from farrier.converge.typed import deploy
 from farrier.defaults import Default, Defaults
 from roles.engine.commands import argv, environment, systemd_quote
 from roles.engine.operations import accounts, orphans, ready

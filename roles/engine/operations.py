@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pyinfra import host
-from pyinfra.api import FactBase, operation
+from pyinfra.api import FactBase
 
 from farrier.converge.commands import Refuse, Script, last_lines
 from farrier.converge.report import note
+from farrier.converge.typed import operation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,7 +41,7 @@ class Accounts(FactBase[set[str]]):
         return {line.partition(":")[0] for line in output}
 
 
-@operation()
+@operation
 def accounts(users: Sequence[str]) -> Commands:
     """Create the system users *users*, whose home is of no use to anybody.
 
@@ -95,7 +98,7 @@ class ReplicaStates(FactBase[dict[str, ReplicaState]]):
         return states
 
 
-@operation()
+@operation
 def ready(models: Sequence[Model], hashes: Mapping[str, str]) -> Commands:
     """Wait until each replica's gate is open; note those that run an older configuration.
 
@@ -129,7 +132,7 @@ def ready(models: Sequence[Model], hashes: Mapping[str, str]) -> Commands:
     if not waiting:
         host.noop("every replica is ready")
     for model in waiting:
-        yield Script(_wait_script(model), explain=lambda output, model=model: _tell(model, output))
+        yield Script(_wait_script(model), explain=partial(_tell, model))
 
 
 def _wait_script(model: Model) -> str:
@@ -146,7 +149,7 @@ until [ -e /run/farrier/open/{model.replica} ] && systemctl -q is-active {unit};
     [ "$(date +%s)" -lt "$deadline" ] || why="did not answer within {int(model.start_timeout)} s"
     if [ -n "$why" ]; then
         echo "FARRIER: $why" >&2
-        journalctl -q -u {unit} -n 25 --no-pager -o cat >&2
+        journalctl -q _SYSTEMD_UNIT={unit} -n 300 --no-pager -o cat >&2
         exit 1
     fi
     sleep 0.5
@@ -159,13 +162,27 @@ def _tell(model: Model, output: str) -> str:
         (line.partition("FARRIER: ")[2] for line in output.splitlines() if "FARRIER: " in line),
         "did not become ready",
     )
-    journal = [line for line in output.splitlines() if "FARRIER: " not in line]
+    journal = [line for line in output.splitlines() if line.strip() and "FARRIER: " not in line]
     return (
         f"replica {model.replica} ({model.unit}) {why}. Its last journal lines:\n"
-        f"{last_lines(chr(10).join(journal))}\n"
+        f"{chr(10).join(telling(journal))}\n"
         f"Look at: sudo journalctl -u {model.unit} -e; farrier-agent status. Correct the model's"
         " args in the inventory, then run the deploy again"
     )
+
+
+def telling(journal: Sequence[str], most: int = 6) -> list[str]:
+    """The lines of an engine's *journal* that say why it ended, in order.
+
+    A Python traceback's cause is its last line, and engines of several processes print one each:
+    the first causes are worth more than the frames and the parents' echoes that follow.
+    """
+    causes = [line for line in journal if _CAUSE.search(line)]
+    chosen = dict.fromkeys([*causes[:most], *causes[-1:], *journal[-most // 2 :]])
+    return [line for line in dict.fromkeys(journal) if line in chosen]
+
+
+_CAUSE = re.compile(r"(?:^|[\s\]])[\w.]*(?:Error|Exception|Exit|error)\b: ?\S")
 
 
 class EngineUnits(FactBase[list[str]]):
@@ -185,7 +202,7 @@ class EngineUnits(FactBase[list[str]]):
         return output
 
 
-@operation()
+@operation
 def orphans(known: Sequence[str]) -> Commands:
     """Note the engine units that the inventory no longer has; they keep serving.
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pyinfra.api.deploy import deploy
-
 from farrier.converge import Unit, packages, units
+from farrier.converge.typed import deploy
 from farrier.defaults import Defaults
 
 __all__ = ["DEFAULTS", "node_exporter", "remove"]

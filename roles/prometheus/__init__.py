@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyinfra import host
-from pyinfra.api.deploy import deploy
 
 from farrier.converge import Absent, Text, Unit, packages, tree, units
 from farrier.converge.templates import render
+from farrier.converge.typed import deploy
 from farrier.defaults import Default, Defaults
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyinfra import host
-from pyinfra.api.deploy import deploy
 
 from farrier.converge import Absent, Directory, packages, tree
 from farrier.converge.environments import Environment, environment
+from farrier.converge.typed import deploy
 from farrier.defaults import Default, Defaults
 from farrier.wheelhouse import Sources
 
@@ -51,6 +51,7 @@ DEFAULTS = Defaults(
             ["gcc", "libc6-dev", "python3-dev"],
             "Debian packages on CUDA hosts besides: Triton compiles its launchers at run time.",
         ),
+        Default("vllm_cpu_packages", ["libnuma1"], "Debian packages on CPU hosts besides."),
     ),
 )
 
@@ -78,9 +79,7 @@ def vllm_environment(accelerator: str, settings: Mapping[str, Any]) -> Environme
 def vllm(accelerator: str) -> None:
     """Install the program; running engines keep the version they run."""
     settings = DEFAULTS.read(host.data)
-    names = list(settings["vllm_packages"])
-    if accelerator == "cuda":
-        names += settings["vllm_cuda_packages"]
+    names = [*settings["vllm_packages"], *settings[f"vllm_{accelerator}_packages"]]
     packages(name="Packages", names=names)
     tree(Directory("/opt/farrier/vllm"), name="Directory")
     environment(vllm_environment(accelerator, settings), name="Environment")
