@@ -216,17 +216,17 @@ def _parallelism(model: Model) -> Iterator[Finding]:
     wrong = {f: size for f, size in sizes.items() if not is_whole(size) or int(size) < 1}
     for flag, size in wrong.items():
         yield f"args.{flag}", f"must be a whole number from 1, not {shown(size)}"
-    if wrong or not model.gpus:
+    if wrong or not gpus or len(set(gpus)) != len(gpus):
         return
     needed = 1
     for size in sizes.values():
         needed *= int(size)
-    if needed != len(model.gpus):
+    if needed != len(gpus):
         product = " x ".join(f"{flag} {size}" for flag, size in sizes.items())
         yield (
             "gpus",
-            f"{list(model.gpus)} is {_count(len(model.gpus))}, but the engine would use {needed} "
-            f"({product}); set args={{'tensor-parallel-size': {len(model.gpus)}}} or change gpus",
+            f"{list(gpus)} is {_count(len(gpus))}, but the engine would use {needed} "
+            f"({product}); set args={{'tensor-parallel-size': {len(gpus)}}} or change gpus",
         )
 
 

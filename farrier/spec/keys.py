@@ -33,7 +33,7 @@ def read_keys(path: Path) -> dict[str, str]:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError as error:
         raise KeysError(f"{path}: {error.strerror}; it holds {EXAMPLE}") from None
-    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise KeysError(f"{path} is not a regular file")
@@ -42,7 +42,10 @@ def read_keys(path: Path) -> dict[str, str]:
                 f"{path} can be read or written by others (mode {status.st_mode & 0o777:04o}); "
                 f"run: chmod 600 {path}"
             )
-        content = file.read()
+        with open(descriptor, "rb", closefd=False) as file:  # noqa: PTH123 - a descriptor
+            content = file.read()
+    finally:
+        os.close(descriptor)
     return _parse(content, path)
 
 
