@@ -100,6 +100,12 @@ LABS: dict[str, LabDefinition] = {
             IPv4Network("198.18.1.0/24"),
             (_GATEWAY, _gpu(1, "bookworm"), _gpu(2, "bookworm"), _gpu(3, "trixie")),
         ),
+        # As `test`, for trying things by hand while the tests run.
+        LabDefinition(
+            "trial",
+            IPv4Network("198.18.3.0/24"),
+            (_GATEWAY, _gpu(1, "bookworm"), _gpu(2, "bookworm"), _gpu(3, "trixie")),
+        ),
         # One host, up and down in seconds: for whoever tests the lab itself.
         LabDefinition("brief", IPv4Network("198.18.2.0/24"), (_gpu(1, "bookworm"),)),
     )
