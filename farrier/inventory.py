@@ -49,10 +49,11 @@ class RefusedError(CliError):  # type: ignore[misc]  # pyinfra_cli has no types
     def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
         super().__init__(message)
         self.problems = tuple(problems)
+        self.as_json = _Request.current().json  # click has no context any more when it shows this
 
     def show(self, file: Any = None) -> None:
         """Print the message; as JSON on stdout when pyinfra was asked for JSON."""
-        if _Request.current().json:
+        if self.as_json:
             found = [problem.to_json() for problem in self.problems]
             click.echo(json.dumps({"error": self.message, "problems": found}))
         click.echo(self.message, err=True, file=file)

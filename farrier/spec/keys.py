@@ -42,7 +42,7 @@ def read_keys(path: Path) -> dict[str, str]:
                 f"{path} can be read or written by others (mode {status.st_mode & 0o777:04o}); "
                 f"run: chmod 600 {path}"
             )
-        with open(descriptor, "rb", closefd=False) as file:  # noqa: PTH123 - a descriptor
+        with open(descriptor, "rb", closefd=False) as file:
             content = file.read()
     finally:
         os.close(descriptor)
