@@ -19,6 +19,7 @@ import sys
 import tarfile
 import tempfile
 import threading
+import time
 from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 __all__ = [
     "NO_SOURCES",
@@ -99,13 +100,20 @@ def cache_directory() -> Path:
     return Path(base) / "farrier" / "wheels"
 
 
+def _silent(_: str) -> None:
+    pass
+
+
 _in_process: dict[str, threading.Lock] = defaultdict(threading.Lock)
 
 
-def fill(wheelhouse: Wheelhouse, cache: Path | None = None) -> Path:
+def fill(
+    wheelhouse: Wheelhouse, cache: Path | None = None, say: Callable[[str], object] = _silent
+) -> Path:
     """The archive of *wheelhouse*, downloaded now unless the cache has it.
 
-    Safe against other threads and processes that want the same. Raises :class:`WheelhouseError`.
+    Safe against other threads and processes that want the same. *say* hears what takes long.
+    Raises :class:`WheelhouseError`.
     """
     cache = cache or cache_directory()
     archive = cache / f"{wheelhouse.name}-{wheelhouse.key}.tar"
@@ -115,7 +123,12 @@ def fill(wheelhouse: Wheelhouse, cache: Path | None = None) -> Path:
         cache.mkdir(parents=True, exist_ok=True, mode=0o700)
         with _between_processes(archive.with_suffix(".lock")):
             if not archive.exists():
+                count = len(split_lock(wheelhouse.lock.read_text()))
+                say(f"downloading {wheelhouse.name}, {count} packages, once for the whole fleet")
+                started = time.monotonic()
                 _make(wheelhouse, archive)
+                seconds, size = time.monotonic() - started, archive.stat().st_size / 1e6
+                say(f"downloaded {wheelhouse.name}: {size:.0f} MB in {seconds:.0f} s")
     return archive
 
 

@@ -156,7 +156,7 @@ class Build(PyinfraCommand):
     def execute(self, state: State, host: Host, connector_arguments: Any) -> bool:
         """Do it; every step that fails says why."""
         try:
-            archive = fill(self.wheelhouse)
+            archive = fill(self.wheelhouse, say=host.log)
         except WheelhouseError as error:
             note("failed", host.name, str(error))
             host.log_styled(str(error), fg="red", log_func=logger.error)

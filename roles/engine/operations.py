@@ -132,6 +132,7 @@ def ready(models: Sequence[Model], hashes: Mapping[str, str]) -> Commands:
     if not waiting:
         host.noop("every replica is ready")
     for model in waiting:
+        host.log(f"waiting for replica {model.replica} to load (at most {model.start_timeout:g} s)")
         yield Script(_wait_script(model), explain=partial(_tell, model))
 
 

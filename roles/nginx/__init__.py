@@ -27,6 +27,11 @@ DEFAULTS = Defaults(
     (
         Default("nginx_port", 8080, "Port on which clients (and a gateway) reach the models."),
         Default(
+            "nginx_addresses",
+            ["0.0.0.0", "[::]"],  # noqa: S104
+            "Addresses that it listens on; leave `[::]` out where the kernel has no IPv6.",
+        ),
+        Default(
             "nginx_max_body",
             "64m",
             "Largest request body, in nginx's notation; a larger one gets 413.",
