@@ -106,6 +106,12 @@ LABS: dict[str, LabDefinition] = {
             IPv4Network("198.18.3.0/24"),
             (_GATEWAY, _gpu(1, "bookworm"), _gpu(2, "bookworm"), _gpu(3, "trixie")),
         ),
+        # For `make bench`, which measures on it and takes it down again.
+        LabDefinition(
+            "bench",
+            IPv4Network("198.18.4.0/24"),
+            (_GATEWAY, _gpu(1, "bookworm"), _gpu(2, "bookworm"), _gpu(3, "bookworm")),
+        ),
         # One host, up and down in seconds: for whoever tests the lab itself.
         LabDefinition("brief", IPv4Network("198.18.2.0/24"), (_gpu(1, "bookworm"),)),
     )
