@@ -49,11 +49,11 @@ class Target:
         """The ssh command that makes the same connection."""
         words = ["ssh"]
         if self.ssh_config:
-            words += ["-F", quote(self.ssh_config)]
+            words += ["-F", _path(self.ssh_config)]
         if self.port != 22:
             words += ["-p", str(self.port)]
         if self.key:
-            words += ["-i", quote(self.key)]
+            words += ["-i", _path(self.key)]
         words.append(f"{self.user}@{self.hostname}" if self.user else self.hostname)
         return " ".join(words)
 
@@ -145,7 +145,7 @@ def _refused_login(_error: Any, target: Target) -> Explanation:
 def _locked_key(_error: Any, target: Target) -> Explanation:
     return (
         "the private key is encrypted and nobody is there to ask for its passphrase",
-        f"ssh-add {target.key or 'KEYFILE'}   (or set ssh_key_password)",
+        f"ssh-add {_path(target.key) or 'KEYFILE'}   (or set ssh_key_password)",
     )
 
 
@@ -173,7 +173,8 @@ def _changed_key(error: Any, target: Target) -> Explanation:
         f"the host key of {_joined(host, port)} has CHANGED, {error.key.fingerprint} instead of "
         f"{error.expected_key.fingerprint}: the host was reinstalled, or someone is in between",
         f"{COMPARE}; if they are equal:\n        "
-        f"ssh-keygen -R {quote(_joined(host, port))} -f {file} && {_scan(host, port)} >> {file}",
+        f"ssh-keygen -R {quote(_joined(host, port))} -f {_path(file)} && "
+        f"{_scan(host, port)} >> {_path(file)}",
     )
 
 
@@ -184,9 +185,9 @@ def _anything_else(error: Any, target: Target) -> Explanation:
         file = _known_hosts_of(host, target)
         return (
             f"the host key of {unknown[1]} is not in {file}, and unknown keys are refused",
-            f"{_scan(host, port)} | tee -a {file} | ssh-keygen -lf -\n        and {COMPARE}",
+            f"{_scan(host, port)} | tee -a {_path(file)} | ssh-keygen -lf -\n        and {COMPARE}",
         )
-    if "protocol banner" in text:
+    if "protocol banner" in text or "protocol version" in text:
         return (
             f"{target.place} answers, but not as an SSH server: a wrong port, or an sshd with too "
             "many connections",
@@ -212,6 +213,13 @@ COMPARE = (
     "compare the fingerprint with the one on the host's own console "
     "(ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub) before you trust it"
 )
+
+
+def _path(path: str) -> str:
+    """*path* as a word of a shell command; a ``~`` in front stays one."""
+    if path.startswith("~/"):
+        return f"~/{quote(path[2:])}"
+    return quote(path) if path else ""
 
 
 def _split(name: str) -> tuple[str, int]:
