@@ -25,7 +25,7 @@ __all__ = ["Endpoint", "ListenError", "Pages", "bind"]
 JSON = "application/json"
 MAX_CONNECTIONS = 64
 MAX_HEAD = 16 * 1024
-PATIENCE = 15
+PATIENCE = 10
 """Seconds that a connection may take for its next request, from its first byte to its last."""
 
 Message = MutableMapping[str, Any]

@@ -42,9 +42,10 @@ class Session:
     names the NVML function that runs at the moment, for whoever waits for it.
     """
 
-    def __init__(self, library: str | None = None) -> None:
+    def __init__(self, library: str | None = None, *, lost_retry: float = LOST_RETRY) -> None:
         self.calling = ""
         self._library = library
+        self._lost_retry = lost_retry
         self._nvml: Any = None
         self._count = 0
         self._devices: dict[int, _Device] = {}
@@ -123,7 +124,7 @@ class Session:
             if device is None:
                 self._problems.append(f"GPU {index} is lost, and its UUID is not known")
                 return None
-            device.lost_until = time.monotonic() + LOST_RETRY
+            device.lost_until = time.monotonic() + self._lost_retry
             device.identity = _without_values(device.identity)
             return device.identity
 

@@ -20,6 +20,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import TCPServer
 from typing import Any
 
 WORDS = ("the", "stand-in", "engine", "answers", "with", "words", "of", "its", "own")
@@ -46,6 +47,11 @@ class Engine(ThreadingHTTPServer):
         self.counter = threading.Lock()
         self.running = 0
         self.served = 0
+
+    def server_bind(self) -> None:
+        """Bind without the base's reverse look-up of the address, which can take seconds."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
     def started(self) -> bool:
         return time.monotonic() >= self.healthy_at

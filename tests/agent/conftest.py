@@ -1,0 +1,22 @@
+"""Fixtures for the agent's tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.agent.host import Host
+from tests.fakes.nvml.build import build
+
+
+@pytest.fixture(scope="session")
+def nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("nvml"))
+
+
+@pytest.fixture
+def host(tmp_path: Path, nvml_library: Path) -> Iterator[Host]:
+    with Host(tmp_path, nvml_library) as one:
+        yield one

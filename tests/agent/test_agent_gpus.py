@@ -1,0 +1,147 @@
+"""The running agent and its GPUs: what it serves while they work, are lost, or hang."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from tests.agent.host import UUIDS, Host, free_port, replica, until
+
+
+def gpu_names(host: Host) -> set[str]:
+    return {name for name, _ in host.samples() if name.startswith("farrier_gpu")}
+
+
+def test_values_of_every_gpu(host: Host) -> None:
+    host.nvml("count 2\n1.temperature 55\n1.utilization.gpu 90\n1.power.usage N/A")
+    host.configure(accelerator="cuda")
+    host.start()
+    until(lambda: host.value("farrier_gpus") == 2)
+    assert host.value("farrier_gpu_temperature_celsius", uuid=UUIDS[0]) == 31
+    assert host.value("farrier_gpu_temperature_celsius", uuid=UUIDS[1]) == 55
+    assert host.value("farrier_gpu_utilization_ratio", uuid=UUIDS[1]) == 0.9
+    assert host.value("farrier_gpu_power_watts", uuid=UUIDS[0]) == 76.5
+    assert host.value("farrier_gpu_power_watts", uuid=UUIDS[1]) is None
+    assert host.value("farrier_gpu_memory_total_bytes", uuid=UUIDS[0]) == 150754820096
+    assert host.value("farrier_collector_success", collector="gpu") == 1
+    assert host.value("farrier_agent_info", accelerator="cuda") == 1
+    info = [dict(labels) for name, labels in host.samples() if name == "farrier_gpu_info"]
+    assert [one["pci_bus_id"] for one in info] == ["00000000:18:00.0", "00000000:20:00.0"]
+    assert host.get("/readyz")[0] == 200
+
+
+def test_values_follow_the_gpu(host: Host) -> None:
+    host.configure(accelerator="cuda")
+    host.start()
+    until(lambda: host.value("farrier_gpu_temperature_celsius", uuid=UUIDS[0]) == 31)
+    host.nvml("count 2\n0.temperature 77")
+    until(lambda: host.value("farrier_gpu_temperature_celsius", uuid=UUIDS[0]) == 77)
+
+
+def test_a_lost_gpu_is_down_without_values_and_the_other_goes_on(host: Host) -> None:
+    host.configure(accelerator="cuda")
+    host.start()
+    until(lambda: host.value("farrier_gpu_up", uuid=UUIDS[1]) == 1)
+    host.nvml("count 2\n1.lost 1\n0.temperature 40")
+    until(lambda: host.value("farrier_gpu_up", uuid=UUIDS[1]) == 0)
+    assert host.value("farrier_gpu_temperature_celsius", uuid=UUIDS[1]) is None
+    until(lambda: host.value("farrier_gpu_temperature_celsius", uuid=UUIDS[0]) == 40)
+    assert host.value("farrier_gpus") == 2
+    assert host.log().count(f"GPU 1 ({UUIDS[1]}) is lost") == 1
+
+
+def test_a_hung_nvml_stops_nothing_but_its_own_data(host: Host) -> None:
+    """Metrics, liveness, the replicas, their gates and SIGTERM go on; old GPU data go away."""
+    port = free_port()
+    host.configure(replica(port=port), accelerator="cuda")
+    host.unit("engine-tiny.service", run=1)
+    host.start()
+    until(lambda: host.value("farrier_gpus") == 2)
+    host.nvml("count 2\nhang.nvmlDeviceGetPowerUsage.1 600000")
+    until(lambda: host.value("farrier_collector_success", collector="gpu") == 0)
+    until(lambda: not gpu_names(host))
+    reason = next(reason for reason in host.reasons() if "collector gpu" in reason)
+    assert "NVML hangs in nvmlDeviceGetPowerUsage of GPU 1" in reason
+    assert host.get("/readyz")[0] == 503
+    assert host.get("/livez")[0] == 200
+    host.engine(port, "tiny")
+    until((host.gates / "tiny").exists)
+    until(lambda: host.value("farrier_replica_gate_open", replica="tiny") == 1)
+    assert host.value("farrier_collector_last_success_timestamp_seconds", collector="gpu")
+    assert host.stop() < 2
+    assert host.agent is not None
+    assert host.agent.returncode == 0
+    assert host.log().count("collector gpu failed") == 1
+
+
+def test_a_hang_that_ends_gives_the_data_back(host: Host) -> None:
+    host.nvml("count 1\nhang.nvmlInit 600000")
+    host.configure(accelerator="cuda")
+    host.start()
+    until(lambda: host.value("farrier_collector_success", collector="gpu") == 0)
+    assert not gpu_names(host)
+    assert "NVML hangs in nvmlInit" in host.log()
+    host.nvml("count 1")
+    until(lambda: host.value("farrier_gpus") == 1)
+    until(lambda: host.get("/readyz")[0] == 200)
+    assert host.log().count("collector gpu works again") == 1
+
+
+def test_a_driver_that_is_not_loaded_is_a_reason_and_no_number(host: Host) -> None:
+    host.nvml_state.unlink()
+    host.configure(accelerator="cuda")
+    host.start()
+    until(lambda: host.value("farrier_collector_success", collector="gpu") == 0)
+    assert not gpu_names(host)
+    assert host.reasons() == ["collector gpu: no fresh data: nvmlInit: Driver Not Loaded"]
+    host.nvml("count 2")
+    until(lambda: host.value("farrier_gpus") == 2)
+
+
+def test_a_host_without_a_gpu_says_so_once_and_never_loads_nvml(host: Host) -> None:
+    host.configure(accelerator="cpu")
+    agent = host.start()
+    until(lambda: host.get("/readyz")[0] == 200)
+    assert host.value("farrier_agent_info", accelerator="cpu") == 1
+    assert not gpu_names(host)
+    assert host.snapshot().gpus is None
+    assert host.log().count("this host has no GPU") == 1
+    assert "nvidia-ml" not in Path(f"/proc/{agent.pid}/maps").read_text()
+
+
+def test_build_info_and_the_agents_own_process(host: Host) -> None:
+    host.configure(accelerator="cpu")
+    host.start()
+    info = [dict(labels) for name, labels in host.samples() if name == "farrier_agent_build_info"]
+    assert len(info) == 1
+    assert re.fullmatch(r"\d+\.\d+\.\d+", info[0]["version"])
+    assert info[0]["python"].startswith("3.")
+    assert (host.value("process_resident_memory_bytes") or 0) > 2**20
+
+
+def test_it_is_small(host: Host, tmp_path: Path) -> None:
+    """48 MiB, with compiled bytecode as on a host (without: 17 MiB more, mostly pynvml's)."""
+    bytecode = {"PYTHONPYCACHEPREFIX": str(tmp_path / "pyc"), "PYTHONDONTWRITEBYTECODE": ""}
+    host.configure(replica(), accelerator="cuda")
+    host.unit("engine-tiny.service", run=1)
+    for _ in ("compile", "measure"):
+        agent = host.start(**bytecode)
+        until(lambda: host.value("farrier_gpus") == 2)
+        host.turns(5)
+        words = Path(f"/proc/{agent.pid}/status").read_text()
+        resident = int(re.search(r"VmRSS:\s+(\d+) kB", words)[1])  # type: ignore[index]
+        host.stop()
+    assert resident < 48 * 1024, f"{resident} kB"
+
+
+def test_status_of_a_gpu_host_for_people_and_programs(host: Host) -> None:
+    host.configure(accelerator="cuda")
+    host.start()
+    until(lambda: host.value("farrier_gpus") == 2)
+    people = host.command("status", f"--config={host.config_path}")
+    assert people.returncode == 0
+    assert "gpu01: ready" in people.stdout
+    assert "NVIDIA H200" in people.stdout
+    programs = host.command("status", "--json", f"--config={host.config_path}")
+    assert json.loads(programs.stdout)["gpus"]["count"] == 2
