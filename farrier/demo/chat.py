@@ -23,8 +23,13 @@ class _Choice(msgspec.Struct):
     delta: _Delta
 
 
+class _Usage(msgspec.Struct):
+    completion_tokens: int
+
+
 class _Chunk(msgspec.Struct):
     choices: list[_Choice] = []
+    usage: _Usage | None = None
     error: object = None
 
 
@@ -40,30 +45,40 @@ def words(data: str) -> str:
 
     Raises :class:`AnswerError` for an event that is none of a chat completion.
     """
+    return _words(_chunk(data))
+
+
+def _words(chunk: _Chunk) -> str:
+    return "".join(choice.delta.content or "" for choice in chunk.choices)
+
+
+def _chunk(data: str) -> _Chunk:
     try:
         chunk = msgspec.json.decode(data, type=_Chunk)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise AnswerError(f"not an event of a chat completion ({error}): {data[:200]}") from error
     if chunk.error:
         raise AnswerError(f"the engine ended the stream with an error: {data[:500]}")
-    return "".join(choice.delta.content or "" for choice in chunk.choices)
+    return chunk
 
 
 class Chat:
     """One streamed answer. Iterate it once; afterwards the measurements are there.
 
     ``first`` and ``seconds`` are the times to the first token and to the end of the stream, from
-    the request on; ``tokens`` counts the events with text, which the engine sends one per token.
+    the request on; ``tokens`` is the engine's own count, None where it does not tell. ``pieces``
+    counts the events with text: an engine that is busy puts several tokens into one.
     """
 
     def __init__(self, base: str, key: str, model: str, prompt: str, max_tokens: int = 32) -> None:
         self.url = f"{base}/v1/chat/completions"
         self.text = ""
-        self.tokens = 0
+        self.tokens: int | None = None
+        self.pieces = 0
         self.first: float | None = None
         self.seconds = 0.0
         self._headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-        self._body = request_body(model, prompt, max_tokens)
+        self._body = request_body(model, prompt, max_tokens, count=True)
 
     def __iter__(self) -> Iterator[str]:
         """Yield the text as it arrives. Raises :class:`AnswerError`, also without ``[DONE]``."""
@@ -74,9 +89,12 @@ class Chat:
                     self.seconds = time.monotonic() - began
                     if data == "[DONE]":
                         return
-                    if text := words(data):
+                    chunk = _chunk(data)
+                    if chunk.usage:
+                        self.tokens = chunk.usage.completion_tokens
+                    if text := _words(chunk):
                         self.first = self.first or self.seconds
-                        self.tokens += 1
+                        self.pieces += 1
                         self.text += text
                         yield text
             except (OSError, HTTPException) as error:
@@ -84,12 +102,15 @@ class Chat:
         raise AnswerError(f"{self.url}: the stream ended without [DONE]")
 
 
-def request_body(model: str, prompt: str, max_tokens: int) -> str:
-    """The JSON of a streamed request."""
-    messages = [{"role": "user", "content": prompt}]
-    return json.dumps(
-        {"model": model, "stream": True, "max_tokens": max_tokens, "messages": messages}
-    )
+def request_body(model: str, prompt: str, max_tokens: int, *, count: bool = False) -> str:
+    """The JSON of a streamed request; with *count* the last event says how many tokens it was."""
+    body = {
+        "model": model,
+        "stream": True,
+        "max_tokens": max_tokens,
+        "messages": [{"role": "user", "content": prompt}],
+    }
+    return json.dumps(body | ({"stream_options": {"include_usage": True}} if count else {}))
 
 
 def curl(base: str, key: str, model: str, prompt: str) -> str:

@@ -62,9 +62,11 @@ class Screen:
 
     def table(self, columns: list[str], rows: list[list[str]], right: tuple[str, ...] = ()) -> None:
         """*rows* under *columns*; those named in *right* are numbers."""
-        table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
         for column in columns:
-            table.add_column(column, justify="right" if column in right else "left", no_wrap=True)
+            table.add_column(
+                column, justify="right" if column in right else "left", overflow="fold"
+            )
         for row in rows:
             table.add_row(*row)
         self._console.print(table)

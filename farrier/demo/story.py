@@ -43,6 +43,7 @@ class Story:
         self.lab = Lab.open(LAB, report=lambda text: screen.line(f"   {text}"))
         self.phases: list[tuple[str, float]] = []
         self.phase = "start"
+        self.fresh = not self.lab.hosts
         self.found: dict[str, Any] = {}
         if bootstrap_seconds is not None:
             self.phases.append(("bootstrap", bootstrap_seconds))
@@ -80,6 +81,7 @@ class Story:
         data = {
             "at": int(time.time()),
             "cores": os.cpu_count(),
+            "lab_was_up": not self.fresh,
             "phases": [{"phase": name, "seconds": round(s, 1)} for name, s in self.phases],
             "seconds": round(sum(seconds for _, seconds in self.phases), 1),
         }
@@ -130,8 +132,8 @@ class Story:
             ) from error
         first = chat.first or chat.seconds
         self.screen.line(
-            f"\n         {chat.tokens} tokens, the first after {first:.2f} s,"
-            f" all after {chat.seconds:.2f} s, then [DONE]",
+            f"\n         {chat.tokens or 'an unknown number of'} tokens in {chat.pieces} pieces,"
+            f" the first after {first:.2f} s, the last after {chat.seconds:.2f} s, then [DONE]",
             style="dim",
         )
         return {
@@ -194,9 +196,9 @@ class Story:
 
 
 DEPLOY = ["inventory", "deploys/llm.py"]
-HOST_COLUMNS = ["host", "address", "groups", "debian", "replica", "engine", "model", "gate", "gpus"]
+HOST_COLUMNS = ["host", "address", "groups", "replica", "engine", "model", "gate", "gpus"]
 NEXT = [
-    ("less README.md", "your own hosts: inventory/production.py"),
+    ("README.md", "your own hosts, from inventory/production.py on"),
     (".venv/bin/farrier lab ssh gpu01", "look around on a host"),
     ("make test", "the same with every promise checked"),
     (".venv/bin/farrier lab down", "take the lab down; nothing of it stays"),
@@ -212,7 +214,7 @@ def rows(host: Host, statuses: dict[str, Status]) -> list[list[str]]:
     """*host*'s lines in the table, one for each of its replicas."""
     status = statuses[host.name]
     gpus = str(status.gpus.count) if status.gpus else "none"
-    head = [host.name, str(host.address), ", ".join(host.groups), host.suite]
+    head = [host.name, str(host.address), ", ".join(host.groups)]
     if not status.replicas:
         return [[*head, "", "", "", "", gpus]]
     return [

@@ -57,7 +57,8 @@ def test_tokens_come_one_by_one() -> None:
     with engine("--token-delay", "0.1") as it:
         chat = Chat(it.base, "key", "tiny", "hello", max_tokens=8)
         arrived = [(time.monotonic(), text) for text in chat]
-    assert chat.tokens == len(arrived) == 8
+    assert chat.pieces == len(arrived) == 8
+    assert chat.tokens is None  # the stand-in does not count them
     assert chat.text == "".join(text for _, text in arrived)
     assert chat.text.startswith("the stand-in engine answers")
     # All at once would be what a buffering proxy, or a client that reads to the end, does.
@@ -120,6 +121,10 @@ def test_the_curl_line_works_in_a_shell() -> None:
 def test_events_that_are_no_tokens(data: str, complaint: str) -> None:
     with pytest.raises(AnswerError, match=complaint):
         words(data)
+
+
+def test_the_last_event_may_have_no_choice() -> None:
+    assert words('{"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 8}}') == ""
 
 
 def test_events_are_told_from_comments() -> None:
