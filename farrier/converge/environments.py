@@ -226,6 +226,9 @@ def _build_script(wanted: Environment, python: str, archive: str) -> str:
     # Hard links from a cache on the same file system: each file is written once.
     return f"""
 w={path}.filling
+exec 9> {ROOT}/.filling.lock
+flock -w 900 9 || {{ echo "another run has been at this for 15 minutes" >&2; exit 1; }}
+if [ "$(cat {path}/.complete 2>/dev/null)" = {python} ]; then exit 0; fi
 trap 'rm -rf "$w"' EXIT
 umask 022
 rm -rf {path} "$w"
