@@ -1,7 +1,8 @@
 """The hosts of a lab: what ``FARRIER_ENV=lab`` picks; FARRIER_LAB says which lab (``demo``).
 
 ``farrier lab up`` makes them. FARRIER_LAB_MODELS may name a Python file that defines
-``models: dict[str, list[Model]]``: what the named hosts serve instead of tiny.
+``models: dict[str, list[Model]]``: what the named hosts serve instead of tiny; and
+``data: dict[str, dict]``: more data of the named hosts.
 """
 
 import os
@@ -39,10 +40,13 @@ _tiny = Model(
     env={"VLLM_CPU_KVCACHE_SPACE": "1"},
 )
 _models = {host.name: [_tiny] for host in _hosts if "gpu" in host.groups}
+_data = {}
 if _file := os.environ.get("FARRIER_LAB_MODELS"):
     if not os.path.isfile(_file):
         raise InventoryError(f"FARRIER_LAB_MODELS={_file}: no such file")
-    _models |= runpy.run_path(_file)["models"]
+    _said = runpy.run_path(_file)
+    _models |= _said.get("models", {})
+    _data = _said.get("data", {})
 
 
 def _members(group):
@@ -62,7 +66,7 @@ def _members(group):
                 "api_keys_file": str(_lab.keys_file),
                 "models": _models.get(host.name, []),
             }
-        members.append((host.name, data))
+        members.append((host.name, data | _data.get(host.name, {})))
     return members
 
 

@@ -1,0 +1,195 @@
+"""The lab after its first converge, and how a test asks its hosts and their nginx."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import subprocess
+import time
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import pytest
+
+from farrier.lab import TINY_MODEL, Lab
+from tests.fakes.engine import standin
+from tests.fakes.nvml import build as fake_nvml
+from tests.roles.converging import Converge
+
+__all__ = ["GPU_STATE", "STAND_IN", "TINY", "Answer", "Fleet", "until"]
+
+T = TypeVar("T")
+
+TINY: Mapping[str, Any] = {
+    "name": "tiny",
+    "engine": "vllm",
+    "source": f"path:{TINY_MODEL}",
+    "gpus": [],
+    "port": 8101,
+    "args": {"enforce-eager": True, "max-model-len": 2048},
+    "env": {"VLLM_CPU_KVCACHE_SPACE": "1"},
+}
+"""The tiny model, served by the real vLLM."""
+
+_STAND_IN_PATH = "/opt/standin/standin.py"
+STAND_IN: Mapping[str, Any] = {
+    "name": "tiny",
+    "engine": "custom",
+    "gpus": [],
+    "port": 8101,
+    "command": [
+        "/usr/bin/python3",
+        _STAND_IN_PATH,
+        *("--host", "{host}", "--port", "{port}", "--model", "{model}"),
+    ],
+}
+"""The same name, served by a stand-in: where the real engine has no wheel for the host's Python."""
+
+NVML = "/opt/fake-nvml/libnvidia-ml.so.1"
+GPU_STATE = "/etc/fake-nvml.state"
+"""The state file of the fake NVML on the host that has one."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP answer, read to its end. *headers* have lower-case names."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """The body, parsed."""
+        return json.loads(self.body)
+
+    @property
+    def text(self) -> str:
+        """The body as text."""
+        return self.body.decode()
+
+
+class Fleet:
+    """The lab's hosts, converged: gpu01 with the real vLLM, gpu02 and gpu03 with the stand-in.
+
+    gpu02 has a fake NVML and believes in its GPU; gpu03 is Debian 13, for which the real engine
+    has no wheel.
+    """
+
+    def __init__(self, lab: Lab, converge: Converge) -> None:
+        self.lab = lab
+        self.converge = converge
+        self.addresses = {host.name: str(host.address) for host in lab.hosts}
+        self.gpu_hosts = [host.name for host in lab.hosts if "gpu" in host.groups]
+        self.key: str = next(iter(tomllib.loads(lab.keys_file.read_text())["keys"].values()))
+
+    def prepare(self) -> None:
+        """Bring to the hosts what the inventory names and no role installs."""
+        engine = standin.__file__
+        with open(engine, encoding="utf-8") as file:  # noqa: PTH123 - a module's own path
+            source = file.read()
+        for host in ("gpu02", "gpu03"):
+            self.put(host, _STAND_IN_PATH, source, mode="755")
+        library = fake_nvml.build(self.converge.directory / "nvml").read_bytes()
+        self.put_bytes("gpu02", NVML, library, mode="755")
+        self.put("gpu02", GPU_STATE, "count 1\n0.temperature 41\n")
+        self.converge.models |= {
+            "gpu01": [TINY],
+            "gpu02": [{**STAND_IN, "gpus": [0]}],
+            "gpu03": [STAND_IN],
+        }
+        self.converge.data |= {"gpu02": {"accelerator": "cuda", "agent_nvml_library": NVML}}
+
+    def ssh(self, host: str, command: str, *, check: bool = True) -> str:
+        """What *command* printed on *host*; a failure shows what it said."""
+        done = self.lab.ssh(host, command, check=False)
+        if check and done.returncode:
+            pytest.fail(f"{host}: {command}: status {done.returncode}\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+    def root(self, host: str, command: str, *, check: bool = True) -> str:
+        """The same as root, in one shell."""
+        return self.ssh(host, f"sudo sh -c {_quoted(command)}", check=check)
+
+    def put(self, host: str, path: str, content: str, mode: str = "644") -> None:
+        """Write *path* on *host* as root, at once and whole."""
+        self.put_bytes(host, path, content.encode(), mode)
+
+    def put_bytes(self, host: str, path: str, content: bytes, mode: str = "644") -> None:
+        """The same with bytes."""
+        script = (
+            f"mkdir -p $(dirname {path}) && cat > {path}.new && chmod {mode} {path}.new"
+            f" && mv -f {path}.new {path}"
+        )
+        argv = ["ssh", "-F", str(self.lab.ssh_config), host, f"sudo sh -c {_quoted(script)}"]
+        subprocess.run(argv, input=content, check=True, capture_output=True)
+
+    def url(self, host: str, path: str = "") -> str:
+        """Where clients reach *host*'s nginx."""
+        return f"http://{self.addresses[host]}:8080{path}"
+
+    def request(
+        self,
+        host: str,
+        path: str,
+        *,
+        port: int = 8080,
+        method: str = "GET",
+        key: str | None = None,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 60,
+    ) -> Answer:
+        """One request from the operator's machine; *body* is sent as JSON unless it is bytes."""
+        connection = http.client.HTTPConnection(self.addresses[host], port, timeout=timeout)
+        sent = {"Authorization": f"Bearer {key}"} if key is not None else {}
+        data = None
+        if body is not None:
+            method = "POST" if method == "GET" else method
+            data = body if isinstance(body, bytes) else json.dumps(body).encode()
+            sent["Content-Type"] = "application/json"
+        try:
+            connection.request(method, path, data, sent | dict(headers or {}))
+            answer = connection.getresponse()
+            names = {name.lower(): value for name, value in answer.getheaders()}
+            return Answer(answer.status, names, answer.read())
+        finally:
+            connection.close()
+
+    def chat(self, host: str, path: str = "/v1/chat/completions", **more: Any) -> Answer:
+        """A short chat completion with the lab's key."""
+        message = {"role": "user", "content": "hello"}
+        body = {"model": "tiny", "messages": [message], "max_tokens": 4, **more}
+        return self.request(host, path, key=self.key, body=body)
+
+    def status(self, host: str) -> Any:
+        """The agent's ``/status``."""
+        return self.request(host, "/status", port=9810).json()
+
+    def metrics(self, host: str) -> str:
+        """The agent's ``/metrics``."""
+        return self.request(host, "/metrics", port=9810).text
+
+    def unit(self, host: str, name: str, what: str) -> str:
+        """One property of a systemd unit (``MainPID``)."""
+        return self.ssh(host, f"systemctl show -P {what} {name}").strip()
+
+    def gate(self, host: str, replica: str = "tiny") -> bool:
+        """Whether the replica's gate is open."""
+        return self.ssh(host, f"ls /run/farrier/open/{replica} 2>/dev/null", check=False) != ""
+
+
+def until(condition: Callable[[], T], patience: float, what: str) -> T:
+    """The first true value of *condition*; fails after *patience* seconds, naming *what*."""
+    deadline = time.monotonic() + patience
+    while True:
+        if value := condition():
+            return value
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {patience:.0f} s: {what}")
+        time.sleep(0.2)
+
+
+def _quoted(command: str) -> str:
+    return "'" + command.replace("'", "'\\''") + "'"
