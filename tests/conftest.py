@@ -1,7 +1,10 @@
 """The hosts that tests of roles and deploys run on."""
 
+import fcntl
 import os
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -10,16 +13,20 @@ from farrier.lab import Lab, LabError
 
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
-    """The lab that FARRIER_LAB names (``test`` without it), up.
+    """The lab that FARRIER_LAB names (``test`` without it), up and ours alone.
 
     FARRIER_KEEP_LAB=1 leaves it running for the next session.
     """
-    try:
-        it = Lab.open(os.environ.get("FARRIER_LAB", "test"), report=print)
-        it.up()
-    except LabError as error:
-        # Never skipped: without hosts nothing of what these tests promise was seen.
-        pytest.fail(str(error), pytrace=False)
-    yield it
-    if os.environ.get("FARRIER_KEEP_LAB") != "1":
-        it.down()
+    name = os.environ.get("FARRIER_LAB", "test")
+    # A second session on the same lab waits for the first: they would test each other's hosts.
+    with Path(tempfile.gettempdir(), f"farrier-tests-{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            it = Lab.open(name, report=print)
+            it.up()
+        except LabError as error:
+            # Never skipped: without hosts nothing of what these tests promise was seen.
+            pytest.fail(str(error), pytrace=False)
+        yield it
+        if os.environ.get("FARRIER_KEEP_LAB") != "1":
+            it.down()
