@@ -10,11 +10,12 @@ import getpass
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from shlex import quote
+from typing import Any, cast
 
 import gevent
 from pyinfra import logger
-from pyinfra.api import Host
+from pyinfra.api import Host, StringCommand
 from pyinfra.api.exceptions import ConnectError, PyinfraError
 from pyinfra.connectors import ssh
 from pyinfra.connectors.sshuserclient import client
@@ -36,6 +37,7 @@ def install() -> None:
     names: tuple[tuple[Any, str, Callable[[Any], Any]], ...] = (
         (ssh.SSHConnector, "connect", _explained),
         (ssh, "execute_command_with_sudo_retry", _sudo_explained),
+        (ssh, "make_unix_command_for_host", _password_aside),
         (client, "get_missing_host_key_policy", _strict_jumps),
     )
     for owner, name, wrapper in names:
@@ -85,6 +87,50 @@ def _sudo_explained(
         return code, output
 
     return explained
+
+
+# Writes the program that sudo asks for the password, which comes on stdin: in memory if possible,
+# and where programs may be executed. Prints its path; pyinfra removes it at the end.
+ASKPASS = """
+umask 077
+program=$(cat)
+for directory in "$XDG_RUNTIME_DIR" /dev/shm /tmp "$HOME"; do
+    [ -d "$directory" ] || continue
+    file=$(mktemp "$directory/farrier-askpass-XXXXXXXXXX" 2>/dev/null) || continue
+    printf '%s\\n' "$program" > "$file" && chmod 700 "$file"
+    if "$file" >/dev/null 2>&1; then echo "$file"; exit 0; fi
+    rm -f "$file"
+done
+exit 1
+"""
+
+
+def _password_aside(make: Callable[..., StringCommand]) -> Callable[..., StringCommand]:
+    """pyinfra puts a sudo password into the command line, which every user of the host can read."""
+
+    @wraps(make)
+    def made(state: Any, host: Host, command: StringCommand, **arguments: Any) -> StringCommand:
+        known = host.connector_data.get("prompted_sudo_password")
+        password = arguments.get("_sudo_password") or known
+        if arguments.get("_sudo") and password:
+            arguments["_sudo_password"] = "in-askpass"  # noqa: S105 - takes the real one's place
+            cache = host.connector_data
+            # names that pyinfra itself forgets after a reboot and removes at the end
+            ours = f"sudo_askpass_path__{hash(password)}"
+            cache[ours] = cache.get(ours) or _askpass(host, password)
+            directory = arguments.get("_temp_dir") or cast(Any, host).get_temp_dir_config()
+            cache[f"sudo_askpass_path__{directory}"] = cache[ours]
+        return make(state, host, command, **arguments)
+
+    return made
+
+
+def _askpass(host: Host, password: str) -> str:
+    program = ["#!/bin/sh", f"printf '%s\\n' {quote(password)}"]
+    done, output = host.run_shell_command(StringCommand(ASKPASS), _stdin=program)
+    if not done or not output.stdout_lines:
+        raise PyinfraError(f"{host.name}: there is no directory to run sudo's askpass program from")
+    return output.stdout_lines[-1]
 
 
 def _strict_jumps(policy: Callable[[str | None], Any]) -> Callable[[str | None], Any]:

@@ -2,10 +2,10 @@
 
 pyinfra takes no directory as its inventory, runs on zero hosts with exit code 0, and says little
 about a host that it cannot reach. Its one hook before the inventory is resolved is ``config.py``,
-which calls :func:`install`; that wraps three private names of pyinfra 3.10 (``make_inventory`` of
-its command line, ``SSHConnector.connect`` and the SSH connector's retry with a sudo password).
-tests/unit/test_inventory_contract.py runs the real ``pyinfra`` against them: an upgrade that moves
-one fails there.
+which calls :func:`install`; that wraps private names of pyinfra 3.10: ``make_inventory`` of its
+command line, and those of its SSH connector that are listed in :mod:`farrier.connecting`.
+tests/unit/test_inventory_contract.py and tests/lab/test_ssh_habits.py run the real ``pyinfra``
+against them: an upgrade that moves one fails there.
 """
 
 from __future__ import annotations

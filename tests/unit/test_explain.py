@@ -160,11 +160,15 @@ def test_whatever_else_there_is_has_a_next_step(error: Exception) -> None:
 
 def test_the_root_of_a_chain_is_found() -> None:
     root = EOFError()
-    with pytest.raises(paramiko.SSHException) as caught:
+
+    def wrapping() -> None:
         try:
             raise root
         except EOFError as error:
             raise paramiko.SSHException("wrapped") from error
+
+    with pytest.raises(paramiko.SSHException) as caught:
+        wrapping()
     assert root_cause(caught.value) is root
 
 
