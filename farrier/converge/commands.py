@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 
     Commands = Generator[PyinfraCommand, None, None]
 
-__all__ = ["Commands", "Explained", "Refuse", "Script", "last_lines"]
+__all__ = ["Commands", "Explained", "Refuse", "Script", "in_words", "last_lines", "tell_failure"]
+
+
+def tell_failure(host: Host, message: str) -> None:
+    """Say *message* now, in *host*'s part of the output, and once more in the run's last lines."""
+    host.log_styled(message.replace("\n", "\n        "), fg="red", log_func=logger.error)
+    note("failed", host.name, message)
 
 
 class Refuse(PyinfraCommand):
@@ -36,8 +42,7 @@ class Refuse(PyinfraCommand):
 
     def execute(self, state: State, host: Host, connector_arguments: Any) -> bool:  # noqa: ARG002
         """Say it and fail."""
-        host.log_styled(self.message, fg="red", log_func=logger.error)
-        note("failed", host.name, self.message)
+        tell_failure(host, self.message)
         return False
 
 
@@ -54,15 +59,14 @@ class Explained(StringCommand):
     def execute(
         self, state: State, host: Host, connector_arguments: Any
     ) -> tuple[bool, CommandOutput]:
-        """Run; on failure add the explanation to the output and to the run's last lines."""
+        """Run; a failure is explained instead of printed: the explanation quotes what matters."""
         done, output = cast(
             "tuple[bool, CommandOutput]", super().execute(state, host, connector_arguments)
         )
-        if not done:
-            message = self.explain(output.output)
-            host.log_styled(message, fg="red", log_func=logger.error)
-            note("failed", host.name, message)
-        return done, output
+        if done:
+            return done, output
+        tell_failure(host, self.explain(output.output))
+        return done, CommandOutput([])
 
 
 class Script(Explained):
@@ -79,3 +83,15 @@ def last_lines(output: str, count: int = 12) -> str:
     """The last *count* non-empty lines of *output*, for an explanation."""
     lines = [line for line in output.splitlines() if line.strip()]
     return "\n".join(lines[-count:])
+
+
+def in_words(what: str) -> Callable[[str], str]:
+    """The explanation of a command that seldom fails: *what* did not work, and what it said."""
+
+    def explain(output: str) -> str:
+        return (
+            f"{what}: {last_lines(output, 3) or 'the command said nothing'}\n"
+            "Put that right on the host, then run the deploy again; -vvv prints every command"
+        )
+
+    return explain

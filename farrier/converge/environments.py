@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pyinfra import host, logger
+from pyinfra import host
 from pyinfra.api import FactBase
 from pyinfra.api.command import PyinfraCommand, StringCommand
 
-from farrier.converge.commands import Refuse, Script, last_lines
-from farrier.converge.report import note
+from farrier.converge.commands import Refuse, Script, in_words, last_lines, tell_failure
 from farrier.converge.typed import operation
 from farrier.wheelhouse import (
     NO_SOURCES,
@@ -75,12 +74,16 @@ class Environment:
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentState:
-    """The host's Python, the Python that the environment was completed with, what is current."""
+    """The host's Python, the Python that the environment was completed with, what is current.
+
+    *free_mb* is free on the disk that is mounted at *disk* and holds the environment.
+    """
 
     python: str
     completed: str
     current: str
     free_mb: int
+    disk: str
 
 
 class EnvironmentStates(FactBase[EnvironmentState | None]):
@@ -88,12 +91,14 @@ class EnvironmentStates(FactBase[EnvironmentState | None]):
 
     def command(self, path: str) -> str:
         """One shell."""
-        complete, current = shlex.quote(f"{path}/.complete"), shlex.quote(f"{Path(path).parent}")
+        complete, parent = shlex.quote(f"{path}/.complete"), shlex.quote(f"{Path(path).parent}")
         return (
             "python3 -c 'import sys; print(\"%d.%d\" % sys.version_info[:2])' || echo none;"
             f" cat {complete} 2>/dev/null || echo none;"
-            f" readlink {current}/current || echo none;"
-            " df -Pm /opt | awk 'END{print $4}'"
+            f" readlink {parent}/current || echo none;"
+            # Where it will be: /opt/farrier or one thing's directory may be a disk of its own.
+            f" d={parent}; until [ -d $d ]; do d=$(dirname $d); done;"
+            " df -Pm $d | awk 'END{print $4, $6}'"
         )
 
     @staticmethod
@@ -102,9 +107,10 @@ class EnvironmentStates(FactBase[EnvironmentState | None]):
         return None
 
     def process(self, output: list[str]) -> EnvironmentState:
-        """Four lines: Python, completed with, current, free MB in /opt."""
-        python, completed, current, free = output
-        return EnvironmentState(python, completed, current, int(free))
+        """Four lines: Python, completed with, current, free MB and on which disk."""
+        python, completed, current, disk = output
+        free, mounted = disk.split(" ", 1)
+        return EnvironmentState(python, completed, current, int(free), mounted)
 
 
 @operation
@@ -121,7 +127,7 @@ def environment(wanted: Environment) -> Commands:
         if now.current == wanted.version:
             host.noop(f"{wanted.path} is complete")
         else:
-            yield Script(_make_current(wanted), explain=last_lines)
+            yield Script(_make_current(wanted), explain=in_words(f"{wanted.path} not made current"))
         return
     lock = dict(wanted.locks).get(now.python)
     if lock is None:
@@ -133,9 +139,9 @@ def environment(wanted: Environment) -> Commands:
         return
     if now.free_mb < wanted.needs_mb:
         yield Refuse(
-            f"/opt has {now.free_mb} MB free, {wanted.thing} {wanted.release} needs"
-            f" {wanted.needs_mb} MB. Look at: df -h /opt; du -sh /opt/farrier/*/*; remove versions"
-            " that no unit uses, then run the deploy again"
+            f"{now.disk} has {now.free_mb} MB free, {wanted.path} needs {wanted.needs_mb} MB\n"
+            f"Look at: df -h {now.disk}; du -sh /opt/farrier/*/*; remove versions that no unit"
+            " uses (grep -r /opt/farrier /etc/systemd/system), then run the deploy again"
         )
         return
     name = f"{wanted.thing}-{wanted.release}-py{now.python}"
@@ -158,8 +164,7 @@ class Build(PyinfraCommand):
         try:
             archive = fill(self.wheelhouse, say=host.log)
         except WheelhouseError as error:
-            note("failed", host.name, str(error))
-            host.log_styled(str(error), fg="red", log_func=logger.error)
+            tell_failure(host, str(error))
             return False
         home = self._push(host, archive)
         if home is None:
@@ -183,14 +188,26 @@ class Build(PyinfraCommand):
         )
         done, output = host.run_shell_command(ask)
         if not done:
-            note("failed", host.name, f"no room for wheels in the user's home: {output.output}")
+            tell_failure(
+                host,
+                f"the SSH user's home cannot take the wheels: {last_lines(output.output, 3)}\n"
+                "Look at: df -h ~; ls -ld ~ ~/.cache as that user; then run the deploy again",
+            )
             return None
         home, there = output.stdout_lines
         if int(there) != size:
             started = time.monotonic()
             host.log(f"pushing {archive.name} ({size / 1e6:.0f} MB)")
-            if not host.put_file(str(archive), f"{home}/{archive.name}"):
-                note("failed", host.name, f"{archive.name} could not be pushed to {home}: df -h")
+            try:
+                host.put_file(str(archive), f"{home}/{archive.name}")
+            except OSError as error:  # SFTP says no more than "Failure" of a full disk
+                host.run_shell_command(StringCommand("rm", "-f", f"{home}/{archive.name}"))
+                tell_failure(
+                    host,
+                    f"{archive.name} ({size / 1e6:.0f} MB) could not be pushed to {home}: {error}\n"
+                    f"Look at: df -h {home}; df -i {home}; free some space, then run the deploy"
+                    " again",
+                )
                 return None
             seconds = time.monotonic() - started
             host.log(f"pushed in {seconds:.0f} s ({size / 1e6 / seconds:.0f} MB/s)")
@@ -199,13 +216,13 @@ class Build(PyinfraCommand):
     def _explain(self, output: str) -> str:
         if "No space left on device" in output:
             return (
-                f"the disk became full while {self.wanted.path} was filled. Look at: df -h /opt"
-                " /home; free some space, then run the deploy again (the half-built directory is"
-                " made anew)"
+                f"the disk became full while {self.wanted.path} was filled; what was there of it"
+                " was removed\nLook at: df -h /opt/farrier; df -i /opt/farrier; free some space,"
+                " then run the deploy again"
             )
         return (
             f"{self.wanted.path} could not be filled:\n{last_lines(output)}\n"
-            "Run the deploy again; with pyinfra -vvv it prints every command"
+            "Run the deploy again; with -vvv pyinfra prints every command"
         )
 
 
@@ -228,8 +245,8 @@ def _build_script(wanted: Environment, python: str, archive: str) -> str:
 w={path}.filling
 exec 9> {ROOT}/.filling.lock
 flock -w 900 9 || {{ echo "another run has been at this for 15 minutes" >&2; exit 1; }}
-if [ "$(cat {path}/.complete 2>/dev/null)" = {python} ]; then exit 0; fi
-trap 'rm -rf "$w"' EXIT
+if [ "$(cat {path}/.complete 2>/dev/null)" = {python} ]; then rm -f {archive}; exit 0; fi
+trap 'rm -rf "$w"; [ -e {path}/.complete ] || rm -rf {path}' EXIT
 umask 022
 rm -rf {path} "$w"
 mkdir -p "$w"
@@ -242,8 +259,8 @@ chmod 755 "$uv"
     --cache-dir "$w/cache" --link-mode hardlink --require-hashes "$w/requirements.txt"
 {own}
 {paths}
-{_make_current(wanted)}
 echo {python} > {path}/.complete
+{_make_current(wanted)}
 rm -f {archive}
 """
 

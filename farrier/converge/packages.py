@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from farrier.converge.commands import Commands
 
-__all__ = ["InstalledPackages", "explain_apt", "packages"]
+__all__ = ["LOCK_TIMEOUT", "InstalledPackages", "explain_apt", "packages"]
 
 LOCK_TIMEOUT = 120
 """Seconds to wait for another apt before giving up; unattended-upgrades is often at work."""
@@ -42,30 +42,36 @@ class InstalledPackages(FactBase[set[str]]):
 
 
 @operation
-def packages(names: Sequence[str], lock_timeout: int = LOCK_TIMEOUT) -> Commands:
+def packages(names: Sequence[str]) -> Commands:
     """Install what is missing of *names*; never upgrades or removes.
 
-    + lock_timeout: seconds to wait for another apt
+    + names: as apt knows them
     """
     installed = host.get_fact(InstalledPackages, names=names)
     missing = [name for name in names if name not in installed]
     if not missing:
         host.noop(f"packages are already installed: {', '.join(names)}")
         return
+    lock_timeout = int(host.data.get("apt_lock_timeout", LOCK_TIMEOUT))
     wanted = " ".join(shlex.quote(name) for name in missing)
     # needrestart would restart engines and nginx behind our back: here it only lists.
     yield Script(
         f"""
 export DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l NEEDRESTART_SUSPEND=1
-apt="apt-get -q -o DPkg::Lock::Timeout={lock_timeout} -o APT::Get::Lock-Timeout={lock_timeout}"
 deadline=$(($(date +%s) + {lock_timeout}))
-until out=$($apt update 2>&1); do
-    case "$out" in *"Could not get lock"*) ;; *) echo "$out" >&2; exit 1;; esac
-    if [ "$(date +%s)" -ge "$deadline" ]; then echo "$out" >&2; exit 1; fi
-    sleep 2
-done
-dpkg --configure -a --force-confold
-$apt install -y --no-install-recommends -o Dpkg::Options::=--force-confold {wanted}
+unlocked() {{ # COMMAND...: again and again while another program holds a lock that it needs
+    until out=$("$@" 2>&1); do
+        case "$out" in *"Could not get lock"* | *"frontend lock was locked"*)
+            if [ "$(date +%s)" -lt "$deadline" ]; then sleep 1; continue; fi;;
+        esac
+        echo "$out" >&2
+        exit 1
+    done
+}}
+unlocked apt-get -q update
+unlocked dpkg --configure -a --force-confold
+apt-get -q -o DPkg::Lock::Timeout={lock_timeout} install -y --no-install-recommends \\
+    -o Dpkg::Options::=--force-confold {wanted}
 """,
         explain=lambda output: explain_apt(output, missing),
     )

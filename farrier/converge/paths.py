@@ -20,7 +20,7 @@ from pyinfra import host, logger, state
 from pyinfra.api import FactBase
 from pyinfra.facts.files import FileContents
 
-from farrier.converge.commands import Refuse, Script, last_lines
+from farrier.converge.commands import Refuse, Script, in_words, last_lines
 from farrier.converge.typed import operation
 
 if TYPE_CHECKING:
@@ -165,7 +165,9 @@ def tree(*entries: Entry, applied: str | None = None) -> Commands:
         host.noop(f"{len(entries)} paths are as they should be")
         return
     if applied:
-        yield Script(f"rm -f {shlex.quote(mark(applied))}", explain=last_lines)
+        yield Script(
+            f"rm -f {shlex.quote(mark(applied))}", explain=in_words(f"{mark(applied)} not removed")
+        )
     for entry in changes:
         if isinstance(entry, Text) and state.config.DIFF and not entry.secret:
             _show_diff(entry, exists=entry.path in states)

@@ -111,7 +111,7 @@ def parse(output: Sequence[str]) -> HostFacts:
 def wanted_ports(spec: HostSpec) -> dict[int, str]:
     """The ports that this host's units will listen on, with the unit."""
     ports = {spec.agent_port: "farrier-agent.service", 9100: "prometheus-node-exporter.service"}
-    if spec.models:
+    if "gpu" in spec.groups:
         ports[spec.nginx_port] = "nginx.service"
     if "monitor" in spec.groups:
         ports[9090] = "prometheus.service"

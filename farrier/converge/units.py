@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from pyinfra import host
 from pyinfra.api import FactBase
 
-from farrier.converge.commands import Refuse, Script, last_lines
+from farrier.converge.commands import Refuse, Script, in_words, last_lines
 from farrier.converge.paths import mark
 from farrier.converge.typed import operation
 
@@ -114,7 +114,9 @@ def units(*wanted: Unit) -> Commands:
         for command in _changes(unit, states.get(unit.name) or _NOT_LOADED)
     ]
     if any(now.stale for now in states.values()):
-        commands.insert(0, Script("systemctl daemon-reload", explain=last_lines))
+        commands.insert(
+            0, Script("systemctl daemon-reload", explain=in_words("systemctl daemon-reload"))
+        )
     if not commands:
         host.noop(f"units are as they should be: {', '.join(unit.name for unit in wanted)}")
     yield from commands
@@ -127,7 +129,9 @@ def _changes(unit: Unit, now: UnitState) -> Commands:
     name = shlex.quote(unit.name)
     if unit.stopped:
         if now.load != "not-found" and (now.active in RUNNING or now.enabled == "enabled"):
-            yield Script(f"systemctl disable --now {name}", explain=last_lines)
+            yield Script(
+                f"systemctl disable --now {name}", explain=in_words(f"{unit.name} not stopped")
+            )
         return
     if now.enabled not in {"enabled", "static", "alias", "indirect", "generated"}:
         yield _command(unit, f"systemctl enable {name}")
@@ -138,7 +142,7 @@ def _changes(unit: Unit, now: UnitState) -> Commands:
             unit, f"systemctl reset-failed {name} 2>/dev/null || true\nsystemctl start {name}"
         )
         if unit.apply != "never":
-            yield Script(set_mark, explain=last_lines)
+            yield Script(set_mark, explain=in_words(f"{mark(unit.name)} not set"))
     elif unit.apply != "never" and not now.applied:
         yield _command(unit, f"systemctl {unit.apply} {name}\n{set_mark}")
 

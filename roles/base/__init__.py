@@ -5,6 +5,7 @@ from __future__ import annotations
 from pyinfra import host
 
 from farrier.converge import Absent, Directory, Text, packages, tree
+from farrier.converge.packages import LOCK_TIMEOUT
 from farrier.converge.typed import deploy
 from farrier.defaults import Default, Defaults
 from roles.base.operations import runtime
@@ -19,6 +20,12 @@ DEFAULTS = Defaults(
             "base_packages",
             ["ca-certificates", "iproute2", "python3-minimal"],
             "Debian packages that every host needs.",
+        ),
+        Default(
+            "apt_lock_timeout",
+            LOCK_TIMEOUT,
+            "Seconds to wait for another program that holds apt's or dpkg's lock, such as"
+            " unattended-upgrades; every role's packages wait so long.",
         ),
     ),
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pyinfra import host
 from pyinfra.api import FactBase
 
-from farrier.converge.commands import Script, last_lines
+from farrier.converge.commands import Script, in_words
 from farrier.converge.typed import operation
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def runtime(user: str, directory: str) -> Commands:
     if host.get_fact(Missing, user=user, directory=directory):
         yield Script(
             "systemd-sysusers\nsystemd-tmpfiles --create /etc/tmpfiles.d/farrier.conf",
-            explain=last_lines,
+            explain=in_words(f"{user} and {directory} not made"),
         )
     else:
         host.noop(f"{user} and {directory} are there")

