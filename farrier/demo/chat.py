@@ -116,7 +116,7 @@ def request_body(model: str, prompt: str, max_tokens: int, *, count: bool = Fals
 def curl(base: str, key: str, model: str, prompt: str) -> str:
     """The same request as one shell command to copy."""
     return (
-        f"curl -N --noproxy '*' {base}/v1/chat/completions"
+        f"curl -sSN --noproxy '*' {base}/v1/chat/completions"
         f" -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json'"
         f" -d {shlex.quote(request_body(model, prompt, 32))}"
     )

@@ -1,0 +1,120 @@
+"""The documents: links lead somewhere, commands that are named exist, the roles' pages are true."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def tracked(*patterns: str) -> list[Path]:
+    """Files of the project, new ones included, as git sees them."""
+    listed = subprocess.run(
+        ["git", "-c", "safe.directory=*", "ls-files", "-co", "--exclude-standard", *patterns],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [path for name in listed.stdout.splitlines() if (path := ROOT / name).is_file()]
+
+
+PAGES = tracked("*.md")
+TARGETS = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def outside_code(page: Path) -> str:
+    text = page.read_text(encoding="utf-8")
+    return re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """GitHub's anchor of each heading."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in headings}
+
+
+def test_there_are_the_pages_that_a_reader_expects() -> None:
+    names = {str(page.relative_to(ROOT)) for page in PAGES}
+    assert {
+        "README.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "docs/architecture.md",
+        "docs/operations.md",
+        "docs/lab.md",
+    } <= names
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", outside_code(page)):
+        if link.startswith(("http://", "https://")):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), f"{link} leads nowhere"
+        if anchor:
+            assert anchor in anchors(target), f"{link}: no such heading"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_make_targets_and_paths_that_are_named_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    code = re.findall(r"`([^`\n]+)`", text) + re.findall(r"^    (.+)$", text, re.MULTILINE)
+    for words in code:
+        for target in re.findall(r"(?:^|\s)make ([a-z-]+)", words):
+            assert target in TARGETS, f"make {target}: the Makefile has no such target"
+        for path in re.findall(
+            r"^(?:farrier|roles|tests|agent|docs|scripts|deploys)/[\w./-]+", words
+        ):
+            assert (ROOT / path).exists(), f"{path} does not exist"
+
+
+def test_the_readme_begins_with_the_two_commands() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert (
+        text.index("make demo") < text.index("make test") < text.index("## The path of a request")
+    )
+    assert "pyinfra inventory deploys/llm.py" in text
+
+
+def test_make_without_a_target_lists_all_of_them() -> None:
+    shown = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert {line.split()[1] for line in shown.splitlines()} == TARGETS
+
+
+def test_the_pages_of_the_roles_are_as_the_roles_say() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "farrier.pages", "--check"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_metric_that_is_named_is_one_of_the_agents(page: Path) -> None:
+    source = (ROOT / "agent/farrier_agent/metrics.py").read_text(encoding="utf-8")
+    for name in re.findall(
+        r"\bfarrier_(?:replica|gpu|unit|collector)_\w+", page.read_text("utf-8")
+    ):
+        known = {name, name.removeprefix("farrier_gpu_")}  # values of a GPU are listed by field
+        assert any(f'"{word}"' in source for word in known), f"no metric {name}"
+
+
+def test_the_project_is_not_of_one_machine() -> None:
+    """No absolute path of a developer's own, in any file."""
+    elsewhere = re.compile(r"(?<![\w.])/(?:work|home/[a-z]+|Users)/(?!farrier)\w")
+    for path in tracked():
+        if path.suffix in {".lock", ".txt"} or path == Path(__file__):
+            continue
+        text = path.read_text(encoding="utf-8", errors="replace")
+        assert not elsewhere.search(text), f"{path.relative_to(ROOT)} names a path of one machine"
