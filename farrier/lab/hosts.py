@@ -12,12 +12,11 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from farrier.lab.base import USER
-from farrier.lab.commands import run
 from farrier.lab.definitions import HostDefinition, LabDefinition
 from farrier.lab.disks import mount_overlay, remove_tree, unmount_below
 from farrier.lab.network import uplink_mtu
 from farrier.lab.state import LabFiles, read_json, write_private
-from farrier.lab.surroundings import LOCAL_CERTIFICATES, Surroundings
+from farrier.lab.surroundings import Surroundings
 from farrier.lab.tiny_model import write_tiny_model
 
 __all__ = ["TINY_MODEL", "Host", "prepare_disk", "recorded_base"]
@@ -71,10 +70,10 @@ def prepare_disk(
     remove_tree(disk.directory)
     mount_overlay(disk, base)
     _write(disk.merged, _files(lab, host, files) | dict(around.files))
-    if around.certificates:
-        certificates = {str(LOCAL_CERTIFICATES / n): c for n, c in around.certificates.items()}
-        _write(disk.merged, certificates)
-        run(["chroot", disk.merged, "update-ca-certificates"])
+    for name, target in around.links.items():
+        link = disk.merged / name
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
     _private(disk.merged / "etc/ssh/ssh_host_ed25519_key", files.host_keys / host.name)
     home = disk.merged / "home" / USER / ".ssh"
     home.mkdir(mode=0o700)

@@ -19,6 +19,7 @@ from farrier.lab.commands import run
 from farrier.lab.definitions import HostDefinition, LabDefinition
 from farrier.lab.disks import is_mounted, unmount_below
 from farrier.lab.errors import LabError
+from farrier.lab.network import interface_exists
 from farrier.lab.state import HostFiles
 
 __all__ = ["cut_power", "nspawn_argv", "outside", "power_off", "processes", "start", "supervised"]
@@ -138,6 +139,12 @@ def cut_power(lab: LabDefinition, host: str, files: HostFiles) -> None:
         for pid in (*now["supervisor"], *now["nspawn"], *now["guest"]):
             _signal(pid, signal.SIGKILL)
         time.sleep(0.02)
+    veth = lab.veth(host)
+    if interface_exists(veth):
+        # The kernel takes a dead network namespace apart in its own time, and nspawn does not
+        # start while the name is taken. Gone between the look and the act is as good.
+        with suppress(LabError):
+            run(["ip", "link", "delete", veth])
     for kind in ("propagate", "unix-export"):
         leftover = NSPAWN_RUNTIME / kind / lab.machine(host)
         if leftover.is_dir():

@@ -12,7 +12,14 @@ from farrier.lab.definitions import LABS, LabDefinition
 from farrier.lab.errors import LabError
 from farrier.lab.state import STATE, locked, read_json, write_private
 
-__all__ = ["bridge_exists", "lower", "raise_network", "refuse_dropped_forward", "uplink_mtu"]
+__all__ = [
+    "bridge_exists",
+    "interface_exists",
+    "lower",
+    "raise_network",
+    "refuse_dropped_forward",
+    "uplink_mtu",
+]
 
 IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 REMEMBERED = STATE / "ip_forward.json"
@@ -32,10 +39,11 @@ def uplink_mtu() -> int:
 
 def bridge_exists(lab: LabDefinition) -> bool:
     """Whether the bridge of *lab* is there."""
-    return _interface_exists(lab.bridge)
+    return interface_exists(lab.bridge)
 
 
-def _interface_exists(name: str) -> bool:
+def interface_exists(name: str) -> bool:
+    """Whether this machine has an interface called *name*."""
     try:
         socket.if_nametoindex(name)
     except OSError:
@@ -52,7 +60,7 @@ def raise_network(lab: LabDefinition) -> None:
     run(["ip", "address", "replace", address, "dev", lab.bridge])
     run(["ip", "link", "set", lab.bridge, "mtu", str(uplink_mtu()), "up"])
     for host in lab.hosts:  # machines that outlived their bridge
-        if _interface_exists(lab.veth(host.name)):
+        if interface_exists(lab.veth(host.name)):
             run(["ip", "link", "set", lab.veth(host.name), "master", lab.bridge])
     run(["nft", "-f", "-"], input=masquerade(lab))
     _forward(True)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 from types import FrameType
 
 REBOOT = 133
@@ -20,20 +21,21 @@ REBOOT = 133
 
 def main(argv: list[str]) -> int:
     """Run *argv* until it ends with anything but a reboot; its status is ours."""
-    stopping = False
+    stopping = threading.Event()
     machine: subprocess.Popen[bytes] | None = None
 
     def stop(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        nonlocal stopping
-        stopping = True
+        stopping.set()
         if machine is not None and machine.poll() is None:
-            machine.send_signal(signal.SIGTERM)
+            machine.terminate()
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     status = REBOOT
-    while status == REBOOT and not stopping:
+    while status == REBOOT and not stopping.is_set():
         machine = subprocess.Popen(argv, stdin=subprocess.DEVNULL)
+        if stopping.is_set():  # the signal came before there was a machine to hand it to
+            machine.terminate()
         status = machine.wait()
         print(f"supervisor: {argv[0]} ended with status {status}", flush=True)
     return status

@@ -35,11 +35,14 @@ PIP_VARIABLES = (
 
 @dataclass(frozen=True)
 class Surroundings:
-    """*files* by their path in the host, without the leading slash; *directories* to bind."""
+    """*files* and *links* by their path in the host, without the leading slash.
+
+    *directories* are to be seen in the host under the same path, read-only.
+    """
 
     files: Mapping[str, bytes]
+    links: Mapping[str, str] = field(default_factory=dict)
     directories: tuple[Path, ...] = ()
-    certificates: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def surroundings(
@@ -53,15 +56,28 @@ def surroundings(
     pip, directories = pip_settings(root, environ)
     if pip:
         files["etc/pip.conf"] = pip.encode()
-    certificates = {
-        path.name: path.read_bytes()
-        for path in sorted((root / LOCAL_CERTIFICATES).glob("**/*.crt"))
-    }
+    local = sorted((root / LOCAL_CERTIFICATES).glob("**/*.crt"))
+    files |= {str(path.relative_to(root)): path.read_bytes() for path in local}
     bundle = root / environ.get("SSL_CERT_FILE", "").lstrip("/")
-    if certificates or (bundle.is_file() and bundle != root / BUNDLE):
+    if local or (bundle.is_file() and bundle != root / BUNDLE):
         source = bundle if bundle.is_file() else root / BUNDLE
         files[str(BUNDLE)] = source.read_bytes()
-    return Surroundings(files, directories, certificates)
+    return Surroundings(files, _certificate_links(root, local), directories)
+
+
+def _certificate_links(root: Path, local: list[Path]) -> dict[str, str]:
+    """The links that update-ca-certificates made here for the *local* certificates.
+
+    OpenSSL finds certificates by them. Running that program in every host gives the same, for a
+    second of CPU time each.
+    """
+    pems = {f"{path.stem}.pem": f"/{path.relative_to(root)}" for path in local}
+    directory = root / BUNDLE.parent
+    links = {str(BUNDLE.with_name(name)): target for name, target in pems.items()}
+    for path in directory.iterdir() if pems else ():
+        if path.is_symlink() and path.readlink().name in pems and path.name not in pems:
+            links[str(BUNDLE.with_name(path.name))] = path.readlink().name
+    return links
 
 
 def resolv_conf(root: Path = Path("/"), environ: Mapping[str, str] = os.environ) -> str:
