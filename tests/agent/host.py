@@ -22,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 T = TypeVar("T")
 
 FAKES = Path(__file__).parent.parent / "fakes"
-TICK = 0.3
+TICK = 0.5
 PATIENCE = 20.0
 UUIDS = [f"GPU-fa4e0000-0000-4000-8000-{index:012x}" for index in range(8)]
 
@@ -104,6 +104,13 @@ class Host:
     def unit(self, name: str, run: int, active: str = "active", sub: str = "running") -> None:
         self.systemd(units=self._units["units"] | {name: unit_properties(run, active, sub)})
 
+    def children(self) -> list[str]:
+        """The agent's child processes."""
+        assert self.agent is not None
+        pid = self.agent.pid
+        threads = Path(f"/proc/{pid}/task").glob("*/children")
+        return [child for thread in threads for child in thread.read_text().split()]
+
     def systemctl_calls(self) -> list[str]:
         path = Path(f"{self._units_path}.calls")
         return path.read_text().splitlines() if path.exists() else []
@@ -132,6 +139,8 @@ class Host:
         return config
 
     def environment(self, **more: str) -> dict[str, str]:
+        if "PYTHONPATH" in more and "PYTHONPATH" in os.environ:
+            more["PYTHONPATH"] += os.pathsep + os.environ["PYTHONPATH"]
         return {
             **{key: value for key, value in os.environ.items() if key != "NOTIFY_SOCKET"},
             "PATH": f"{self.root / 'bin'}:{os.environ['PATH']}",

@@ -124,7 +124,7 @@ def test_an_engine_that_ends_while_its_gate_opens_gets_it_closed_again(
     gate = host.gates / "tiny"
     host.configure(replica(port=port))
     host.unit(UNIT, run=1)
-    host.systemd(once={"exists": str(gate), "units": {UNIT: then}})
+    host.systemd(once={"exists": str(gate), "then": {"units": {UNIT: then}}})
     host.engine(port, "tiny")
     host.start()
     until(lambda: "closed again" in host.log())
@@ -137,23 +137,29 @@ def test_an_engine_that_ends_while_its_gate_opens_gets_it_closed_again(
     until(gate.exists)
 
 
-def test_an_opening_that_systemd_could_not_confirm_is_confirmed_or_taken_back(host: Host) -> None:
+@pytest.mark.parametrize(("run", "stays_open"), [(1, True), (2, False)])
+def test_an_opening_that_systemd_could_not_confirm_is_confirmed_or_taken_back(
+    host: Host, run: int, stays_open: bool
+) -> None:
+    """Between the opening and its confirmation systemd falls silent, and the agent is killed."""
     port = free_port()
     gate = host.gates / "tiny"
     host.configure(replica(port=port))
     host.unit(UNIT, run=1)
+    host.systemd(once={"exists": str(gate), "then": {"fail": "Failed to connect to bus"}})
+    engine = host.engine(port, "tiny")
+    host.start()
+    until(lambda: "collector units failed" in host.log())
+    assert gate.exists()
+    host.stop(signal.SIGKILL)
+    engine.kill()  # what is left of the first run must not decide
+    host.systemd(once=None)
+    host.unit(UNIT, run=run)
     host.start()
     until(lambda: host.replica().up is False)
-    host.stop(signal.SIGKILL)
-    # what an agent leaves that is killed between the opening and its confirmation
-    host.state_dir.mkdir(exist_ok=True)
-    record = f'{{"tiny":{{"invocation_id":"{1:032x}","main_pid":1001,"confirmed":false}}}}'
-    (host.state_dir / "opened.json").write_text(record)
-    gate.touch()
-    host.unit(UNIT, run=2)
-    host.start()
-    until(lambda: not gate.exists())
-    assert "closed again" in host.log()
+    host.turns()
+    assert gate.exists() == stays_open
+    assert ("closed again" in host.log()) != stays_open
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
@@ -198,6 +204,8 @@ def test_a_hung_systemctl_does_not_hold_up_the_agent(host: Host) -> None:
     serving(host)
     host.systemd(hang=600)
     until(lambda: any("did not answer within 1 s" in reason for reason in host.reasons()))
+    host.turns()
+    assert len(host.children()) <= 1
     assert host.get("/livez")[0] == 200
     assert host.stop() < 2
     assert (host.gates / "tiny").exists()

@@ -5,8 +5,8 @@ that is not in it is *not-found*, as with the real one. Further keys:
 
 - ``"fail": "Failed to connect to bus"`` prints that on stderr and exits 1;
 - ``"hang": 30`` sleeps so many seconds first;
-- ``"once": {"exists": PATH, "units": {…}}``: as soon as PATH exists, these become the units, for
-  good. So a test lets something happen exactly when a file appeared.
+- ``"once": {"exists": PATH, "then": {…}}``: as soon as PATH exists, *then* becomes the content of
+  the file, for good. So a test lets something happen exactly when a file appeared.
 
 Every call appends its arguments as a line to ``<file>.calls``.
 """
@@ -27,8 +27,7 @@ def load(path: Path) -> dict[str, Any]:
     state: dict[str, Any] = json.loads(path.read_text())
     once = state.get("once")
     if once and Path(once["exists"]).exists():
-        del state["once"]
-        state["units"] = once["units"]
+        state = once["then"]
         fresh = path.with_suffix(".once")
         fresh.write_text(json.dumps(state))
         fresh.replace(path)
