@@ -259,6 +259,7 @@ chmod 755 "$uv"
     --cache-dir "$w/cache" --link-mode hardlink --require-hashes "$w/requirements.txt"
 {own}
 {paths}
+chmod -f go-w {path}/.lock || true  # uv leaves it writable for everybody
 echo {python} > {path}/.complete
 {_make_current(wanted)}
 rm -f {archive}

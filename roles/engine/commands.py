@@ -65,6 +65,10 @@ def environment(model: Model, spec: HostSpec, program: str) -> dict[str, str]:
             "PYTHONPYCACHEPREFIX": f"{state}/{release}/pycache",
             "TRITON_CACHE_DIR": f"{state}/{release}/triton",
             "VLLM_CACHE_ROOT": f"{state}/{release}/vllm",
+            # Its workers talk to one another over sockets on random ports: not on the network's.
+            "VLLM_HOST_IP": LOOPBACK,
+            "GLOO_SOCKET_IFNAME": "lo",
+            "NCCL_SOCKET_IFNAME": "lo",
             "VLLM_NO_USAGE_STATS": "1",
             "DO_NOT_TRACK": "1",
         }
