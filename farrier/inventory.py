@@ -94,6 +94,7 @@ def install(root: Path) -> None:
     if hasattr(cli.make_inventory, "__wrapped__"):
         return
     cli.make_inventory = _resolver(root, cli.make_inventory)
+    cli._do_confirm = _confirmed(cli._do_confirm)
     connecting.install()
 
 
@@ -133,6 +134,20 @@ def _resolver(root: Path, resolve: Callable[..., Inventory]) -> Callable[..., In
         return hosts
 
     return make_inventory
+
+
+def _confirmed(confirm: Callable[[str], bool]) -> Callable[[str], bool]:
+    @wraps(confirm)
+    def ask(question: str) -> bool:
+        try:
+            return confirm(question)
+        except EOFError as error:
+            raise RefusedError(
+                "\nNobody is at a terminal to answer this.\n"
+                "  Add -y to go on without being asked, or --dry only to see what would be changed."
+            ) from error
+
+    return ask
 
 
 def _environment_file(directory: Path) -> str:

@@ -168,8 +168,9 @@ def _command(model: Model, engine: Engine) -> Iterator[Finding]:
                 yield "command", f"unknown placeholder {{{name}}}; known: {known}"
     if not any("{port}" in word or str(model.port) in word for word in command):
         yield "command", "says nowhere on which port to listen: put {port} where it belongs"
-    if not model.source and any("{path}" in word for word in command):
-        yield "command", "has {path}, but the model has no source"
+    has_path = str(model.source).startswith("path:")
+    if not has_path and any("{path}" in word for word in command):
+        yield "command", "has {path}, which needs source='path:/…'"
 
 
 def _args(model: Model, engine: Engine) -> Iterator[Finding]:

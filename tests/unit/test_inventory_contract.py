@@ -183,6 +183,14 @@ def test_no_wait_would_hide_failures(project: Project) -> None:
     assert "exits 0" in refusal(project.pyinfra("-y", "--no-wait", "inventory", "deploys/llm.py"))
 
 
+def test_a_question_without_a_terminal(project: Project) -> None:
+    done = project.pyinfra("--limit", "@local", "inventory", "deploys/llm.py")
+    assert done.returncode == 1
+    assert "Add -y to go on without being asked" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "DEPLOYED" not in done.stdout
+
+
 def test_from_a_subdirectory(project: Project) -> None:
     for words in (["--chdir", "..", "inventory", "deploys/llm.py"],
                   ["--config", "../config.py", "../inventory", "llm.py"]):  # fmt: skip

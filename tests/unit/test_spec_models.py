@@ -124,7 +124,8 @@ MISTAKES: list[tuple[Any, str, str]] = [
     (custom(command=["serve", "{port}"]), "command", "absolute path"),
     (custom(command=["/x", "{prot}", "{port}"]), "command", "unknown placeholder {prot}"),
     (custom(command=["/x"]), "command", "{port}"),
-    (custom(command=["/x", "{port}", "{path}"]), "command", "no source"),
+    (custom(command=["/x", "{port}", "{path}"]), "command", "needs source='path:/…'"),
+    (custom(source="hf:a/b@c", command=["/x", "{port}", "{path}"]), "command", "needs source"),
     (custom(command=["/x", "{port}", 1]), "command", "list of texts"),
     (custom(args={"a": 1}), "args", "takes its flags in command"),
     # anything else
