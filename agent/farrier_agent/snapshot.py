@@ -12,6 +12,8 @@ from farrier_agent.status import Agent, Collector, Gpus, Replica, Status, Unit
 
 __all__ = ["changes", "compose", "reasons"]
 
+UNKNOWN = "state not known"
+
 
 def compose(
     config: AgentConfig,
@@ -81,7 +83,7 @@ def changes(old: Status | None, new: Status) -> Iterator[str]:
     before = {replica.name: replica for replica in old.replicas} if old else {}
     for replica in new.replicas:
         was = before.get(replica.name)
-        if _story(replica) != (_story(was) if was else None):
+        if _story(replica) != (_story(was) if was else UNKNOWN):
             yield f"replica {replica.name}: {_story(replica)}"
     problems = new.gpus.problems if new.gpus else ()
     told = old.gpus.problems if old and old.gpus else ()
@@ -111,7 +113,7 @@ def _collector_changes(old: Status | None, new: Status) -> Iterator[str]:
 def _story(replica: Replica) -> str:
     """The state of a replica in words that change only when the state does."""
     if replica.up is None:
-        return "state not known"
+        return UNKNOWN
     words = ["up" if replica.up else "not up", f"gate {replica.gate or 'not known'}"]
     if replica.restart_pending:
         words.append("restart pending")

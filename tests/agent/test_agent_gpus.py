@@ -121,7 +121,7 @@ def test_build_info_and_the_agents_own_process(host: Host) -> None:
 
 
 def test_it_is_small(host: Host, tmp_path: Path) -> None:
-    """48 MiB, with compiled bytecode as on a host (without: 17 MiB more, mostly pynvml's)."""
+    """48 MiB, with compiled bytecode as on a host (without it some 18 MiB more)."""
     bytecode = {"PYTHONPYCACHEPREFIX": str(tmp_path / "pyc"), "PYTHONDONTWRITEBYTECODE": ""}
     host.configure(replica(), accelerator="cuda")
     host.unit("engine-tiny.service", run=1)

@@ -143,6 +143,11 @@ def test_the_journal_is_told_once() -> None:
     assert list(changes(one, one)) == []
 
 
+def test_the_journal_hears_nothing_before_the_first_look() -> None:
+    waiting = collector("units", success=False, fresh=False, duration_seconds=None)
+    assert list(changes(None, snapshot(collectors=(waiting,), gpus=None, seen=None))) == []
+
+
 def test_the_journal_is_told_what_changed() -> None:
     failed = collector("gpu", success=False, error="NVML hangs")
     lost = Gpus(count=1, devices=(Gpu(uuid="GPU-a", index=0, up=False),), problems=("odd",))
