@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 UV_LOCK = Path(__file__).parent / "locks" / "uv.txt"
-"""uv travels in every wheelhouse: the host needs it to fill an environment, and only then."""
+"""uv travels in every wheelhouse."""
 
 _GLIBC_MINORS = range(31, 4, -1)
 """manylinux tags that the locks were resolved for, newest first: glibc 2.31, Debian 11."""
@@ -70,18 +70,22 @@ NO_SOURCES = Sources()
 
 @dataclass(frozen=True, slots=True)
 class Wheelhouse:
-    """A lock for one Python: *python* is ``major.minor``, *source* a project of ours to build."""
+    """A lock for one Python: *python* is ``major.minor``, *source* a project of ours to build.
+
+    *installer* is the lock of uv, which the host needs to fill an environment, and only then.
+    """
 
     name: str
     lock: Path
     python: str
     sources: Sources = NO_SOURCES
     source: Path | None = None
+    installer: Path = UV_LOCK
 
     @property
     def key(self) -> str:
         """Names the content: the same key, the same wheels."""
-        return digest([self.lock, UV_LOCK, *project_files(self.source)], self.python)[:16]
+        return digest([self.lock, self.installer, *project_files(self.source)], self.python)[:16]
 
 
 def digest(paths: Sequence[Path], *words: str) -> str:
@@ -140,7 +144,7 @@ def _make(wheelhouse: Wheelhouse, archive: Path) -> None:
         shutil.copy(wheelhouse.lock, wheels / "requirements.txt")
         if wheelhouse.source:
             (wheels / "source").mkdir()
-            _build(wheelhouse.source, wheels / "source")
+            _build(wheelhouse, wheelhouse.source, wheels / "source")
         half = Path(scratch) / archive.name
         with tarfile.open(half, "w") as tar:
             tar.add(wheels, arcname=".")
@@ -161,8 +165,9 @@ def _download(wheelhouse: Wheelhouse, wheels: Path) -> None:
                 f"{package} ({block.split()[0]}) from {own}, nor from find-links",
             )
     index = ["--index-url", sources.index_url] if sources.index_url else []
-    _must(_pip_download(wheelhouse, "".join(requirements.values()), wheels, index), "the wheels")
-    _must(_pip_download(wheelhouse, UV_LOCK.read_text(), wheels, index), "uv")
+    if rest := "".join(requirements.values()):
+        _must(_pip_download(wheelhouse, rest, wheels, index), "the wheels")
+    _must(_pip_download(wheelhouse, wheelhouse.installer.read_text(), wheels, index), "uv")
 
 
 def split_lock(text: str) -> dict[str, str]:
@@ -210,15 +215,20 @@ def _must(result: subprocess.CompletedProcess[str], what: str) -> None:
     )
 
 
-def _build(project: Path, destination: Path) -> None:
-    # --no-sources: the wheel is for a host, where no path of this checkout exists.
-    command = ["uv", "build", "--quiet", "--no-sources", "--wheel", "-o", str(destination)]
-    uv = str(Path(sys.executable).parent / "uv")
-    if Path(uv).exists():
-        command[0] = uv
-    result = subprocess.run([*command, str(project)], capture_output=True, text=True, check=False)
-    if result.returncode:
-        raise WheelhouseError(f"{project} could not be built:\n{result.stderr[-800:]}")
+def _build(wheelhouse: Wheelhouse, project: Path, destination: Path) -> None:
+    # By pip as well: what builds the project comes from where all the other wheels come from.
+    sources = wheelhouse.sources
+    command = [
+        *(sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check"),
+        *("--no-deps", "--wheel-dir", str(destination)),
+        *(["--index-url", sources.index_url] if sources.index_url else []),
+        *(part for link in sources.find_links for part in ("--find-links", link)),
+        str(project),
+    ]
+    _must(
+        subprocess.run(command, capture_output=True, text=True, check=False),
+        f"what builds {project.name}",
+    )
 
 
 def project_files(project: Path | None) -> list[Path]:
