@@ -1,0 +1,1 @@
+"""Fits bare machines for serving LLMs, over SSH: the operator's side."""
