@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from enum import Enum
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -20,11 +21,15 @@ __all__ = ["Gates", "Opened", "Step", "decide"]
 
 
 class Opened(msgspec.Struct, frozen=True):
-    """A gate was opened for this run of a unit. ``confirmed``: the run was seen alive after it."""
+    """How far the opening of a gate came, for which run of a unit.
+
+    ``begun``: it is about to be opened; ``opened``: the file was made; ``confirmed``: the unit was
+    seen in the same run after that.
+    """
 
     invocation_id: str
     main_pid: int | None = None
-    confirmed: bool = False
+    stage: Literal["begun", "opened", "confirmed"] = "begun"
 
     def is_for(self, unit: Unit) -> bool:
         """It was opened for the run that *unit* is in now."""
@@ -49,12 +54,11 @@ def decide(unit: Unit, *, answering: bool, gate_open: bool, opened: Opened | Non
     again and is still in the same run (CONFIRM); otherwise the agent takes its own opening back
     (CLOSE_AGAIN). That is the only gate that it ever closes.
     """
-    if opened and not opened.confirmed and gate_open:
+    if opened and opened.stage != "confirmed" and gate_open:
         return Step.CONFIRM if unit.active and opened.is_for(unit) else Step.CLOSE_AGAIN
     if not unit.active or unit.invocation_id is None:
         return Step.LEAVE
-    this_run_had_it = opened is not None and opened.invocation_id == unit.invocation_id
-    if opened and opened.confirmed and this_run_had_it:
+    if opened and opened.stage != "begun" and opened.invocation_id == unit.invocation_id:
         return Step.LEAVE
     if gate_open:
         return Step.ADOPT

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Literal
 
 from farrier_agent.collectors import CollectError
 from farrier_agent.gate import Gates, Opened, Step, decide
@@ -51,9 +52,9 @@ class Gatekeeper:
         if step is Step.OPEN:
             return await self._open(name, unit)
         if step is Step.CONFIRM:
-            self._keep(name, unit, confirmed=True)
+            self._keep(name, unit, "confirmed")
         elif step is Step.ADOPT:
-            self._keep(name, unit, confirmed=True)
+            self._keep(name, unit, "confirmed")
             log.info("replica %s: its gate is open, not by this agent", name)
         elif step is Step.CLOSE_AGAIN:
             self._take_back(name)
@@ -63,13 +64,15 @@ class Gatekeeper:
         return None
 
     async def _open(self, name: str, unit: Unit) -> str | None:
-        # on record first: an agent killed in between must know that an opening was under way
-        self._keep(name, unit, confirmed=False)
+        # on record first: an agent killed in between must know that an opening was under way;
+        # and again after it: a gate that then is closed was closed by somebody else
+        self._keep(name, unit, "begun")
         if not self.gates.open(name):
             return None
+        self._keep(name, unit, "opened")
         (now,) = await self._read_units([unit.name])
         if now.active and now.same_run(unit):
-            self._keep(name, unit, confirmed=True)
+            self._keep(name, unit, "confirmed")
             log.info("replica %s: answers, gate opened", name)
             return None
         self._take_back(name)
@@ -81,7 +84,7 @@ class Gatekeeper:
         self.gates.record(self._openings)
         log.warning("replica %s: its engine ended while its gate was opened; closed again", name)
 
-    def _keep(self, name: str, unit: Unit, *, confirmed: bool) -> None:
+    def _keep(self, name: str, unit: Unit, stage: Literal["begun", "opened", "confirmed"]) -> None:
         assert unit.invocation_id is not None  # noqa: S101 - decide() lets no other pass
-        self._openings[name] = Opened(unit.invocation_id, unit.main_pid, confirmed)
+        self._openings[name] = Opened(unit.invocation_id, unit.main_pid, stage)
         self.gates.record(self._openings)

@@ -162,6 +162,22 @@ def test_an_opening_that_systemd_could_not_confirm_is_confirmed_or_taken_back(
     assert ("closed again" in host.log()) != stays_open
 
 
+def test_a_gate_closed_by_hand_before_its_opening_was_confirmed_stays_closed(host: Host) -> None:
+    port = free_port()
+    gate = host.gates / "tiny"
+    host.configure(replica(port=port))
+    host.unit(UNIT, run=1)
+    host.systemd(once={"exists": str(gate), "then": {"fail": "Failed to connect to bus"}})
+    host.engine(port, "tiny")
+    host.start()
+    until(lambda: "collector units failed" in host.log())
+    gate.unlink()
+    host.systemd(once=None)
+    until(lambda: host.replica().up)
+    host.turns()
+    assert not gate.exists()
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_the_end_of_the_agent_moves_no_gate(host: Host, number: int) -> None:
     serving(host)

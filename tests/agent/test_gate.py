@@ -20,8 +20,9 @@ def unit(run: str | None = "run1", pid: int | None = 7, active: str = "active") 
     )
 
 
-CONFIRMED = Opened("run1", 7, confirmed=True)
-BEGUN = Opened("run1", 7, confirmed=False)
+CONFIRMED = Opened("run1", 7, "confirmed")
+OPENED = Opened("run1", 7, "opened")
+BEGUN = Opened("run1", 7, "begun")
 
 
 @pytest.mark.parametrize(
@@ -47,10 +48,14 @@ BEGUN = Opened("run1", 7, confirmed=False)
         (unit(), True, True, None, Step.ADOPT),
         (unit(), False, True, None, Step.ADOPT),
         (unit(active="inactive", pid=None), False, True, None, Step.LEAVE),
+        (unit(), True, False, OPENED, Step.LEAVE),
+        (unit("run2"), True, False, OPENED, Step.OPEN),
         # our own opening, to be confirmed by the same run or taken back
         (unit(), True, True, BEGUN, Step.CONFIRM),
         (unit(), False, True, BEGUN, Step.CONFIRM),
+        (unit(), True, True, OPENED, Step.CONFIRM),
         (unit("run2", 8), True, True, BEGUN, Step.CLOSE_AGAIN),
+        (unit("run2", 8), True, True, OPENED, Step.CLOSE_AGAIN),
         (unit(pid=8), True, True, BEGUN, Step.CLOSE_AGAIN),
         (unit(active="failed", pid=None), False, True, BEGUN, Step.CLOSE_AGAIN),
         (unit(active="deactivating"), True, True, BEGUN, Step.CLOSE_AGAIN),
