@@ -18,7 +18,7 @@ from tests.fakes.engine import standin
 from tests.fakes.nvml import build as fake_nvml
 from tests.roles.converging import Converge
 
-__all__ = ["GPU_STATE", "STAND_IN", "TINY", "Answer", "Fleet", "until"]
+__all__ = ["GPU_STATE", "STAND_IN", "TINY", "UNHEALTHY", "Answer", "Fleet", "until"]
 
 T = TypeVar("T")
 
@@ -33,6 +33,9 @@ TINY: Mapping[str, Any] = {
 }
 """The tiny model, served by the real vLLM."""
 
+UNHEALTHY = "/run/standin-unhealthy"
+"""While this file exists on a host, its stand-in engine runs but is not healthy."""
+
 _STAND_IN_PATH = "/opt/standin/standin.py"
 STAND_IN: Mapping[str, Any] = {
     "name": "tiny",
@@ -43,6 +46,7 @@ STAND_IN: Mapping[str, Any] = {
         "/usr/bin/python3",
         _STAND_IN_PATH,
         *("--host", "{host}", "--port", "{port}", "--model", "{model}"),
+        *("--unhealthy-while", UNHEALTHY),
     ],
 }
 """The same name, served by a stand-in: where the real engine has no wheel for the host's Python."""
@@ -99,7 +103,10 @@ class Fleet:
             "gpu02": [{**STAND_IN, "gpus": [0]}],
             "gpu03": [STAND_IN],
         }
-        self.converge.data |= {"gpu02": {"accelerator": "cuda", "agent_nvml_library": NVML}}
+        self.converge.data |= {
+            "gpu02": {"accelerator": "cuda", "agent_nvml_library": NVML, "agent_tick": 1.0},
+            "gpu03": {"agent_tick": 1.0},
+        }
 
     def ssh(self, host: str, command: str, *, check: bool = True) -> str:
         """What *command* printed on *host*; a failure shows what it said."""

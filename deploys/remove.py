@@ -1,0 +1,56 @@
+"""Takes one of Farrier's roles, or all of them, away from hosts.
+
+    pyinfra inventory deploys/remove.py --data role=prometheus
+    pyinfra inventory deploys/remove.py --data role=all --limit gpu03
+
+A role is removed from the hosts whose groups have it. Removing ``engine`` or ``nginx`` cuts the
+requests that are being served; nothing is drained. Debian's packages, the models in /srv/models,
+the users and Prometheus' samples stay. A following deploys/llm.py brings everything back.
+"""
+
+from pyinfra import config, host, logger
+from pyinfra.api.exceptions import PyinfraError
+
+import roles.agent
+import roles.base
+import roles.engine
+import roles.nginx
+import roles.node_exporter
+import roles.prometheus
+import roles.vllm
+from farrier.inventory import current_fleet
+
+config.SUDO = host.data.get("ssh_user") != "root"
+
+spec = current_fleet().hosts[host.name]
+
+# In the order in which they are taken away: what depends on others goes before them.
+REMOVALS = {
+    "engine": ("gpu", lambda: roles.engine.remove(spec)),
+    "agent": (None, roles.agent.remove),
+    "nginx": ("gpu", roles.nginx.remove),
+    "vllm": ("gpu", roles.vllm.remove),
+    "prometheus": ("monitor", roles.prometheus.remove),
+    "node_exporter": (None, roles.node_exporter.remove),
+    "base": (None, roles.base.remove),
+}
+
+asked = host.data.get("role")
+if asked not in {*REMOVALS, "all"}:
+    raise PyinfraError(
+        f"{f'there is no role {asked!r}' if asked else 'no role was named'}; nothing was changed.\n"
+        f"  Roles: {', '.join(sorted(REMOVALS))}, and all\n"
+        "  Say which: pyinfra inventory deploys/remove.py --data role=NAME [--limit HOST]"
+    )
+
+for role, (group, remove) in REMOVALS.items():
+    if asked not in {role, "all"} or (group and group not in spec.groups):
+        continue
+    if role in {"engine", "nginx"} and spec.models:
+        names = ", ".join(model.replica for model in spec.models)
+        host.log_styled(
+            f"removing {role} cuts what {names} serves now; nothing is drained",
+            fg="yellow",
+            log_func=logger.warning,
+        )
+    remove()
