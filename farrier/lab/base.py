@@ -27,6 +27,10 @@ PACKAGES = (
     "systemd,systemd-sysv,dbus,openssh-server,sudo,python3-minimal,iproute2,ca-certificates,curl"
 )
 
+# A lab's disks are thrown away anyway: dpkg, now and in the hosts, waits for none of its files
+# to reach the disk. On a busy machine a tree took minutes otherwise.
+DPKG_OPTION = "--dpkgopt=force-unsafe-io"
+
 CUSTOMIZE = f"""set -eu
 rm -f "$1"/etc/ssh/ssh_host_*
 chroot "$1" useradd --create-home --shell /bin/bash --uid 1000 {USER}
@@ -41,7 +45,7 @@ chroot "$1" systemctl -q enable systemd-networkd.service ssh.service
 def base_tree(suite: str, report: Callable[[str], None] = lambda _: None) -> Path:
     """The base tree of *suite*, built now if it is not cached (about 20 s and 260 MB)."""
     mirror = os.environ.get("FARRIER_LAB_MIRROR")
-    recipe = "\n".join((suite, PACKAGES, CUSTOMIZE))
+    recipe = "\n".join((suite, PACKAGES, DPKG_OPTION, CUSTOMIZE))
     tree = CACHE / f"{suite}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
     if tree.is_dir():
         return tree
@@ -58,6 +62,7 @@ def base_tree(suite: str, report: Callable[[str], None] = lambda _: None) -> Pat
                     "--quiet",
                     "--variant=minbase",
                     f"--include={PACKAGES}",
+                    DPKG_OPTION,
                     f"--customize-hook={CUSTOMIZE}",
                     suite,
                     draft,

@@ -1,11 +1,13 @@
 """The lab itself, on a lab of one host of its own (``brief``): up, down, and everything between."""
 
+import fcntl
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import tomllib
 from collections.abc import Callable, Iterator
@@ -22,7 +24,15 @@ HOST = "gpu01"
 
 
 @pytest.fixture(scope="module")
-def brief() -> Iterator[Lab]:
+def alone() -> Iterator[None]:
+    """No other session of tests is at work on the lab ``brief``."""
+    with Path(tempfile.gettempdir(), "farrier-tests-brief.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture(scope="module")
+def brief(alone: None) -> Iterator[Lab]:
     it = Lab.open("brief", report=print)
     it.down()
     it.up()
@@ -31,7 +41,7 @@ def brief() -> Iterator[Lab]:
 
 
 @pytest.fixture
-def nothing() -> Iterator[Lab]:
+def nothing(alone: None) -> Iterator[Lab]:
     """The lab ``brief``, not up, and taken down afterwards whatever happened."""
     it = Lab.open("brief", report=print)
     it.down()
@@ -138,13 +148,12 @@ def test_keys_are_private_and_well_formed(brief: Lab) -> None:
     assert "rsa" not in inside
 
 
-def test_up_twice_leaves_the_host_alone_and_is_quick(brief: Lab) -> None:
+def test_up_twice_leaves_the_host_alone(brief: Lab) -> None:
     def boot_id() -> str:
         return brief.ssh(HOST, "cat /proc/sys/kernel/random/boot_id").stdout
 
-    before, key, began = boot_id(), brief.keys_file.read_text(), time.monotonic()
+    before, key = boot_id(), brief.keys_file.read_text()
     Lab.open("brief").up()
-    assert time.monotonic() - began < 5
     assert (boot_id(), brief.keys_file.read_text()) == (before, key)
 
 
@@ -191,7 +200,7 @@ def test_a_changed_host_key_is_refused(brief: Lab) -> None:
         began = time.monotonic()
         with pytest.raises(LabError, match="Host key verification failed"):
             Lab.open("brief").up()
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 60  # at once, not after up's patience of 90 s
     finally:
         disk = brief.hosts[0].root
         (disk / "root/key").replace(disk / key.lstrip("/"))
@@ -221,6 +230,14 @@ def kill_all_and_take_the_network(files: HostFiles) -> None:
     command("nft", "delete", "table", "ip", lab.nft_table)
 
 
+def kill_all_and_leave_the_cable(files: HostFiles) -> None:
+    """As where the kernel is slow to take a dead network namespace apart."""
+    kill_all(files)
+    veth = LABS["brief"].veth(HOST)
+    until(lambda: not Path("/sys/class/net", veth).exists())
+    command("ip", "link", "add", veth, "type", "veth", "peer", "name", "brief-peer")
+
+
 def kill_all_and_unmount(files: HostFiles) -> None:
     kill_all(files)
     command("umount", "--lazy", str(files.merged))
@@ -243,7 +260,14 @@ def until(condition: Callable[[], bool], patience: float = 30) -> None:
 
 @pytest.mark.parametrize(
     "disaster",
-    [kill_all, kill_supervisor, kill_nspawn, kill_all_and_take_the_network, kill_all_and_unmount],
+    [
+        kill_all,
+        kill_supervisor,
+        kill_nspawn,
+        kill_all_and_take_the_network,
+        kill_all_and_leave_the_cable,
+        kill_all_and_unmount,
+    ],
     ids=lambda disaster: disaster.__name__,
 )
 def test_up_repairs_what_a_disaster_left(brief: Lab, disaster: Callable[[HostFiles], None]) -> None:
