@@ -99,7 +99,7 @@ def ssh(name: str, host: str, command: tuple[str, ...]) -> None:
 def _table(name: str, states: list[HostState]) -> Table:
     table = Table(title=f"lab {name}", title_justify="left")
     for column in ("host", "address", "suite", "groups", "machine", "ssh", "system", "up"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=column not in {"groups", "system"})
     for state in states:
         system = " ".join((state.system or "-", *state.failed_units))
         up_for = f"{state.uptime:.0f} s" if state.uptime is not None else "-"
