@@ -14,22 +14,34 @@ from shlex import quote
 from typing import Any, cast
 
 import gevent
-from pyinfra import logger
+from paramiko import SSHException
 from pyinfra.api import Host, StringCommand
 from pyinfra.api.exceptions import ConnectError, PyinfraError
 from pyinfra.connectors import ssh
 from pyinfra.connectors.sshuserclient import client
 from pyinfra.connectors.util import CommandOutput
 
+from farrier.converge.commands import tell_failure
+from farrier.converge.report import note
 from farrier.explain import NEXT, Target, explain_connect, explain_sudo, root_cause
 from farrier.ssh import CONNECT_TIMEOUT
 
-__all__ = ["install"]
+__all__ = ["SUDO_EXPLAINED", "ConnectionLostError", "install"]
 
 Execute = Callable[[], tuple[int, CommandOutput]]
 
 SUDO_EXPLAINED = "farrier_sudo_explained"
-"""Key in a host's connector_data: what sudo refuses, it refuses for every command; say it once."""
+"""Key in a host's connector_data, with what was said: sudo refuses every command, say it once."""
+
+NO_STATUS = -1
+"""paramiko's exit status of a command whose end nobody has seen."""
+
+
+class ConnectionLostError(SSHException):
+    """The host went away during a command; pyinfra fails this host and goes on with the others."""
+
+    def __init__(self) -> None:
+        super().__init__("the connection was lost")
 
 
 def install() -> None:
@@ -53,10 +65,16 @@ def _explained(connect: Callable[[Any], None]) -> Callable[[Any], None]:
         try:
             connect(self)
         except ConnectError as error:
-            raise ConnectError(explain_connect(root_cause(error), _target(self))) from error
+            told = explain_connect(root_cause(error), _target(self))
+            cause: Exception = error
         except PyinfraError as error:
             # a private key that is missing or unreadable would end the run for every host
-            raise ConnectError(f"cannot connect: {error}{NEXT}check this host's ssh_key") from error
+            told = f"cannot connect: {error}{NEXT}check this host's ssh_key"
+            cause = error
+        else:
+            return
+        note("failed", self.host.name, told)
+        raise ConnectError(told) from cause
 
     return explained
 
@@ -74,19 +92,26 @@ def _sudo_explained(
 
         try:
             code, output = retry(host, arguments, recorded)
-        except EOFError:
-            # pyinfra asks for the password; without a terminal that would be a traceback
+        except EOFError as error:
             if not last:
-                raise
+                raise ConnectionLostError from error
+            # pyinfra asks for the password; without a terminal that would be a traceback
             code, output = last[0]
+        if code == NO_STATUS and not _connected(host):
+            raise ConnectionLostError
         if code and arguments.get("_sudo") and SUDO_EXPLAINED not in host.connector_data:
             user = str(host.data.get("ssh_user") or "")
             if sentence := explain_sudo(output.stderr, user):
-                host.connector_data[SUDO_EXPLAINED] = True
-                host.log_styled(sentence, fg="red", log_func=logger.error)
+                host.connector_data[SUDO_EXPLAINED] = sentence
+                tell_failure(host, sentence)
         return code, output
 
     return explained
+
+
+def _connected(host: Host) -> bool:
+    transport = cast(Any, host.connector).client.get_transport()
+    return transport is not None and transport.is_active()
 
 
 # Writes the program that sudo asks for the password, which comes on stdin: in memory if possible,

@@ -7,14 +7,19 @@ and fabric (``connect_kwargs``) get the same.
 from __future__ import annotations
 
 import socket
+from functools import wraps
 from typing import Any
 
 import paramiko
 
-__all__ = ["CONNECT_TIMEOUT", "SHA1_ALGORITHMS", "connect_kwargs", "nodelay"]
+__all__ = ["CONNECT_TIMEOUT", "SHA1_ALGORITHMS", "SILENCE", "connect_kwargs", "nodelay"]
 
 CONNECT_TIMEOUT = 10.0
 """Seconds until a host that does not answer is given up."""
+
+SILENCE = 45
+"""Seconds without any sign of life after which a connection is given up; an own command may be
+silent for hours, its host's kernel still answers keep-alive probes."""
 
 SHA1_ALGORITHMS = {
     "keys": ["ssh-rsa", "ssh-rsa-cert-v01@openssh.com"],
@@ -30,17 +35,29 @@ SHA1_ALGORITHMS = {
 ``ssh-rsa`` names a signature algorithm here, not a kind of key."""
 
 
-def connect_kwargs(timeout: float = CONNECT_TIMEOUT) -> dict[str, Any]:
-    """Arguments for ``SSHClient.connect``; *timeout* in seconds, for the TCP connection."""
+def connect_kwargs(timeout: float = CONNECT_TIMEOUT, silence: int = SILENCE) -> dict[str, Any]:
+    """Arguments for ``SSHClient.connect``; *timeout* in seconds, for the TCP connection.
+
+    A host that went away without a word is noticed after *silence* seconds, at least 3.
+    """
+
+    @wraps(nodelay)  # not functools.partial: pyinfra writes data as JSON, functions by their name
+    def factory(sock: Any, **kwargs: Any) -> paramiko.Transport:
+        return nodelay(sock, silence, **kwargs)
+
     return {
         "timeout": timeout,
-        "transport_factory": nodelay,
+        "transport_factory": factory,
         "disabled_algorithms": SHA1_ALGORITHMS,
     }
 
 
-def nodelay(sock: Any, **kwargs: Any) -> paramiko.Transport:
+def nodelay(sock: Any, silence: int = SILENCE, **kwargs: Any) -> paramiko.Transport:
     """A transport on *sock* that does not wait for ACKs before it sends small packets.
+
+    And one that notices within *silence* seconds that nobody is there any more: a run would
+    otherwise hang for a quarter of an hour (tcp_retries2) or, while it waits for a command's
+    output, for ever.
 
     paramiko (4 and 5.1) leaves Nagle's algorithm on: with delayed ACKs each remote command then
     takes 44 to 52 ms instead of 3 to 8 ms. Behind a jump host *sock* is a channel, and the socket
@@ -51,4 +68,13 @@ def nodelay(sock: Any, **kwargs: Any) -> paramiko.Transport:
         carrier = carrier.get_transport().sock
     if isinstance(carrier, socket.socket) and carrier.family != socket.AF_UNIX:
         carrier.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        carrier.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in (
+            ("TCP_KEEPIDLE", silence // 3),
+            ("TCP_KEEPINTVL", silence // 3),
+            ("TCP_KEEPCNT", 2),
+            ("TCP_USER_TIMEOUT", silence * 1000),
+        ):
+            if option := getattr(socket, name, None):  # the operator's machine may be a Mac
+                carrier.setsockopt(socket.IPPROTO_TCP, option, value)
     return paramiko.Transport(sock, **kwargs)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
+from paramiko import SSHException
 from pyinfra import logger
 from pyinfra.api.command import PyinfraCommand, StringCommand
 from pyinfra.connectors.util import CommandOutput
@@ -26,8 +27,9 @@ __all__ = ["Commands", "Explained", "Refuse", "Script", "in_words", "last_lines"
 
 def tell_failure(host: Host, message: str) -> None:
     """Say *message* now, in *host*'s part of the output, and once more in the run's last lines."""
-    host.log_styled(message.replace("\n", "\n        "), fg="red", log_func=logger.error)
-    note("failed", host.name, message)
+    indented = message.replace("\n        ", "\n").replace("\n", "\n        ")
+    if note("failed", host.name, indented):
+        host.log_styled(indented, fg="red", log_func=logger.error)
 
 
 class Refuse(PyinfraCommand):
@@ -60,9 +62,13 @@ class Explained(StringCommand):
         self, state: State, host: Host, connector_arguments: Any
     ) -> tuple[bool, CommandOutput]:
         """Run; a failure is explained instead of printed: the explanation quotes what matters."""
-        done, output = cast(
-            "tuple[bool, CommandOutput]", super().execute(state, host, connector_arguments)
-        )
+        try:
+            done, output = cast(
+                "tuple[bool, CommandOutput]", super().execute(state, host, connector_arguments)
+            )
+        except (OSError, SSHException) as error:
+            tell_failure(host, _lost(host, error))
+            return False, CommandOutput([])
         if done:
             return done, output
         tell_failure(host, self.explain(output.output))
@@ -83,6 +89,14 @@ def last_lines(output: str, count: int = 12) -> str:
     """The last *count* non-empty lines of *output*, for an explanation."""
     lines = [line for line in output.splitlines() if line.strip()]
     return "\n".join(lines[-count:])
+
+
+def _lost(host: Host, error: Exception) -> str:
+    address = host.data.get("ssh_hostname") or host.name
+    return (
+        f"{error or type(error).__name__}: the host went down, or the network between\n"
+        f"Look at: ping -c 3 {address}; then run the deploy again: it repairs what is half done"
+    )
 
 
 def in_words(what: str) -> Callable[[str], str]:

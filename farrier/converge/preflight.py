@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from pyinfra import host
 from pyinfra.api import FactBase
 
+from farrier.connecting import SUDO_EXPLAINED
 from farrier.converge.commands import Refuse
 from farrier.converge.typed import operation
 from farrier.spec import PathSource
@@ -167,11 +168,10 @@ def preflight(spec: HostSpec) -> Commands:
     paths = [str(source.path) for source in sources if isinstance(source, PathSource)]
     facts = host.get_fact(HostPreflight, models=sorted(set(paths)))
     if facts is None:
-        user = host.data.get("ssh_user") or "the SSH user"
         yield Refuse(
-            f"{user} may not become root here (sudo said the line above). Try: ssh {spec.address}"
-            " sudo -n true. Give the user a line in /etc/sudoers.d, or run pyinfra with"
-            " --use-sudo-password"
+            host.connector_data.get(SUDO_EXPLAINED)
+            or "the host did not let itself be looked at; what it said stands above\n"
+            f"Look at: ssh {spec.address} sudo -n true; then run the deploy again"
         )
         return
     problems = list(judge(facts, spec))

@@ -29,13 +29,16 @@ _HEADINGS = {
 }
 
 
-def note(kind: str, host: str, text: str) -> None:
-    """Remember *text* about *host* for the end of the run; the same note twice is one."""
+def note(kind: str, host: str, text: str) -> bool:
+    """Remember *text* about *host* for the end of the run; False if it was remembered before."""
     if not _notes:
         atexit.register(_print)
-    item = Note(kind, host, text)
-    if item not in _notes:
-        _notes.append(item)
+    # Texts that were laid out for pyinfra's output are indented for it.
+    item = Note(kind, host, text.replace("\n        ", "\n"))
+    if item in _notes:
+        return False
+    _notes.append(item)
+    return True
 
 
 def notes() -> tuple[Note, ...]:
