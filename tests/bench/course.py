@@ -1,0 +1,66 @@
+"""The lab that is measured on: brought up, given stand-in engines, and taken down again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from farrier.lab import Lab
+from tests.bench.models import STAND_IN
+
+__all__ = ["LAB", "ROOT", "course", "environment", "leaders"]
+
+ROOT = Path(__file__).parents[2]
+LAB = "bench"
+_STAND_IN_ENGINE = ROOT / "tests" / "fakes" / "engine" / "standin.py"
+
+
+def environment(vllm: Sequence[str] = ()) -> dict[str, str]:
+    """What makes pyinfra work on this lab, with the real vLLM on the hosts *vllm*."""
+    return {
+        "FARRIER_ENV": "lab",
+        "FARRIER_LAB": LAB,
+        "FARRIER_LAB_MODELS": str(Path(__file__).with_name("models.py")),
+        "FARRIER_BENCH_VLLM": ",".join(vllm),
+    }
+
+
+@contextmanager
+def course(say: Callable[[str], None]) -> Iterator[Lab]:
+    """The lab, up; taken down at the end unless FARRIER_KEEP_LAB=1."""
+    lab = Lab.open(LAB, report=say)
+    try:
+        lab.up()
+        for host in lab.hosts:
+            if "gpu" in host.groups:
+                lab.ssh(host.name, f"sudo tee {STAND_IN} >/dev/null", _STAND_IN_ENGINE.read_text())
+        yield lab
+    finally:
+        if os.environ.get("FARRIER_KEEP_LAB") != "1":
+            lab.down()
+
+
+def leaders(lab: Lab) -> list[int]:
+    """The PIDs 1 of the lab's hosts, as seen from here."""
+    machines = {f"--machine={lab.definition.machine(host.name)}" for host in lab.hosts}
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+        except (NotADirectoryError, FileNotFoundError, ProcessLookupError):
+            continue
+        if words[0].endswith("systemd-nspawn") and machines & set(words):
+            children = (entry / "task" / entry.name / "children").read_text().split()
+            found += [int(child) for child in children if _is_first(int(child))]
+    if len(found) != len(machines):
+        raise RuntimeError(f"of {len(machines)} hosts {len(found)} run: farrier lab status")
+    return found
+
+
+def _is_first(pid: int) -> bool:
+    """Whether *pid* is PID 1 of its own namespace."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("NSpid:"))
+    return line.split()[1:][-1:] == ["1"]
