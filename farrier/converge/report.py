@@ -15,7 +15,7 @@ __all__ = ["Note", "note", "notes"]
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """One line of the summary: *kind* is ``failed`` or ``pending``."""
+    """One line of the summary: *kind* is ``pending``, ``left`` or ``failed``."""
 
     kind: str
     host: str
@@ -25,6 +25,7 @@ class Note:
 _notes: list[Note] = []
 _HEADINGS = {
     "pending": "Restart pending (running engines are never restarted by a converge):",
+    "left": "Left as it is:",
     "failed": "Failed:",
 }
 

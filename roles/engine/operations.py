@@ -68,6 +68,10 @@ class ReplicaState:
     gate_open: bool
     agent_opened: bool
 
+    def is_older(self, config_hash: str) -> bool:
+        """Whether it runs, with another configuration than the one of *config_hash*."""
+        return self.active == "active" and self.started not in {"-", config_hash}
+
 
 class ReplicaStates(FactBase[dict[str, ReplicaState]]):
     """The state of each of *replicas*."""
@@ -112,8 +116,25 @@ def ready(models: Sequence[Model], hashes: Mapping[str, str]) -> Commands:
         if now is None:
             yield Refuse("the host could not be asked for its replicas; see the line above")
             return
-        older = now.active == "active" and now.started not in {"-", hashes[model.replica]}
-        if older:
+        if now.active == "active" and not now.gate_open and now.agent_opened:
+            note(
+                "left",
+                host.name,
+                f"replica {model.replica} is healthy, but somebody closed its gate. To open it:"
+                f" sudo touch /run/farrier/open/{model.replica}",
+            )
+        elif not now.gate_open or now.active != "active":
+            waiting.append((model, now.is_older(hashes[model.replica])))
+    if not waiting:
+        host.noop("every replica is ready")
+    for model, older in waiting:
+        host.log(f"waiting for replica {model.replica} to load (at most {model.start_timeout:g} s)")
+        yield Script(_wait_script(model), explain=partial(_tell, model, older))
+    if waiting:
+        # What was down meanwhile has started with the new configuration.
+        states = host.get_fact(ReplicaStates, replicas=[model.replica for model in models])
+    for model in models:
+        if model.replica in states and states[model.replica].is_older(hashes[model.replica]):
             note(
                 "pending",
                 host.name,
@@ -121,20 +142,6 @@ def ready(models: Sequence[Model], hashes: Mapping[str, str]) -> Commands:
                 f" take the new one: sudo systemctl restart {model.unit} (it does not serve while"
                 " it loads)",
             )
-        if now.active == "active" and not now.gate_open and now.agent_opened:
-            note(
-                "pending",
-                host.name,
-                f"replica {model.replica} is healthy, but somebody closed its gate. To open it:"
-                f" sudo touch /run/farrier/open/{model.replica}",
-            )
-        elif not now.gate_open or now.active != "active":
-            waiting.append((model, older))
-    if not waiting:
-        host.noop("every replica is ready")
-    for model, older in waiting:
-        host.log(f"waiting for replica {model.replica} to load (at most {model.start_timeout:g} s)")
-        yield Script(_wait_script(model), explain=partial(_tell, model, older))
 
 
 def _wait_script(model: Model) -> str:
@@ -221,7 +228,7 @@ def orphans(known: Sequence[str]) -> Commands:
     for unit in host.get_fact(EngineUnits):
         if unit not in known:
             note(
-                "pending",
+                "left",
                 host.name,
                 f"{unit} is not in the inventory any more and was left alone. To end it: sudo"
                 f" systemctl disable --now {unit} && sudo rm /etc/systemd/system/{unit}",
