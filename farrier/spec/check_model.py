@@ -219,6 +219,8 @@ def _parallelism(model: Model) -> Iterator[Finding]:
         yield f"args.{flag}", f"must be a whole number from 1, not {shown(size)}"
     if wrong or not gpus or len(set(gpus)) != len(gpus):
         return
+    if not any(flag in args for flag in PARALLEL_FLAGS):
+        return  # the role then says --tensor-parallel-size, as many as there are gpus
     needed = 1
     for size in sizes.values():
         needed *= int(size)

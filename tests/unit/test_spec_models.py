@@ -35,6 +35,7 @@ def custom(**fields: Any) -> Model:
         Model("b", source="path:/m", gpus=[0, 1, 2, 3],
               args={"tensor-parallel-size": 2, "pipeline-parallel-size": 2}),
         Model("b", source="path:/m", gpus=[2, 3], args={"data-parallel-size": 2}),
+        Model("c", source="path:/m", gpus=[4, 5]),
         Model("c", **GOOD, env={"VLLM_LOGGING_LEVEL": "DEBUG", "TOKENIZERS_PARALLELISM": "0"}),
         Model("c", **GOOD, args={"max-num-batched-tokens": 1, "return-tokens-as-token-ids": True,
                                  "kv-transfer-config": '{"kv_role": "kv_both"}'}),
@@ -91,7 +92,8 @@ MISTAKES: list[tuple[Any, str, str]] = [
     (Model("a", source="path:/m", gpus=["0"]), "gpus", "whole numbers"),  # type: ignore[list-item]
     (Model("a", source="path:/m", gpus=[-1]), "gpus", "whole numbers from 0"),
     (Model("a", source="path:/m", gpus=[1, 1]), "gpus", "names a GPU twice"),
-    (Model("a", source="path:/m", gpus=[0, 1]), "gpus", "{'tensor-parallel-size': 2}"),
+    (Model("a", source="path:/m", gpus=[0, 1], args={"tensor-parallel-size": 1}),
+     "gpus", "{'tensor-parallel-size': 2}"),
     (Model("a", args={"tensor-parallel-size": 2}, **GOOD), "gpus", "would use 2"),
     (Model("a", source="path:/m", gpus=[0, 1],
            args={"tensor-parallel-size": 2, "data-parallel-size": 2}), "gpus", "would use 4"),
