@@ -43,7 +43,7 @@ class Playbook:
 
     def run(self, *, gather: bool = True, check: bool = True) -> Run:
         """Run the playbook; without *gather* it reads the distribution by its own script."""
-        argv = [
+        argv: list[str | Path] = [
             *(Path(sys.executable).with_name("ansible-playbook"), "-i", self.inventory),
             *("site.yml", "-e", json.dumps({"gather": gather})),
         ]

@@ -13,7 +13,9 @@ from tests.bench.runs import Run, RunFailedError, timed
 __all__ = ["COMMAND", "Converge"]
 
 COMMAND = "pyinfra -y inventory deploys/llm.py"
-_OUTCOME = re.compile(r"^\s*\[(?P<host>[^\]]+)\]\s+(?P<word>Success|No changes|Error)", re.M)
+_OUTCOME = re.compile(
+    r"^\s*\[(?P<host>[^\]]+)\]\s+(?P<word>Success|No changes|Error)", re.MULTILINE
+)
 
 
 class Converge:
