@@ -240,6 +240,9 @@ def _build_script(wanted: Environment, python: str, archive: str) -> str:
         if wanted.paths
         else ":"
     )
+    # A service of ours runs in a read-only tree, so its byte code is made now: 34 MiB resident
+    # instead of 52. An engine's is made by its first start, of what it imports: 20,000 files.
+    compiled = "--compile-bytecode" if wanted.source else ""
     # Hard links from a cache on the same file system: each file is written once.
     return f"""
 w={path}.filling
@@ -256,7 +259,7 @@ uv=$(echo "$w"/uv/uv-*.data/scripts/uv)
 chmod 755 "$uv"
 "$uv" venv -q --no-config --no-project --no-python-downloads --python /usr/bin/python3 {path}
 "$uv" pip sync -q --no-config --python {path}/bin/python --offline --no-index --find-links "$w" \\
-    --cache-dir "$w/cache" --link-mode hardlink --require-hashes "$w/requirements.txt"
+    {compiled} --cache-dir "$w/cache" --link-mode hardlink --require-hashes "$w/requirements.txt"
 {own}
 {paths}
 chmod -f go-w {path}/.lock || true  # uv leaves it writable for everybody

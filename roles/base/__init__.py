@@ -18,7 +18,7 @@ DEFAULTS = Defaults(
     (
         Default(
             "base_packages",
-            ["ca-certificates", "iproute2", "python3-minimal"],
+            ["ca-certificates", "dbus", "iproute2", "python3-minimal"],
             "Debian packages that every host needs.",
         ),
         Default(
