@@ -3,9 +3,10 @@
     pyinfra inventory deploys/remove.py --data role=prometheus
     pyinfra inventory deploys/remove.py --data role=all --limit gpu03
 
-A role is removed from the hosts whose groups have it. Removing ``engine`` or ``nginx`` cuts the
-requests that are being served; nothing is drained. Debian's packages, the models in /srv/models,
-the users and Prometheus' samples stay. A following deploys/llm.py brings everything back.
+A role is removed from the hosts whose groups have it. Removing ``engine``, ``nginx``, ``vllm`` or
+``base`` cuts the requests that are being served; nothing is drained. Debian's packages, the models
+in /srv/models, the users and Prometheus' samples stay. A following deploys/llm.py brings
+everything back.
 """
 
 from pyinfra import config, host, logger
@@ -46,7 +47,7 @@ if asked not in {*REMOVALS, "all"}:
 for role, (group, remove) in REMOVALS.items():
     if asked not in {role, "all"} or (group and group not in spec.groups):
         continue
-    if role in {"engine", "nginx"} and spec.models:
+    if role in {"engine", "nginx", "vllm", "base"} and spec.models:
         names = ", ".join(model.replica for model in spec.models)
         host.log_styled(
             f"removing {role} cuts what {names} serves now; nothing is drained",

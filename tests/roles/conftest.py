@@ -24,9 +24,10 @@ def fleet(lab: Lab, converge: Converge) -> Fleet:
     if run.returncode:
         pytest.fail(f"the first converge failed:\n{run.last_words(60)}", pytrace=False)
     print(f"first converge: {run.seconds:.0f} s")
+    pending = run.last_section("Restart pending")
     for host in it.gpu_hosts:
-        # A lab that was kept from an earlier session may run what that session left.
-        if it.status(host)["replicas"][0]["restart_pending"]:
+        # A lab that was kept from an earlier session runs what that session left.
+        if f"{host}: replica tiny runs an older" in pending:
             it.root(host, "systemctl restart engine-tiny")
-            until(partial(it.gate, host), 120, f"{host} serves after its restart")
+            until(partial(it.gate, host), 180, f"{host} serves after its restart")
     return it

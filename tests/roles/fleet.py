@@ -18,7 +18,7 @@ from tests.fakes.engine import standin
 from tests.fakes.nvml import build as fake_nvml
 from tests.roles.converging import Converge
 
-__all__ = ["GPU_STATE", "STAND_IN", "TINY", "UNHEALTHY", "Answer", "Fleet", "until"]
+__all__ = ["GPU_STATE", "STAND_IN", "TINY", "Answer", "Fleet", "until"]
 
 T = TypeVar("T")
 
@@ -33,9 +33,6 @@ TINY: Mapping[str, Any] = {
 }
 """The tiny model, served by the real vLLM."""
 
-UNHEALTHY = "/run/standin-unhealthy"
-"""While this file exists on a host, its stand-in engine runs but is not healthy."""
-
 _STAND_IN_PATH = "/opt/standin/standin.py"
 STAND_IN: Mapping[str, Any] = {
     "name": "tiny",
@@ -46,7 +43,6 @@ STAND_IN: Mapping[str, Any] = {
         "/usr/bin/python3",
         _STAND_IN_PATH,
         *("--host", "{host}", "--port", "{port}", "--model", "{model}"),
-        *("--unhealthy-while", UNHEALTHY),
     ],
 }
 """The same name, served by a stand-in: where the real engine has no wheel for the host's Python."""
@@ -101,23 +97,24 @@ class Fleet:
         self.converge.models |= {
             "gpu01": [TINY],
             "gpu02": [{**STAND_IN, "gpus": [0]}],
-            "gpu03": [STAND_IN],
+            # as engines do, it listens for a while before it serves
+            "gpu03": [{**STAND_IN, "command": [*STAND_IN["command"], "--start-delay", "4"]}],
         }
         self.converge.data |= {
             "gpu02": {"accelerator": "cuda", "agent_nvml_library": NVML, "agent_tick": 1.0},
             "gpu03": {"agent_tick": 1.0},
         }
 
-    def ssh(self, host: str, command: str, *, check: bool = True) -> str:
+    def ssh(self, host: str, command: str, *, check: bool = True, stdin: str | None = None) -> str:
         """What *command* printed on *host*; a failure shows what it said."""
-        done = self.lab.ssh(host, command, check=False)
+        done = self.lab.ssh(host, command, check=False, input=stdin)
         if check and done.returncode:
             pytest.fail(f"{host}: {command}: status {done.returncode}\n{done.stdout}{done.stderr}")
         return done.stdout
 
-    def root(self, host: str, command: str, *, check: bool = True) -> str:
+    def root(self, host: str, command: str, *, check: bool = True, stdin: str | None = None) -> str:
         """The same as root, in one shell."""
-        return self.ssh(host, f"sudo sh -c {_quoted(command)}", check=check)
+        return self.ssh(host, f"sudo sh -c {_quoted(command)}", check=check, stdin=stdin)
 
     def put(self, host: str, path: str, content: str, mode: str = "644") -> None:
         """Write *path* on *host* as root, at once and whole."""
@@ -173,6 +170,13 @@ class Fleet:
     def status(self, host: str) -> Any:
         """The agent's ``/status``."""
         return self.request(host, "/status", port=9810).json()
+
+    def ready(self, host: str) -> bool:
+        """Whether the host's agent runs and says that the host is ready."""
+        try:
+            return self.request(host, "/readyz", port=9810).status == 200
+        except OSError:
+            return False
 
     def metrics(self, host: str) -> str:
         """The agent's ``/metrics``."""

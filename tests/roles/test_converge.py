@@ -115,4 +115,4 @@ def test_a_gate_that_was_closed_by_hand_stays_closed_and_is_told(
         assert fleet.request("gpu02", "/readyz", port=9810).status == 503
     finally:
         fleet.root("gpu02", "touch /run/farrier/open/tiny")
-    until(lambda: fleet.request("gpu02", "/readyz", port=9810).status == 200, 10, "ready again")
+    until(lambda: fleet.ready("gpu02"), 10, "ready again")
