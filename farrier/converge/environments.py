@@ -19,6 +19,7 @@ from pyinfra.api import FactBase
 from pyinfra.api.command import PyinfraCommand, StringCommand
 
 from farrier.converge.commands import Refuse, Script, in_words, last_lines, tell_failure
+from farrier.converge.questions import Question, answer
 from farrier.converge.typed import operation
 from farrier.wheelhouse import (
     NO_SOURCES,
@@ -113,13 +114,13 @@ class EnvironmentStates(FactBase[EnvironmentState | None]):
         return EnvironmentState(python, completed, current, int(free), mounted)
 
 
-@operation
+@operation(asks=lambda wanted: Question(EnvironmentStates, {"path": wanted.path}))
 def environment(wanted: Environment) -> Commands:
     """Build *wanted* unless it is there, and make it current.
 
     + wanted: the environment
     """
-    now = host.get_fact(EnvironmentStates, path=wanted.path)
+    now: EnvironmentState | None = answer()
     if now is None or now.python == "none":
         yield Refuse("there is no python3 on the host: apt-get install python3-minimal, then again")
         return

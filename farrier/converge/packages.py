@@ -9,6 +9,7 @@ from pyinfra import host
 from pyinfra.api import FactBase
 
 from farrier.converge.commands import Script, last_lines
+from farrier.converge.questions import Question, answer
 from farrier.converge.typed import operation
 
 if TYPE_CHECKING:
@@ -41,13 +42,13 @@ class InstalledPackages(FactBase[set[str]]):
         return {line.split("|")[1] for line in output if line.startswith("ii")}
 
 
-@operation
+@operation(asks=lambda names: Question(InstalledPackages, {"names": names}, several="names"))
 def packages(names: Sequence[str]) -> Commands:
     """Install what is missing of *names*; never upgrades or removes.
 
     + names: as apt knows them
     """
-    installed = host.get_fact(InstalledPackages, names=names)
+    installed = answer()
     missing = [name for name in names if name not in installed]
     if not missing:
         host.noop(f"packages are already installed: {', '.join(names)}")

@@ -21,6 +21,7 @@ from pyinfra.api import FactBase
 from pyinfra.facts.files import FileContents
 
 from farrier.converge.commands import Refuse, Script, in_words, last_lines
+from farrier.converge.questions import Question, answer
 from farrier.converge.typed import operation
 
 if TYPE_CHECKING:
@@ -148,7 +149,12 @@ def differs(entry: Entry, now: PathState | None) -> bool:
             )
 
 
-@operation
+def _paths(*entries: Entry, applied: str | None = None) -> Question:  # noqa: ARG001
+    paths = [entry.path for entry in entries]
+    return Question(PathStates, {"paths": paths}, several="paths")
+
+
+@operation(asks=_paths)
 def tree(*entries: Entry, applied: str | None = None) -> Commands:
     """Make every entry so.
 
@@ -156,7 +162,7 @@ def tree(*entries: Entry, applied: str | None = None) -> Commands:
     + applied: name of the service that reads these files; its mark of being up to date is removed
       before the first change, see :func:`farrier.converge.units.units`
     """
-    states = host.get_fact(PathStates, paths=[entry.path for entry in entries])
+    states: dict[str, PathState] | None = answer()
     if states is None:
         yield Refuse("the host could not be asked for its files; see the line above")
         return

@@ -16,6 +16,7 @@ from pyinfra.api import FactBase
 
 from farrier.connecting import SUDO_EXPLAINED
 from farrier.converge.commands import Refuse
+from farrier.converge.questions import Question, answer
 from farrier.converge.typed import operation
 from farrier.spec import PathSource
 
@@ -158,15 +159,19 @@ def judge(facts: HostFacts, spec: HostSpec) -> Iterator[str]:
             )
 
 
-@operation
+def _models(spec: HostSpec) -> Question:
+    sources = [model.parsed_source() for model in spec.models if model.source]
+    paths = {str(source.path) for source in sources if isinstance(source, PathSource)}
+    return Question(HostPreflight, {"models": sorted(paths)})
+
+
+@operation(asks=_models)
 def preflight(spec: HostSpec) -> Commands:
     """Refuse the host, with every reason, unless it is fit for *spec*. Changes nothing.
 
     + spec: what the host is meant to be
     """
-    sources = [model.parsed_source() for model in spec.models if model.source]
-    paths = [str(source.path) for source in sources if isinstance(source, PathSource)]
-    facts = host.get_fact(HostPreflight, models=sorted(set(paths)))
+    facts: HostFacts | None = answer()
     if facts is None:
         yield Refuse(
             host.connector_data.get(SUDO_EXPLAINED)

@@ -17,6 +17,7 @@ from pyinfra.api import FactBase
 
 from farrier.converge.commands import Refuse, Script, in_words, last_lines
 from farrier.converge.paths import mark
+from farrier.converge.questions import Question, answer
 from farrier.converge.typed import operation
 
 if TYPE_CHECKING:
@@ -98,21 +99,22 @@ def parse_units(output: Sequence[str]) -> dict[str, UnitState]:
     return states
 
 
-@operation
+def _names(*wanted: Unit) -> Question:
+    return Question(UnitStates, {"names": [unit.name for unit in wanted]}, several="names")
+
+
+@operation(asks=_names)
 def units(*wanted: Unit) -> Commands:
     """Make every unit so; a unit that fails to start shows its last journal lines.
 
     + wanted: the units, in the order in which they are started
     """
-    states = host.get_fact(UnitStates, names=[unit.name for unit in wanted])
-    if states is None:
+    found: dict[str, UnitState] | None = answer()
+    if found is None:
         yield Refuse("the host could not be asked for its units; see the line above")
         return
-    commands = [
-        command
-        for unit in wanted
-        for command in _changes(unit, states.get(unit.name) or _NOT_LOADED)
-    ]
+    states = {unit.name: found.get(unit.name) or _NOT_LOADED for unit in wanted}
+    commands = [command for unit in wanted for command in _changes(unit, states[unit.name])]
     if any(now.stale for now in states.values()):
         commands.insert(
             0, Script("systemctl daemon-reload", explain=in_words("systemctl daemon-reload"))

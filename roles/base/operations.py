@@ -9,6 +9,7 @@ from pyinfra import host
 from pyinfra.api import FactBase
 
 from farrier.converge.commands import Script, in_words
+from farrier.converge.questions import Question, answer
 from farrier.converge.typed import operation
 
 if TYPE_CHECKING:
@@ -35,14 +36,14 @@ class Missing(FactBase[bool]):
         return output == ["missing"]
 
 
-@operation
+@operation(asks=lambda user, directory: Question(Missing, {"user": user, "directory": directory}))
 def runtime(user: str, directory: str) -> Commands:
     """Apply sysusers.d and tmpfiles.d unless *user* and *directory* are there.
 
     + user: an account that sysusers.d declares
     + directory: the last directory that tmpfiles.d declares
     """
-    if host.get_fact(Missing, user=user, directory=directory):
+    if answer():
         yield Script(
             "systemd-sysusers\nsystemd-tmpfiles --create /etc/tmpfiles.d/farrier.conf",
             explain=in_words(f"{user} and {directory} not made"),

@@ -12,6 +12,7 @@ from pyinfra import host
 from pyinfra.api import FactBase
 
 from farrier.converge.commands import Refuse, Script, in_words
+from farrier.converge.questions import Question, answer
 from farrier.converge.report import note
 from farrier.converge.typed import operation
 
@@ -41,13 +42,13 @@ class Accounts(FactBase[set[str]]):
         return {line.partition(":")[0] for line in output}
 
 
-@operation
+@operation(asks=lambda users: Question(Accounts, {"users": users}, several="users"))
 def accounts(users: Sequence[str]) -> Commands:
     """Create the system users *users*, whose home is of no use to anybody.
 
     + users: names
     """
-    there = host.get_fact(Accounts, users=users) if users else set()
+    there = answer()
     missing = [user for user in users if user not in there]
     if not missing:
         host.noop(f"users are there: {', '.join(users)}")
@@ -102,14 +103,19 @@ class ReplicaStates(FactBase[dict[str, ReplicaState]]):
         return states
 
 
-@operation
+def _replicas(models: Sequence[Model], hashes: Mapping[str, str]) -> Question:  # noqa: ARG001
+    replicas = [model.replica for model in models]
+    return Question(ReplicaStates, {"replicas": replicas}, several="replicas")
+
+
+@operation(asks=_replicas)
 def ready(models: Sequence[Model], hashes: Mapping[str, str]) -> Commands:
     """Wait until each replica's gate is open; note those that run an older configuration.
 
     + models: the host's models
     + hashes: replica to the hash of its configuration as it should be
     """
-    states = host.get_fact(ReplicaStates, replicas=[model.replica for model in models])
+    states: dict[str, ReplicaState] = answer()
     waiting: list[tuple[Model, bool]] = []
     for model in models:
         now = states.get(model.replica)
@@ -219,13 +225,13 @@ class EngineUnits(FactBase[list[str]]):
         return output
 
 
-@operation
+@operation(asks=lambda known: Question(EngineUnits, {}))  # noqa: ARG005
 def orphans(known: Sequence[str]) -> Commands:
     """Note the engine units that the inventory no longer has; they keep serving.
 
     + known: names of the units that it has
     """
-    for unit in host.get_fact(EngineUnits):
+    for unit in answer():
         if unit not in known:
             note(
                 "left",

@@ -104,9 +104,12 @@ def _record() -> Calls:
 
         return record
 
-    # farrier.converge is imported later, by the deploy.
+    # Before farrier.converge makes its operations with it.
     module: Any = sys.modules["pyinfra.api.operation"]
     module.operation = lambda: recording
+    from farrier.converge import typed
+
+    setattr(typed, "expect", lambda question: None)  # noqa: B010, ARG005 - nothing is asked
     sys.argv = ["pyinfra", "-y", "--dry", "inventory", "deploys/llm.py"]
     os.environ["PYINFRA_PROGRESS"] = "off"
     try:
