@@ -28,7 +28,7 @@ from pyinfra.context import ctx_inventory
 from pyinfra_cli import cli
 from pyinfra_cli.exceptions import CliError
 
-from farrier import connecting
+from farrier import connecting, pace
 from farrier.defaults import Defaults
 from farrier.origin import Origin
 from farrier.spec import Fleet, Problem, SpecError, check, read_fleet, report
@@ -96,6 +96,7 @@ def install(root: Path) -> None:
     cli.make_inventory = _resolver(root, cli.make_inventory)
     cli._do_confirm = _confirmed(cli._do_confirm)
     connecting.install()
+    pace.install()
 
 
 def fleet_of(inventory: Inventory) -> Fleet:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import shlex
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,15 +63,21 @@ class Environment:
     @property
     def version(self) -> str:
         """``release-digits``; the same on every host, whatever its Python."""
-        files = [lock for _, lock in self.locks]
-        if self.source:
-            files += project_files(self.source)
-        return f"{self.release}-{digest([*files, UV_LOCK], *self.paths)[:8]}"
+        return _version(self)
 
     @property
     def path(self) -> str:
         """Where it lives on the host."""
         return f"{ROOT}/{self.thing}/{self.version}"
+
+
+@cache
+def _version(environment: Environment) -> str:
+    """Once per run: all hosts get the same, whoever edits the source meanwhile."""
+    files = [lock for _, lock in environment.locks]
+    if environment.source:
+        files += project_files(environment.source)
+    return f"{environment.release}-{digest([*files, UV_LOCK], *environment.paths)[:8]}"
 
 
 @dataclass(frozen=True, slots=True)
