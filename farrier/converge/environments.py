@@ -101,7 +101,8 @@ class EnvironmentStates(FactBase[EnvironmentState | None]):
         """One shell."""
         complete, parent = shlex.quote(f"{path}/.complete"), shlex.quote(f"{Path(path).parent}")
         return (
-            "python3 -c 'import sys; print(\"%d.%d\" % sys.version_info[:2])' || echo none;"
+            # Debian's python3 is a link to its version: read, it need not be started.
+            'p=$(readlink -e /usr/bin/python3) && echo "${p##*/python}" || echo none;'
             f" cat {complete} 2>/dev/null || echo none;"
             f" readlink {parent}/current || echo none;"
             # Where it will be: /opt/farrier or one thing's directory may be a disk of its own.

@@ -63,10 +63,18 @@ for d in __MODELS__; do
     elif [ ! -s "$d/config.json" ]; then echo "model no-config.json $d";
     else echo "model ok $d"; fi
 done
-units='s#.*/\([^/]*\.\(service\|scope\)\).*#\1#p'
+unit_of() { # PID: the innermost service or scope of its cgroup; by the shell alone, as it is fast
+    while read -r path; do
+        while [ "$path" != "${path%/*}" ]; do
+            case "${path##*/}" in *.service | *.scope) unit=${path##*/}; return;; esac
+            path=${path%/*}
+        done
+    done < "/proc/$1/cgroup"
+}
 ss -Hltnp 2>/dev/null | while read -r _ _ _ local _ users; do
     pid=${users#*pid=}; pid=${pid%%,*}; program=${users#*\"}; program=${program%%\"*}
-    unit=$(sed -n "$units" /proc/$pid/cgroup 2>/dev/null | head -1)
+    unit=
+    [ -e "/proc/$pid/cgroup" ] && unit_of "$pid"
     echo "listen ${local##*:} ${pid:-0} ${unit:--} $program"
 done; true
 """

@@ -62,13 +62,12 @@ class _Open:
 
 @dataclass(slots=True)
 class _Ledger:
-    """What is open, and what has been answered, on one host."""
+    """What is open and what has been answered on one host; *at* is the time of the answers."""
 
     open: list[_Open] = field(default_factory=list)
     current: Question | None = None
-    answers: dict[int, Any] = field(default_factory=dict)
-    asked: list[Question] = field(default_factory=list)
-    at: float = float("-inf")
+    answered: list[tuple[_Open, Any]] = field(default_factory=list)
+    at: float = 0.0
 
 
 class Answers(FactBase[list[tuple[int, list[str]]] | None]):
@@ -77,7 +76,8 @@ class Answers(FactBase[list[tuple[int, list[str]]] | None]):
     def command(self, batch: Batch) -> str:
         """One shell, in which each of them has a shell of its own."""
         commands = [question.fact().command(**question.arguments) for question in batch.questions]
-        return "\n".join(f"(\n{command}\n)\necho '{MARK}' $?" for command in commands)
+        # The mark has a line of its own, also behind output that ends without a line break.
+        return "\n".join(f"(\n{command}\n)\nprintf '\\n{MARK} %s\\n' $?" for command in commands)
 
     @staticmethod
     def default() -> list[tuple[int, list[str]]] | None:
@@ -90,6 +90,8 @@ class Answers(FactBase[list[tuple[int, list[str]]] | None]):
         lines: list[str] = []
         for line in output:
             if line.startswith(MARK):
+                if lines[-1:] == [""]:
+                    lines.pop()
                 answers.append((int(line[len(MARK) :]), lines))
                 lines = []
             else:
@@ -120,7 +122,7 @@ def working_on(question: Question | None) -> None:
 
 def changing() -> None:
     """Something is about to be changed on this host: what was read of it counts no more."""
-    _ledger().asked = []
+    _ledger().answered = []
 
 
 def answer() -> Any:
@@ -129,51 +131,45 @@ def answer() -> Any:
     question = ledger.current
     if question is None:
         raise RuntimeError("the operation has no question: declare it with asks=")
-    login = _login(host.current_op_global_arguments)
-    mine = _Open(question, login)
+    mine = _Open(question, _login(host.current_op_global_arguments))
     if not state.is_executing or mine not in ledger.open:
         return host.get_fact(question.fact, **question.arguments)
-    found = _known(ledger, question)
-    if found is None:
-        _ask(ledger, login)
-        found = _known(ledger, question)
-    ledger.open.remove(mine)
-    if found is None:  # its command failed among the others: alone it says why
-        return host.get_fact(question.fact, **question.arguments)
-    return found[0]
-
-
-def _known(ledger: _Ledger, question: Question) -> tuple[Any] | None:
     if time.monotonic() - ledger.at > FRESH:
-        return None
-    for number, asked in enumerate(ledger.asked):
-        if asked.goes_with(question) and number in ledger.answers:
-            return (ledger.answers[number],)
-    return None
+        ledger.answered = []
+    if not _values(ledger, mine):
+        _ask(ledger, mine.login)
+    ledger.open.remove(mine)
+    for value in _values(ledger, mine):
+        return value
+    # Its command failed among the others: alone it says why.
+    return host.get_fact(question.fact, **question.arguments)
+
+
+def _values(ledger: _Ledger, mine: _Open) -> list[Any]:
+    return [value for one, value in ledger.answered if one == mine]
 
 
 def _ask(ledger: _Ledger, login: Mapping[str, Any]) -> None:
-    """Ask everything that is open, as the present operation's user."""
-    waiting = [one.question for one in ledger.open if one.login == login]
-    groups: list[list[Question]] = []
-    for question in waiting:
-        group = next((group for group in groups if group[0].goes_with(question)), None)
-        if group is None:
-            groups.append([question])
+    """Ask everything that is open, as the user of the present operation."""
+    groups: list[list[_Open]] = []
+    for one in (one for one in ledger.open if one.login == login):
+        for group in groups:
+            if group[0].question.goes_with(one.question):
+                group.append(one)
+                break
         else:
-            group.append(question)
-    batch = Batch(tuple(group[0].shared(group) for group in groups))
-    found = host.get_fact(Answers, batch=batch)
-    ledger.asked = list(batch.questions)
+            groups.append([one])
+    shared = [group[0].question.shared([one.question for one in group]) for group in groups]
+    found = host.get_fact(Answers, batch=Batch(tuple(shared)))
     ledger.at = time.monotonic()
-    ledger.answers = {}
-    if found is None:  # sudo refused, the connection was lost: asking one by one says it again
-        ledger.answers = {n: one.fact.default() for n, one in enumerate(batch.questions)}
-        return
-    for number, (status, lines) in enumerate(found):
-        fact = batch.questions[number].fact()
+    ledger.answered = []
+    for number, group in enumerate(groups):
+        fact = group[0].question.fact()
+        # Without any answer sudo refused or the connection is lost, and pyinfra has said so.
+        status, lines = found[number] if found else (0, [])
         if status == 0:
-            ledger.answers[number] = fact.process(lines) if lines else fact.default()
+            value = fact.process(lines) if lines else fact.default()
+            ledger.answered += [(one, value) for one in group]
 
 
 def _ledger() -> _Ledger:

@@ -24,7 +24,7 @@ class Missing(FactBase[bool]):
     def command(self, user: str, directory: str) -> str:
         """Prints a word if something is missing."""
         user, directory = shlex.quote(user), shlex.quote(directory)
-        return f"(getent passwd {user} && ls -d {directory}) >/dev/null 2>&1 || echo missing"
+        return f"{{ getent passwd {user} >/dev/null && [ -d {directory} ]; }} || echo missing"
 
     @staticmethod
     def default() -> bool:

@@ -78,15 +78,18 @@ class ReplicaStates(FactBase[dict[str, ReplicaState]]):
     """The state of each of *replicas*."""
 
     def command(self, replicas: Sequence[str]) -> str:
-        """One shell."""
+        """One ``systemctl show`` for all, what runs of them, and the agent's record of openings."""
         names = " ".join(map(shlex.quote, replicas))
+        units = " ".join(shlex.quote(f"engine-{replica}.service") for replica in replicas)
         return (
-            f"for r in {names}; do u=engine-$r.service;"
-            ' echo "$r $(systemctl show -P ActiveState $u)'
-            " $(cat /run/farrier/started/$r 2>/dev/null || echo -)"
-            " $(test -e /run/farrier/open/$r && echo open || echo closed)"
-            ' $(grep -qs "$(systemctl show -P InvocationID $u)" /run/farrier/agent/opened.json'
-            ' && echo opened || echo never)"; done'
+            f"systemctl show -p Id,ActiveState,InvocationID -- {units}; echo ==\n"
+            f"for r in {names}; do\n"
+            "    started=-; gate=closed\n"
+            "    [ -e /run/farrier/started/$r ] && read -r started < /run/farrier/started/$r\n"
+            "    [ -e /run/farrier/open/$r ] && gate=open\n"
+            '    echo "$r $started $gate"\n'
+            "done\n"
+            "echo ==; cat /run/farrier/agent/opened.json 2>/dev/null; true"
         )
 
     @staticmethod
@@ -95,11 +98,20 @@ class ReplicaStates(FactBase[dict[str, ReplicaState]]):
         return {}
 
     def process(self, output: list[str]) -> dict[str, ReplicaState]:
-        """One line per replica."""
+        """Parse what :meth:`command` printed."""
+        shown, replicas, record = "\n".join(output).split("==\n", 2)
+        units = {}
+        for block in shown.split("\n\n"):
+            values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+            if values:
+                units[values["Id"]] = values
         states = {}
-        for line in output:
-            replica, active, started, gate, opened = line.split()
-            states[replica] = ReplicaState(active, started, gate == "open", opened == "opened")
+        for line in replicas.splitlines():
+            replica, started, gate = line.split()
+            unit = units[f"engine-{replica}.service"]
+            run = unit["InvocationID"]
+            opened = bool(run) and run in record
+            states[replica] = ReplicaState(unit["ActiveState"], started, gate == "open", opened)
         return states
 
 
@@ -212,8 +224,12 @@ class EngineUnits(FactBase[list[str]]):
     """Names of the engine units on the host."""
 
     def command(self) -> str:
-        """One process."""
-        return "ls /etc/systemd/system 2>/dev/null | grep -E '^engine-.*\\.service$'; true"
+        """No process but the shell."""
+        return (
+            "for unit in /etc/systemd/system/engine-*.service; do\n"
+            '    [ ! -e "$unit" ] || echo "${unit##*/}"\n'
+            "done"
+        )
 
     @staticmethod
     def default() -> list[str]:
