@@ -39,7 +39,7 @@ def test_services_run_and_come_back_at_boot(on: Any, host_name: str) -> None:
         assert (name, service.is_running, service.is_enabled) == (name, True, True)
     others = ("prometheus",) if host_name in GPU_HOSTS else ("nginx", "engine-tiny")
     assert [name for name in others if on.service(name).is_running] == []
-    assert on.check_output("systemctl is-system-running") == "running"
+    assert on.check_output("systemctl --failed --plain --no-legend") == ""
 
 
 FILES = {
@@ -81,7 +81,7 @@ def test_programs_are_roots_and_nobody_elses(on: Any, host_name: str) -> None:
     writable = on.check_output(f"find {trees} ! -type l -perm /o+w 2>/dev/null || true")
     assert writable == ""
     assert on.check_output("find /opt/farrier ! -user root -o ! -group root") == ""
-    assert int(on.check_output("find /opt/farrier -type f | wc -l")) > 500
+    assert int(on.check_output("find /opt/farrier -type f | wc -l")) > 200
 
 
 @pytest.mark.parametrize("host_name", GPU_HOSTS)
