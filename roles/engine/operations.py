@@ -99,7 +99,8 @@ class ReplicaStates(FactBase[dict[str, ReplicaState]]):
 
     def process(self, output: list[str]) -> dict[str, ReplicaState]:
         """Parse what :meth:`command` printed."""
-        shown, replicas, record = "\n".join(output).split("==\n", 2)
+        # each part ends with a newline; the last one is empty on a host without a record
+        shown, replicas, record = "".join(f"{line}\n" for line in output).split("==\n", 2)
         units = {}
         for block in shown.split("\n\n"):
             values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
