@@ -152,7 +152,7 @@ def _changes(unit: Unit, now: UnitState) -> Commands:
 def _command(unit: Unit, action: str) -> PyinfraCommand:
     name = shlex.quote(unit.name)
     check = f"{unit.check} >&2\n" if unit.check else ""
-    journal = f"journalctl -q -u {name} --since=@$since -n 20 --no-pager -o cat >&2"
+    journal = f"journalctl -q -u {name} --since=@$since --no-pager -o cat | tail -n 20 >&2"
     return Script(
         f"{check}since=$(date +%s)\ntrap '[ $? = 0 ] || {journal}' EXIT\n{action}",
         explain=lambda output: (

@@ -170,17 +170,23 @@ restarts=$(systemctl show -P NRestarts {unit})
 # What an earlier start wrote explains nothing.
 began=$(systemctl show -P ExecMainStartTimestamp {unit})
 since=$([ -z "$began" ] || date -d "$began" +%s)
+last=$since again=0
 deadline=$(($(date +%s) + {int(model.start_timeout)}))
 until [ -e /run/farrier/open/{model.replica} ] && systemctl -q is-active {unit}; do
     state=$(systemctl show -P ActiveState {unit})
+    before=$again
     again=$(($(systemctl show -P NRestarts {unit}) - restarts))
+    # Of several starts the last whole one is told: an earlier one may have had another command.
+    [ "$again" = "$before" ] || {{ since=$last; last=$(($(date +%s) - 1)); }}
     why=
     case "$state" in failed|inactive) why="is $state";; esac
     [ "$again" -lt 2 ] || why="ended $again times while starting"
     [ "$(date +%s)" -lt "$deadline" ] || why="did not answer within {int(model.start_timeout)} s"
     if [ -n "$why" ]; then
         echo "FARRIER: $why" >&2
-        journalctl -q _SYSTEMD_UNIT={unit} ${{since:+--since=@$since}} -n 300 --no-pager -o cat >&2
+        # With --since, -n would mean the first lines (systemd 252).
+        journalctl -q _SYSTEMD_UNIT={unit} ${{since:+--since=@$since}} --no-pager -o cat \\
+            | tail -n 1000 >&2
         exit 1
     fi
     sleep 0.5
@@ -195,7 +201,7 @@ def _tell(model: Model, older: bool, output: str) -> str:
     )
     journal = [line for line in output.splitlines() if line.strip() and "FARRIER: " not in line]
     step = "Correct the model in the inventory, then run the deploy again"
-    if older:
+    if older and "ended" not in why:
         step = (
             "It was started with an older configuration than the inventory's and serves nobody:"
             f" sudo systemctl restart {model.unit}, then run the deploy again"

@@ -299,11 +299,8 @@ def test_a_model_that_is_not_on_the_host(fleet: Fleet, converge: Converge) -> No
 
 def test_an_engine_that_exits_at_its_start(fleet: Fleet, converge: Converge) -> None:
     fleet.root(VICTIM, "systemctl stop engine-tiny")
-    run = converge(
-        limit=PAIR,
-        models=with_model(converge, "--exit-at-start", "3"),
-        data=with_data(converge, engine_restart_seconds=1),
-    )
+    data = with_data(converge, engine_restart_seconds=1, engine_start_limit=50)
+    run = converge(limit=PAIR, models=with_model(converge, "--exit-at-start", "3"), data=data)
     assert_refused(
         run,
         "replica tiny (engine-tiny.service) ended 2 times while starting",
@@ -314,6 +311,14 @@ def test_an_engine_that_exits_at_its_start(fleet: Fleet, converge: Converge) -> 
     # What its earlier, good start wrote is no explanation.
     assert "standin: serving tiny" not in run.last_section("Failed:")
     assert not fleet.gate(VICTIM)
+    # Corrected, but wrong again, while systemd still starts the first mistake over and over: what
+    # is told is the end of what the new one said, however much that was.
+    says = "seq 3000; echo engine: error: cannot use {port} today >&2; exit 2"
+    wrong = with_model(converge, command=["/bin/sh", "-c", says])
+    run = converge(limit=PAIR, models=wrong, data=data)
+    assert_refused(run, "while starting", "engine: error: cannot use 8101 today")
+    assert "asked to exit" not in run.last_section("Failed:")
+    assert "older configuration" not in run.last_section("Failed:")
     assert_repaired(fleet)
 
 
