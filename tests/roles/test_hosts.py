@@ -39,7 +39,8 @@ def test_services_run_and_come_back_at_boot(on: Any, host_name: str) -> None:
         assert (name, service.is_running, service.is_enabled) == (name, True, True)
     others = ("prometheus",) if host_name in GPU_HOSTS else ("nginx", "engine-tiny")
     assert [name for name in others if on.service(name).is_running] == []
-    assert on.check_output("systemctl --failed --plain --no-legend") == ""
+    ours = "'engine-*' 'farrier*' 'nginx*' 'prometheus*'"  # Debian's own may fail in a lab's boot
+    assert on.check_output(f"systemctl list-units --failed --plain --no-legend {ours}") == ""
 
 
 FILES = {
