@@ -6,78 +6,27 @@ Everything happens to gpu03; gpu02 is converged beside it and has to get through
 from __future__ import annotations
 
 import re
-import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.roles.converging import Converge, Run
 from tests.roles.fleet import Fleet, until
-
-VICTIM, WITNESS = "gpu03", "gpu02"
-PAIR = (VICTIM, WITNESS)
-AGENTS = "/opt/farrier/agent"
-
-
-def assert_refused(run: Run, *told: str) -> None:
-    """*run* failed for the victim alone, which the last lines explain with every one of *told*."""
-    assert run.returncode == 1, run.last_words()
-    assert "Traceback" not in run.stderr, run.stderr
-    failed = run.last_section("Failed:")
-    assert re.findall(r"^  (\w+): ", failed, re.MULTILINE) == [VICTIM], failed
-    assert [words for words in told if words not in failed] == [], failed
-    assert run.stderr.rstrip().endswith(failed.rstrip())
-    # Once where it happened and once at the end, not more.
-    first = failed.strip().splitlines()[0].partition(": ")[2]
-    assert run.stderr.count(first) == 2, run.stderr
-    if WITNESS in run.hosts:
-        assert "Serving | Replicas are ready" in run.unchanged(WITNESS), run.last_words(60)
-
-
-def assert_repaired(fleet: Fleet, run: Run | None = None) -> Run:
-    """A good run ends with 0, the victim serves, and then there is nothing left to do."""
-    run = run or fleet.converge(limit=[VICTIM])
-    assert run.returncode == 0, run.last_words()
-    assert fleet.chat(VICTIM).status == 200
-    again = fleet.converge(limit=[VICTIM])
-    assert again.returncode == 0, again.last_words()
-    assert again.changed(VICTIM) == []
-    return run
-
-
-def with_data(converge: Converge, **more: object) -> dict[str, dict[str, object]]:
-    """The victim's data in the inventory, and *more*."""
-    return {VICTIM: {**converge.data.get(VICTIM, {}), **more}}
-
-
-def with_model(converge: Converge, *words: str, **more: object) -> dict[str, list[dict[str, Any]]]:
-    """The victim's one model with other fields, and *words* more in its command."""
-    (model,) = converge.models[VICTIM]
-    return {VICTIM: [{**model, "command": [*model["command"], *words], **more}]}
-
-
-def said(process: subprocess.Popen[str], words: str) -> str:
-    """Read what *process* tells the operator until a line has *words*; returns that line."""
-    assert process.stderr is not None
-    heard = []
-    for line in process.stderr:
-        heard.append(line)
-        if words in line:
-            return line
-    pytest.fail(f"it never said {words!r}:\n{''.join(heard)}")
-
-
-def killed(process: subprocess.Popen[str]) -> None:
-    """SIGKILL: nothing of it gets a chance to tidy up."""
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=30)
-    assert process.returncode == -signal.SIGKILL
+from tests.roles.outcomes import (
+    AGENTS,
+    PAIR,
+    VICTIM,
+    WITNESS,
+    agent_disk,
+    assert_refused,
+    assert_repaired,
+    said,
+    with_data,
+    with_model,
+)
 
 
 @pytest.fixture(scope="module")
@@ -166,36 +115,28 @@ def test_sudo_is_refused(fleet: Fleet, converge: Converge) -> None:
 
 
 @pytest.fixture
-def agent_disk(fleet: Fleet) -> Iterator[Callable[[str], None]]:
-    """An empty disk where the victim has its agents; call it with options to mount it anew.
-
-    The running agent keeps the files that it has open.
-    """
-    fleet.root(VICTIM, f"mount -t tmpfs -o size=400m tmpfs {AGENTS}")
-
-    def mounted(options: str) -> None:
-        fleet.root(VICTIM, f"mount -o remount,{options} {AGENTS}")
-
-    yield mounted
-    fleet.root(VICTIM, f"umount -l {AGENTS}")
+def remount(fleet: Fleet) -> Iterator[Callable[[str], None]]:
+    """The victim's agents on an empty disk, which this mounts anew with other options."""
+    with agent_disk(fleet) as mounted:
+        yield mounted
 
 
 def test_the_disk_of_opt_is_full(
-    fleet: Fleet, converge: Converge, agent_disk: Callable[[str], None]
+    fleet: Fleet, converge: Converge, remount: Callable[[str], None]
 ) -> None:
-    agent_disk("size=64m")
+    remount("size=64m")
     run = converge(limit=PAIR)
     assert_refused(run, f"{AGENTS} has 64 MB free", "needs 200 MB", f"df -h {AGENTS}", "du -sh")
     # Enough of it, as far as anybody can tell beforehand: it fills up half-way.
-    agent_disk("size=400m,nr_inodes=300")
+    remount("size=400m,nr_inodes=300")
     run = converge(limit=PAIR)
     assert_refused(run, "the disk became full", "df -h", "df -i", "run the deploy again")
     assert fleet.root(VICTIM, f"ls -A {AGENTS}").split() == []
-    agent_disk("nr_inodes=0")
+    remount("nr_inodes=0")
     assert "Agent | Environment" in assert_repaired(fleet).changed(VICTIM)
 
 
-@pytest.mark.usefixtures("agent_disk")
+@pytest.mark.usefixtures("remount")
 def test_the_disk_of_home_is_full_when_wheels_are_pushed(fleet: Fleet, converge: Converge) -> None:
     home = "/home/farrier/.cache/farrier"
     fleet.ssh(VICTIM, f"mkdir -p {home}")
@@ -333,97 +274,4 @@ def test_an_engine_that_was_started_wrong_is_not_waited_for_in_silence(
     run = converge(limit=PAIR, models=with_model(converge, start_timeout=2))
     assert_refused(run, "older configuration", "sudo systemctl restart engine-tiny.service")
     fleet.root(VICTIM, "systemctl restart engine-tiny")
-    assert_repaired(fleet)
-
-
-@pytest.mark.usefixtures("agent_disk")
-@pytest.mark.parametrize("both_ends", [False, True], ids=["operator", "operator-and-host"])
-def test_a_run_killed_while_it_fills_an_environment(
-    fleet: Fleet, converge: Converge, both_ends: bool
-) -> None:
-    """What it started on the host goes on without it, unless that is killed as well."""
-    process = converge.start(limit=[VICTIM])
-    said(process, "pushed in")
-    until(lambda: ".filling" in fleet.ssh(VICTIM, f"ls {AGENTS}"), 20, "it is being filled")
-    killed(process)
-    if both_ends:
-        fleet.root(VICTIM, "pkill -KILL -f [.]filling")
-        assert ".filling" in fleet.ssh(VICTIM, f"ls {AGENTS}")
-    assert_repaired(fleet)
-    (version,) = set(fleet.ssh(VICTIM, f"ls {AGENTS}").split()) - {"current"}
-    assert fleet.ssh(VICTIM, f"readlink {AGENTS}/current; cat {AGENTS}/{version}/.complete") == (
-        f"{version}\n3.13\n"
-    )
-
-
-SYSTEMCTL = "/usr/bin/systemctl"
-HANGING = f"""#!/bin/sh
-case "$*" in *"@WORDS@"*) echo $$ > /run/hanging; exec sleep 600;; esac
-exec {SYSTEMCTL}-real "$@"
-"""
-
-
-@contextmanager
-def systemctl_hangs(fleet: Fleet, words: str) -> Iterator[Callable[[], str]]:
-    """The victim's systemctl hangs when it is asked for *words*; yields whether it does."""
-    fleet.put(VICTIM, "/usr/local/bin/hanging", HANGING.replace("@WORDS@", words), mode="755")
-    fleet.root(
-        VICTIM,
-        f"cp {SYSTEMCTL} {SYSTEMCTL}-real && mount --bind /usr/local/bin/hanging {SYSTEMCTL}",
-    )
-    try:
-        yield lambda: fleet.ssh(VICTIM, "cat /run/hanging", check=False)
-    finally:
-        fleet.root(VICTIM, f"umount {SYSTEMCTL}; rm -f {SYSTEMCTL}-real /usr/local/bin/hanging")
-        fleet.root(VICTIM, "kill $(cat /run/hanging); rm /run/hanging", check=False)
-
-
-def large_request(fleet: Fleet) -> object:
-    """The status of a request of more than 1 kB."""
-    return fleet.chat(VICTIM, padding="x" * 2000).status
-
-
-def agents_start(fleet: Fleet) -> object:
-    """When the agent was started."""
-    return fleet.unit(VICTIM, "farrier-agent.service", "ActiveEnterTimestampMonotonic")
-
-
-@dataclass(frozen=True)
-class Change:
-    """A change of *data* that *operation* makes a service take, by asking systemctl for *words*.
-
-    *seen* is something of the service that only then becomes another.
-    """
-
-    operation: str
-    words: str
-    data: Mapping[str, object]
-    seen: Callable[[Fleet], object]
-
-
-CHANGES = (
-    Change("nginx | Service", "reload nginx.service", {"nginx_max_body": "1k"}, large_request),
-    Change("Agent | Service", "restart farrier-agent.service", {"agent_tick": 4.0}, agents_start),
-)
-
-
-@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.operation)
-def test_a_run_killed_between_a_file_and_its_service(
-    fleet: Fleet, converge: Converge, change: Change
-) -> None:
-    data = with_data(converge, **change.data)
-    before = change.seen(fleet)
-    with systemctl_hangs(fleet, change.words) as hanging:
-        process = converge.start(limit=[VICTIM], data=data)
-        said(process, f"Starting operation: {change.operation}")
-        until(hanging, 20, f"systemctl {change.words} hangs")
-        killed(process)
-    assert change.seen(fleet) == before
-    try:
-        run = converge(limit=[VICTIM], data=data)
-        assert run.returncode == 0, run.last_words()
-        assert run.changed(VICTIM) == [change.operation]
-        assert change.seen(fleet) != before
-    finally:
-        converge(limit=[VICTIM])
     assert_repaired(fleet)
