@@ -52,11 +52,9 @@ def page(role: str, module: ModuleType, defaults: Defaults) -> str:
     else:
         lines.append(_NO_DATA)
     if remove := getattr(module, "remove", None):
-        parameters = ", ".join(inspect.signature(remove).parameters)
         lines += [
             "\n## Removal\n",
-            f"`roles.{role}.remove({parameters})`, called from a deploy of your own:"
-            f" {_first_line(remove)}",
+            f"`pyinfra inventory deploys/remove.py --data role={role}`: {_first_line(remove)}",
         ]
     return "\n".join(lines) + "\n"
 

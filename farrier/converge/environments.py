@@ -272,10 +272,25 @@ chmod 755 "$uv"
 {own}
 {paths}
 chmod -f go-w {path}/.lock || true  # uv leaves it writable for everybody
+sync -f {path}  # a power cut after the mark leaves no hollow files behind it
 echo {python} > {path}/.complete
+before=$(readlink {ROOT}/{wanted.thing}/current || echo none)
 {_make_current(wanted)}
+{_prune(wanted) if wanted.source else ":"}
 rm -f {archive}
 """
+
+
+def _prune(wanted: Environment) -> str:
+    """Only a service of ours: which versions engines run from, their units say."""
+    thing = f"{ROOT}/{wanted.thing}"
+    return f"""
+for old in {thing}/*/; do
+    case "$(basename "$old")" in
+        current|"$before"|{wanted.version}) ;;
+        *) rm -rf "$old" ;;
+    esac
+done"""
 
 
 def _make_current(wanted: Environment) -> str:

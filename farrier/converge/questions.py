@@ -26,6 +26,8 @@ FRESH = 10.0
 """Seconds for which an answer counts: hosts wait for one another between operations."""
 
 MARK = "farrier: answer"
+BEGIN = "farrier: answers follow"
+"""What a talkative start-up file of the user's shell prints comes before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,8 @@ class Answers(FactBase[list[tuple[int, list[str]]] | None]):
         """One shell, in which each of them has a shell of its own."""
         commands = [question.fact().command(**question.arguments) for question in batch.questions]
         # The mark has a line of its own, also behind output that ends without a line break.
-        return "\n".join(f"(\n{command}\n)\nprintf '\\n{MARK} %s\\n' $?" for command in commands)
+        asked = (f"(\n{command}\n)\nprintf '\\n{MARK} %s\\n' $?" for command in commands)
+        return "\n".join([f"echo '{BEGIN}'", *asked])
 
     @staticmethod
     def default() -> list[tuple[int, list[str]]] | None:
@@ -88,7 +91,7 @@ class Answers(FactBase[list[tuple[int, list[str]]] | None]):
         """Cut at the marks."""
         answers: list[tuple[int, list[str]]] = []
         lines: list[str] = []
-        for line in output:
+        for line in output[output.index(BEGIN) + 1 :]:
             if line.startswith(MARK):
                 if lines[-1:] == [""]:
                     lines.pop()

@@ -38,6 +38,8 @@ echo '{USER} ALL=(ALL) NOPASSWD: ALL' > "$1/etc/sudoers.d/{USER}"
 chmod 0440 "$1/etc/sudoers.d/{USER}"
 # Nobody sits at a lab host's console.
 chroot "$1" systemctl -q mask console-getty.service
+# There is no file system of its own to remount, and on a busy machine it fails now and then.
+chroot "$1" systemctl -q mask systemd-remount-fs.service
 chroot "$1" systemctl -q enable systemd-networkd.service ssh.service
 """
 
