@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -39,6 +40,10 @@ class Playbook:
                 rendered = scratch / "rendered" / host.host / file.path.lstrip("/")
                 rendered.parent.mkdir(parents=True, exist_ok=True)
                 rendered.write_text(file.content)
+            for environment in host.environments:
+                wheels = scratch / Path(environment.wheels).name
+                if not wheels.exists():  # the cache may be cleared meanwhile
+                    shutil.copy(environment.wheels, wheels)
         self.inventory.write_text(json.dumps(_inventory(lab, wanted, scratch), indent=1))
 
     def run(self, *, gather: bool = True, check: bool = True) -> Run:
@@ -91,7 +96,10 @@ def _inventory(lab: Lab, wanted: Mapping[str, Wanted], scratch: Path) -> dict[st
         } | {
             f"{thing}_{what}": value
             for thing, one in environments.items()
-            for what, value in (("path", one.path), ("wheels", one.wheels))
+            for what, value in (
+                ("path", one.path),
+                ("wheels", str(scratch / Path(one.wheels).name)),
+            )
         }
         for group in (*host.groups, *environments):
             if group in groups:
