@@ -42,7 +42,8 @@ def main() -> int:
     except (LabError, RunFailedError, RuntimeError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
-    say("written to docs/benchmarks.md")
+    if not options.proof:
+        say("written to docs/benchmarks.md")
     return 0
 
 
