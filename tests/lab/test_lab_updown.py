@@ -170,6 +170,8 @@ def test_up_interrupted_is_finished_by_up_and_cleared_by_down(nothing: Lab, afte
         stderr=subprocess.STDOUT,
         start_new_session=True,
         text=True,
+        # A shell starts its background jobs, this test's run perhaps, deaf to Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as up:
         assert up.stdout is not None
         while after not in up.stdout.readline():

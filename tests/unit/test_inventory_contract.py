@@ -225,6 +225,7 @@ models = [
         "tiny",
         source="path:/srv/models/tiny",
         gpus=[0, 1],
+        args={"tensor-parallel-size": 4},
     ),
 ]
 accelerator = "cuda"

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from farrier.converge import environments
 from farrier.converge.environments import Environment
 from farrier.wheelhouse import (
     UV_LOCK,
@@ -321,6 +322,12 @@ def environment(shelf: Shelf, **more: object) -> Environment:
     return Environment(thing="x", release="1.0", locks=locks, needs_mb=1, **more)  # type: ignore[arg-type]
 
 
+@pytest.fixture(autouse=True)
+def a_run_of_its_own() -> None:
+    """Within one run a version stays what it was, see farrier/converge/environments.py."""
+    environments._version.cache_clear()
+
+
 def test_an_environments_version_says_what_it_is_made_of(shelf: Shelf, tmp_path: Path) -> None:
     project = project_with_a_backend(tmp_path / "ours")
     plain = environment(shelf).version
@@ -329,6 +336,7 @@ def test_an_environments_version_says_what_it_is_made_of(shelf: Shelf, tmp_path:
     seen = {plain, environment(shelf, source=project).version}
     seen.add(environment(shelf, paths=("/usr/lib/python3/dist-packages",)).version)
     (project / "ours" / "code.py").write_text("A = 2\n")
+    environments._version.cache_clear()
     seen.add(environment(shelf, source=project).version)
     assert len(seen) == 4
 
@@ -338,5 +346,6 @@ def test_an_environments_version_is_the_same_for_every_host_and_mirror(shelf: Sh
     assert replace(first, sources=Sources("https://mirror.invalid")).version == first.version
     assert replace(first, needs_mb=99).version == first.version
     shelf.lock("a==3\n", name="cp313.txt")
+    environments._version.cache_clear()
     assert first.version != replace(first, release="1.1").version
     assert first.version.split("-")[1] == replace(first, release="1.1").version.split("-")[1]
