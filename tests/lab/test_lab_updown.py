@@ -164,14 +164,13 @@ def test_down_when_nothing_is_up_is_fine(nothing: Lab) -> None:
 @pytest.mark.parametrize("after", ["base trees", "keys and network", "disks and machines"])
 def test_up_interrupted_is_finished_by_up_and_cleared_by_down(nothing: Lab, after: str) -> None:
     before = traces()
+    # A shell starts its background jobs, this test's run perhaps, deaf to Ctrl-C.
     with subprocess.Popen(
-        [*FARRIER, "lab", "up", "--name", "brief"],
+        ["env", "--default-signal=INT", *FARRIER, "lab", "up", "--name", "brief"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
         text=True,
-        # A shell starts its background jobs, this test's run perhaps, deaf to Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as up:
         assert up.stdout is not None
         while after not in up.stdout.readline():
