@@ -7,10 +7,17 @@ from collections.abc import Iterator
 import pytest
 
 from tests.roles.converging import Converge
-from tests.roles.fleet import Fleet
+from tests.roles.fleet import Fleet, until
 
 HOST = "gpu03"
 ROLES = ["agent", "base", "engine", "nginx", "node_exporter", "prometheus", "vllm"]
+
+
+def _answers(fleet: Fleet, host: str, port: int) -> bool:
+    try:
+        return fleet.request(host, "/-/ready", port=port).status in {200, 503}  # it may still load
+    except ConnectionError:
+        return False
 
 
 @pytest.fixture
@@ -73,7 +80,7 @@ def test_one_role_is_removed_from_the_hosts_that_have_it(
     assert fleet.unit("gw01", "farrier-agent", "ActiveState") == "active"
     back = converge(limit=["gw01"])
     assert back.returncode == 0, back.last_words()
-    assert fleet.request("gw01", "/-/ready", port=9090).status in {200, 503}  # it may still load
+    until(lambda: _answers(fleet, "gw01", 9090), 60, "Prometheus listens again")
     assert fleet.unit("gw01", "prometheus", "UnitFileState") == "enabled"
 
 
