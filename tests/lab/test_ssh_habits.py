@@ -123,7 +123,8 @@ def at_terminal(argv: list[str], directory: Path, answer: str) -> tuple[int, str
 def site(lab: Lab, tmp_path: Path) -> Iterator[Site]:
     yield Site(tmp_path, lab)
     for host in ("gpu01", "gpu02"):
-        lab.ssh(host, f"sudo rm -f {MARK}*")
+        # sshd may be starting anew: a reload of it refuses connections for a moment
+        wait_for(lab, host, f"sudo rm -f {MARK}*")
 
 
 Undo = Callable[[str, str], None]
@@ -135,7 +136,7 @@ def undo(lab: Lab) -> Iterator[Undo]:
     commands: list[tuple[str, str]] = []
     yield lambda host, command: commands.append((host, command))
     for host, command in reversed(commands):
-        lab.ssh(host, command)
+        wait_for(lab, host, command)
 
 
 def wait_for(lab: Lab, host: str, condition: str) -> None:
