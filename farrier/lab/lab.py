@@ -20,6 +20,7 @@ from farrier.lab.definitions import HostDefinition, LabDefinition, definition
 from farrier.lab.disks import is_mounted, remove_tree
 from farrier.lab.errors import LabError
 from farrier.lab.hosts import Host, prepare_disk, recorded_base, release_disk
+from farrier.lab.interrupts import held_back
 from farrier.lab.keys import make_keys
 from farrier.lab.login import HostState, Login
 from farrier.lab.state import STATE, LabFiles, locked, write_private
@@ -269,7 +270,8 @@ class Lab:
 
     def _each(self, hosts: Sequence[HostDefinition], act: Callable[[HostDefinition], T]) -> list[T]:
         """*act* on all *hosts* at once; the first failure, or Ctrl-C, ends every wait."""
-        with ThreadPoolExecutor(max_workers=max(len(hosts), 1)) as pool:
+        workers = ThreadPoolExecutor(max_workers=max(len(hosts), 1))
+        with held_back(self._interrupted), workers as pool:
             try:
                 return list(pool.map(act, hosts))
             except BaseException:
