@@ -184,9 +184,12 @@ until [ -e /run/farrier/open/{model.replica} ] && systemctl -q is-active {unit};
     [ "$(date +%s)" -lt "$deadline" ] || why="did not answer within {int(model.start_timeout)} s"
     if [ -n "$why" ]; then
         echo "FARRIER: $why" >&2
+        # The journal may lag behind a process that is gone, and by now the next start may have
+        # written as much as the one that ended: both are read whole.
+        journalctl --sync || :
         # With --since, -n would mean the first lines (systemd 252).
         journalctl -q _SYSTEMD_UNIT={unit} ${{since:+--since=@$since}} --no-pager -o cat \\
-            | tail -n 1000 >&2
+            | tail -n 20000 >&2
         exit 1
     fi
     sleep 0.5
