@@ -112,6 +112,18 @@ LABS: dict[str, LabDefinition] = {
             IPv4Network("198.18.4.0/24"),
             (_GATEWAY, _gpu(1, "bookworm"), _gpu(2, "bookworm"), _gpu(3, "bookworm")),
         ),
+        # The real NVIDIA driver from Debian's archive (tests/driver).
+        LabDefinition(
+            "driver",
+            IPv4Network("198.18.5.0/24"),
+            (_gpu(1, "bookworm"), _gpu(2, "trixie")),
+        ),
+        # Stand-in package repositories of the vendors' layout (tests/driver).
+        LabDefinition(
+            "depot",
+            IPv4Network("198.18.6.0/24"),
+            (_gpu(1, "bookworm"), _gpu(2, "trixie")),
+        ),
         # One host, up and down in seconds: for whoever tests the lab itself.
         LabDefinition("brief", IPv4Network("198.18.2.0/24"), (_gpu(1, "bookworm"),)),
     )
