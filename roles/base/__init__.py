@@ -8,13 +8,14 @@ from farrier.converge import Absent, Directory, Text, packages, tree
 from farrier.converge.packages import LOCK_TIMEOUT
 from farrier.converge.typed import deploy
 from farrier.defaults import Default, Defaults
-from roles.base.operations import runtime
+from roles.base.operations import no_empty_directory, runtime
 
 __all__ = ["DEFAULTS", "base", "remove"]
 
 DEFAULTS = Defaults(
     "base",
-    "Farrier's user, its directories, and the run-time directories that come back at each boot.",
+    "Farrier's user, its directories, run-time directories that come back at each boot, and a word"
+    " to needrestart, which then restarts no engine, nginx, agent or fabric manager by itself.",
     (
         Default(
             "base_packages",
@@ -47,6 +48,19 @@ d /run/farrier/started 0755 root root -
 d /run/farrier/agent 0755 {AGENT_USER} {AGENT_USER} -
 """
 
+# Without it needrestart, which apt calls after each upgrade, restarts what uses a replaced library:
+# on Ubuntu by itself, on Debian where a site says so. 0 = it names them, a person restarts them.
+# A fabric manager that exits ends every CUDA job of its host (ABORT_CUDA_JOBS_ON_FM_EXIT=1 in
+# NVIDIA's Fabric Manager user guide). The file is written where needrestart is not installed, too:
+# it counts from the moment that it is.
+_NEEDRESTART = r"""# Written by Farrier's role base.
+$nrconf{override_rc}{qr(^engine-.+\.service$)} = 0;
+$nrconf{override_rc}{qr(^nginx\.service$)} = 0;
+$nrconf{override_rc}{qr(^farrier-.+\.service$)} = 0;
+$nrconf{override_rc}{qr(^nvidia-(fabricmanager|persistenced)\.service$)} = 0;
+$nrconf{override_rc}{qr(^nvlsm\.service$)} = 0;
+"""
+
 
 @deploy("Base")
 def base() -> None:
@@ -55,6 +69,7 @@ def base() -> None:
     tree(
         Text("/etc/sysusers.d/farrier.conf", _SYSUSERS),
         Text("/etc/tmpfiles.d/farrier.conf", _TMPFILES),
+        Text("/etc/needrestart/conf.d/farrier.conf", _NEEDRESTART),
         Directory("/etc/farrier"),
         Directory("/opt/farrier"),
         Directory("/srv/models"),
@@ -71,9 +86,11 @@ def remove() -> None:
     tree(
         Absent("/etc/sysusers.d/farrier.conf"),
         Absent("/etc/tmpfiles.d/farrier.conf"),
+        Absent("/etc/needrestart/conf.d/farrier.conf"),
         Absent("/etc/farrier"),
         Absent("/opt/farrier"),
         Absent("/var/lib/farrier"),
         Absent("/run/farrier"),
         name="Directories",
     )
+    no_empty_directory("/etc/needrestart/conf.d", name="needrestart's directory")

@@ -15,7 +15,7 @@ from farrier.converge.typed import operation
 if TYPE_CHECKING:
     from farrier.converge.commands import Commands
 
-__all__ = ["runtime"]
+__all__ = ["no_empty_directory", "runtime"]
 
 
 class Missing(FactBase[bool]):
@@ -50,3 +50,35 @@ def runtime(user: str, directory: str) -> Commands:
         )
     else:
         host.noop(f"{user} and {directory} are there")
+
+
+class Empty(FactBase[bool]):
+    """Whether *directory* is there and empty."""
+
+    def command(self, directory: str) -> str:
+        """Prints a word if it is."""
+        return f"find {shlex.quote(directory)} -maxdepth 0 -type d -empty 2>/dev/null; true"
+
+    @staticmethod
+    def default() -> bool:
+        """It is not."""
+        return False
+
+    def process(self, output: list[str]) -> bool:
+        """Whether ``find`` found it so."""
+        return bool(output)
+
+
+@operation(asks=lambda directory: Question(Empty, {"directory": directory}))
+def no_empty_directory(directory: str) -> Commands:
+    """Remove *directory* if nothing is left in it, then those above it that held nothing else.
+
+    + directory: an absolute path
+    """
+    if answer():
+        yield Script(
+            f"rmdir -p --ignore-fail-on-non-empty -- {shlex.quote(directory)}",
+            explain=in_words(f"{directory} not removed"),
+        )
+    else:
+        host.noop(f"{directory} is not there, or not empty")

@@ -1,0 +1,11 @@
+"""One role alone, as a deploy: ``--data role=NAME``, and ``--data removed=true`` takes it away."""
+
+from importlib import import_module
+
+from pyinfra import config, host
+
+config.SUDO = host.data.get("ssh_user") != "root"
+
+name = host.data.get("role")
+role = import_module(f"roles.{name}")
+(role.remove if host.data.get("removed") else getattr(role, name))()
