@@ -1,0 +1,1 @@
+"""What is known of NVIDIA's hardware and releases, without looking at any host."""
