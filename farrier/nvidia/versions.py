@@ -59,8 +59,13 @@ CUDA_DRIVERS: dict[str, str] = {
     "12.8": "570.26",
     "12.9": "575.51.03",
     "13.0": "580.65.06",
+    "13.1": "590.44.01",
 }
-"""CUDA release -> the oldest Linux driver that comes with it (CUDA Toolkit Release Notes)."""
+"""CUDA release -> the oldest Linux driver that comes with it (CUDA Toolkit Release Notes).
+
+Within a major release an older driver runs part of what the newer toolkits build, but nothing that
+is compiled on the host (PTX) or that calls what only the newer driver has: this table is strict.
+"""
 
 
 def cuda_needs(cuda: str) -> DriverVersion:
