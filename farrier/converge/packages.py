@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from farrier.converge.commands import Commands
 
-__all__ = ["LOCK_TIMEOUT", "InstalledPackages", "explain_apt", "packages"]
+__all__ = ["LOCK_TIMEOUT", "InstalledPackages", "explain_apt", "packages", "waiting"]
 
 LOCK_TIMEOUT = 120
 """Seconds to wait for another apt before giving up; unattended-upgrades is often at work."""
@@ -59,6 +59,22 @@ def packages(names: Sequence[str]) -> Commands:
     yield Script(
         f"""
 export DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l NEEDRESTART_SUSPEND=1
+{waiting(lock_timeout)}
+unlocked apt-get -q update
+unlocked dpkg --configure -a --force-confold
+apt-get -q -o DPkg::Lock::Timeout={lock_timeout} install -y --no-install-recommends \\
+    -o Dpkg::Options::=--force-confold {wanted}
+""",
+        explain=lambda output: explain_apt(output, missing),
+    )
+
+
+def waiting(lock_timeout: int) -> str:
+    """A shell function ``unlocked COMMAND…``, which tries again while a lock is held.
+
+    For locks that apt itself does not wait for. Gives up after *lock_timeout* seconds.
+    """
+    return f"""\
 deadline=$(($(date +%s) + {lock_timeout}))
 unlocked() {{ # COMMAND...: again and again while another program holds a lock that it needs
     until out=$("$@" 2>&1); do
@@ -68,14 +84,7 @@ unlocked() {{ # COMMAND...: again and again while another program holds a lock t
         echo "$out" >&2
         exit 1
     done
-}}
-unlocked apt-get -q update
-unlocked dpkg --configure -a --force-confold
-apt-get -q -o DPkg::Lock::Timeout={lock_timeout} install -y --no-install-recommends \\
-    -o Dpkg::Options::=--force-confold {wanted}
-""",
-        explain=lambda output: explain_apt(output, missing),
-    )
+}}"""
 
 
 def explain_apt(output: str, names: Sequence[str]) -> str:
