@@ -30,8 +30,8 @@ __all__ = [
     "Verdict",
     "Verifier",
     "judge_key",
-    "key_url",
     "spaced",
+    "usual_key_url",
 ]
 
 _SHA1_BOUND = "EB693B3035CD5710E231E123A4B469963BF863CC"
@@ -128,7 +128,7 @@ def _remark(certificate: Certificate, name: str, verifier: Verifier) -> str:
     return ""
 
 
-def key_url(repository: str, fingerprint: str) -> str:
+def usual_key_url(repository: str, fingerprint: str) -> str:
     """Where NVIDIA keeps the key of *repository*: its last eight digits, in its own spelling.
 
     ``3bf863cc.pub`` is in lower case, ``8793F200.pub`` in upper case.
