@@ -1,0 +1,121 @@
+"""Repositories of others: what is written for apt, and whose key is accepted."""
+
+from __future__ import annotations
+
+import base64
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from farrier.converge.apt_sources import (
+    AptSource,
+    SourceState,
+    explain_update,
+    parse_source,
+    proxy_text,
+    source_text,
+    wrong_key,
+)
+from farrier.converge.fingerprints import primary_fingerprints
+
+
+def source(fingerprint: str = "AB" * 20, proxy: str | None = None) -> AptSource:
+    return AptSource(
+        "toolkit", "https://repo.example/deb/{arch}", "https://repo.example/key", fingerprint,
+        proxy=proxy,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """gpg's home with two keys, one of them with a subkey for signing."""
+    home = tmp_path_factory.mktemp("gpg")
+    home.chmod(0o700)
+    for name, kind in (("one", "rsa2048"), ("two", "ed25519")):
+        gpg(home, "--passphrase", "", "--quick-generate-key", f"{name}@example.org", kind)
+    gpg(home, "--passphrase", "", "--quick-add-key", fingerprint(home, "one"), "rsa2048", "sign")
+    return home
+
+
+def gpg(home: Path, *words: str) -> bytes:
+    """What the real gpg prints."""
+    return subprocess.run(
+        ["gpg", "--homedir", home, "--batch", "--pinentry-mode", "loopback", *words],
+        check=True,
+        capture_output=True,
+    ).stdout
+
+
+def fingerprint(home: Path, name: str) -> str:
+    listed = gpg(home, "--with-colons", "--list-keys", f"{name}@example.org").decode()
+    return next(line.split(":")[9] for line in listed.splitlines() if line.startswith("fpr"))
+
+
+@pytest.mark.parametrize("armor", [["--armor"], []], ids=["armored", "binary"])
+def test_fingerprints_are_those_that_gpg_says(home: Path, armor: list[str]) -> None:
+    one, two = (fingerprint(home, name) for name in ("one", "two"))
+    exported = [gpg(home, *armor, "--export", name) for name in (one, two)]
+    assert [primary_fingerprints(key) for key in exported] == [(one,), (two,)]
+    assert primary_fingerprints(b"".join(exported)) == (one, two)
+    assert wrong_key(exported[0], source(one.lower())) == ""
+    assert one in wrong_key(exported[0], source(two))
+    assert wrong_key(b"".join(exported), source(one)) != "", "a second key could sign as well"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"<html>moved</html>", b"\x99", b"\xff\xff", b"-----BEGIN PGP PUBLIC KEY BLOCK-----"],
+)
+def test_what_is_no_key_is_refused(content: bytes) -> None:
+    assert "no OpenPGP key" in wrong_key(content, source())
+
+
+def test_what_is_written_for_apt() -> None:
+    assert source_text(source(), "arm64").splitlines()[1:] == [
+        "Types: deb",
+        "URIs: https://repo.example/deb/arm64",
+        "Suites: /",
+        "Architectures: arm64",
+        "Signed-By: /etc/apt/keyrings/farrier-toolkit.gpg",
+    ]
+    assert proxy_text(source()) is None
+    assert proxy_text(source(proxy="http://proxy:3128")) == (
+        'Acquire::https::Proxy::repo.example "http://proxy:3128";\n'
+    )
+
+
+def test_what_a_host_has() -> None:
+    assert parse_source(["arch amd64"]) == SourceState("amd64")
+    lines = [
+        "arch amd64",
+        f"text {base64.b64encode(b'Types: deb').decode()}",
+        f"key {base64.b64encode(bytes(range(256))).decode()}",
+        "elsewhere /etc/apt/sources.list.d/by hand.list",
+    ]
+    assert parse_source(lines) == SourceState(
+        "amd64", "Types: deb", bytes(range(256)), None, ("/etc/apt/sources.list.d/by hand.list",)
+    )
+
+
+# Written after the words of apt 2.6 and 3.0.
+EXPIRED = "W: GPG error: http://r ./ InRelease: The following signatures were invalid: EXPKEYSIG 12"
+OTHER = "  The following signatures couldn't be verified: NO_PUBKEY 57"
+WEAK = "  Sub-process /usr/bin/sqv returned an error code (1): SHA1 is not considered secure since"
+OFFLINE = "E: Failed to fetch http://r/InRelease  Could not connect to r:80"
+
+
+@pytest.mark.parametrize(
+    ("output", "cause"),
+    [
+        (EXPIRED, "has expired"),
+        (OTHER, "is not signed by the key"),
+        (WEAK, "bound by SHA-1"),
+        (OFFLINE, "could not be read"),
+    ],
+)
+def test_why_a_source_was_not_accepted(output: str, cause: str) -> None:
+    told = explain_update(f"Reading package lists...\n{output}\n", source())
+    assert cause in told
+    assert output.strip() in told
+    assert told.endswith("run the deploy again")
