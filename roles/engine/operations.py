@@ -166,29 +166,31 @@ def ready(models: Sequence[Model], hashes: Mapping[str, str]) -> Commands:
 def _wait_script(model: Model) -> str:
     unit = shlex.quote(model.unit)
     return f"""
-restarts=$(systemctl show -P NRestarts {unit})
-# What an earlier start wrote explains nothing.
-began=$(systemctl show -P ExecMainStartTimestamp {unit})
-since=$([ -z "$began" ] || date -d "$began" +%s)
-last=$since again=0
+run_of() {{ systemctl show -P InvocationID {unit}; }}
+start_of() {{ # with microseconds: runs may follow one another within a second
+    began=$(systemctl show --timestamp=us -P ExecMainStartTimestamp {unit})
+    [ -z "$began" ] || date -d "$began" +@%s.%6N
+}}
+run=$(run_of) since=$(start_of) again=0
 deadline=$(($(date +%s) + {int(model.start_timeout)}))
 until [ -e /run/farrier/open/{model.replica} ] && systemctl -q is-active {unit}; do
     state=$(systemctl show -P ActiveState {unit})
-    before=$again
-    again=$(($(systemctl show -P NRestarts {unit}) - restarts))
-    # Of several starts the last whole one is told: an earlier one may have had another command.
-    [ "$again" = "$before" ] || {{ since=$last; last=$(($(date +%s) - 1)); }}
+    # Starts that were seen are counted, not systemd's restarts: what the one before the last wrote
+    # is told, as it has ended. One still earlier may have had another command.
+    now=$(run_of)
+    [ "$now" = "$run" ] || {{
+        since=${{last-$since}} last=$(start_of) run=$now again=$((again + 1))
+    }}
     why=
-    case "$state" in failed|inactive) why="is $state";; esac
+    case "$state" in failed|inactive) why="is $state" since=${{last-$since}};; esac
     [ "$again" -lt 2 ] || why="ended $again times while starting"
     [ "$(date +%s)" -lt "$deadline" ] || why="did not answer within {int(model.start_timeout)} s"
     if [ -n "$why" ]; then
         echo "FARRIER: $why" >&2
-        # The journal may lag behind a process that is gone, and by now the next start may have
-        # written as much as the one that ended: both are read whole.
-        journalctl --sync || :
+        journalctl --sync || : # it lags behind a process that is gone
+        # Not by invocation: journald loses that of a process that ended at once (systemd 257).
         # With --since, -n would mean the first lines (systemd 252).
-        journalctl -q _SYSTEMD_UNIT={unit} ${{since:+--since=@$since}} --no-pager -o cat \\
+        journalctl -q _SYSTEMD_UNIT={unit} ${{since:+--since="$since"}} --no-pager -o cat \\
             | tail -n 20000 >&2
         exit 1
     fi
