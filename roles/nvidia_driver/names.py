@@ -24,8 +24,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal
+
+from farrier.nvidia import families
+from farrier.nvidia.families import is_driver_package
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -54,9 +56,6 @@ LAST_SUFFIXED = 580
 """NVIDIA's packages for Ubuntu carry the branch in their names up to this one."""
 LAST_SUFFIXED_FABRIC = 575
 """The same of the fabric manager, on Debian as well."""
-LAST_PROPRIETARY = 580
-"""The last branch for GPUs before Turing; later ones have a proprietary module as well, but for
-GPUs that the open one drives."""
 
 
 class NamesError(ValueError):
@@ -237,61 +236,16 @@ def _debians_own(branch: str, flavour: Flavour) -> PackageSet:
 
 
 FAMILIES = (
-    "cuda-drivers*",
-    "firmware-nvidia-g*",
-    "libcuda1",
-    "libcudadebugger1",
-    "libnvcuvid1",
+    *(pattern for pattern in families.FAMILIES if pattern != "libnvidia-*"),
+    # Without libnvidia-container* and libnvidia-egl-*, which go their own way: apt's preferences
+    # know no exceptions.
     "libnvidia-[!ce]*",
-    # Not libnvidia-container*, which is the container toolkit's, nor libnvidia-egl-wayland1 and
-    # libnvidia-egl-gbm1, whose versions are their own.
     "libnvidia-c[!o]*",
     "libnvidia-com*",
     "libnvidia-e[!g]*",
     "libnvidia-eglcore",
-    "libnvoptix1",
-    "libnvsdm*",
-    "libxnvctrl*",
-    "linux-modules-nvidia-*",
-    "linux-objects-nvidia-*",
-    "linux-signatures-nvidia-*",
-    "nvidia-alternative*",
-    "nvidia-compute-utils*",
-    "nvidia-dkms*",
-    "nvidia-driver*",
-    "nvidia-egl-common",
-    "nvidia-egl-icd",
-    "nvidia-fabricmanager*",
-    "nvidia-firmware*",
-    "nvidia-headless*",
-    "nvidia-imex*",
-    "nvidia-kernel*",
-    "nvidia-legacy-check",
-    "nvidia-modprobe",
-    "nvidia-open*",
-    "nvidia-opencl-*",
-    "nvidia-persistenced",
-    "nvidia-powerd",
-    "nvidia-settings*",
-    "nvidia-smi",
-    "nvidia-suspend-common",
-    "nvidia-utils*",
-    "nvidia-vdpau-driver",
-    "nvidia-vulkan-*",
-    "nvidia-xconfig",
-    "nvlink5*",
-    "nvlsm",
-    "xserver-xorg-video-nvidia*",
 )
-"""The driver's packages in every source, as glob patterns of apt's preferences (fnmatch).
-
-No container toolkit and no CUDA toolkit, which go their own way.
-"""
-
-
-def is_driver_package(name: str) -> bool:
-    """Whether *name* is one of the driver's :data:`FAMILIES`."""
-    return any(fnmatchcase(name, pattern) for pattern in FAMILIES)
+"""The driver's packages in every source, as glob patterns of apt's preferences (fnmatch)."""
 
 
 _BRANCH = re.compile(r"(?<=-)[0-9]{3}(?=-|$)")
