@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from farrier.facts.roots import Roots
 from farrier.spec.check_model import (
     Finding,
     check_model,
@@ -33,11 +34,13 @@ FIELDS = (
     "models",
     "nginx_port",
     "open_access",
+    "roots",
 )
 """Host data that this module reads; the roles' DEFAULTS and pyinfra's ssh_… fields come on top."""
 
 FOREIGN_PORTS = {9100: "node exporter's port", 9090: "Prometheus' port"}
 ACCELERATORS = ("cuda", "cpu")
+ROOTS = frozenset(root.name for root in fields(Roots))
 
 _ADDRESS = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|[0-9a-fA-F:]*:[0-9a-fA-F:]*")
 
@@ -48,7 +51,9 @@ class HostSpec:
 
     ``address`` is where the other hosts reach it (``address`` of the inventory, else
     ``ssh_hostname``, else its name). ``api_keys`` maps a key's name to the key; it is empty where
-    ``open_access`` is set, and on hosts whose data names no ``api_keys_file``.
+    ``open_access`` is set, and on hosts whose data names no ``api_keys_file``. ``roots`` is where
+    the host's facts are read: other directories than the running host's are for tests, and for a
+    look at a mounted image (``roots = {"sys": "/srv/tree/sys"}``).
     """
 
     name: str
@@ -60,6 +65,7 @@ class HostSpec:
     open_access: bool = False
     nginx_port: int = 8080
     agent_port: int = 9810
+    roots: Roots = field(default_factory=Roots)
 
 
 def read_host(
@@ -111,6 +117,7 @@ class _Reading:
             open_access=self.data.get("open_access") == OPEN_ACCESS,
             nginx_port=self.data.get("nginx_port", HostSpec.nginx_port),
             agent_port=self.data.get("agent_port", HostSpec.agent_port),
+            roots=self._roots(),
         )
 
     def place(self, path: str, where: Callable[[str], Place]) -> Place:
@@ -151,10 +158,29 @@ class _Reading:
             port = self.data.get(name, getattr(HostSpec, name))
             if not is_whole(port) or port not in range(1, 65536):
                 yield name, f"must be a port from 1 to 65535, not {shown(port)}"
+        yield from self._misplaced()
         every = {*FIELDS, *known}
         for name in self.data:
             if name not in every and (hint := did_you_mean(name, every, cutoff=0.8)):
                 yield name, f"nothing reads {name!r}{hint}"
+
+    def _roots(self) -> Roots:
+        given = self.data.get("roots", {})
+        known = ROOTS & given.keys() if isinstance(given, Mapping) else set()
+        return Roots(**{name: str(given[name]) for name in known})
+
+    def _misplaced(self) -> Iterator[Finding]:
+        """What is wrong with ``roots``."""
+        given = self.data.get("roots", {})
+        if not isinstance(given, Mapping):
+            yield "roots", f"must be a table such as {{'sys': '/srv/tree/sys'}}, not {shown(given)}"
+            return
+        for name, value in given.items():
+            if name not in ROOTS:
+                hint = did_you_mean(str(name), ROOTS)
+                yield "roots", f"{shown(name)} is none of {', '.join(sorted(ROOTS))}{hint}"
+            elif not isinstance(value, str) or (name != "kernel" and not value.startswith("/")):
+                yield "roots", f"{name} must be an absolute path on the host, not {shown(value)}"
 
     def _address(self) -> tuple[str, Any]:
         for origin in ("address", "ssh_hostname"):

@@ -1,0 +1,68 @@
+"""Containers that use the host's GPUs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from farrier.preflight.verdict import Code, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from farrier.preflight.found import Case
+
+__all__ = ["CODES", "RULES"]
+
+CDI_STALE = Code(
+    "cdi-stale",
+    "warn",
+    "The CDI specification names libraries of another driver version: containers that ask for a GPU"
+    " by it do not start.",
+    "nvidia-ctk cdi generate --output={path}",
+)
+CDI_MISSING = Code(
+    "cdi-missing",
+    "warn",
+    "The container toolkit is installed, a driver is loaded, and there is no CDI specification:"
+    " --device nvidia.com/gpu=… finds nothing.",
+    "mkdir -p /etc/cdi; nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml",
+)
+DEV_CHAR_MISSING = Code(
+    "dev-char-missing",
+    "warn",
+    "NVIDIA's device nodes have no links in /dev/char: systemctl daemon-reload takes the GPUs away"
+    " from running containers (NVIDIA/nvidia-container-toolkit issue 48).",
+    "nvidia-ctk system create-dev-char-symlinks --create-all",
+)
+
+
+def cdi(case: Case) -> Iterator[Reason]:
+    """A specification of the driver that is loaded."""
+    facts = case.found.containers
+    if facts is None or facts.toolkit is None or not case.wanted.cuda or not case.loaded:
+        return
+    if not facts.cdi:
+        yield CDI_MISSING.reason(
+            f"the container toolkit {facts.toolkit} is installed, and there is no CDI specification"
+        )
+    for spec in facts.cdi:
+        if spec.driver_version and spec.driver_version != str(case.loaded):
+            yield CDI_STALE.reason(
+                f"{spec.path} is of driver {spec.driver_version}, {case.loaded} is loaded",
+                path=spec.path,
+            )
+
+
+def device_links(case: Case) -> Iterator[Reason]:
+    """Links in /dev/char, where there are container engines."""
+    facts = case.found.containers
+    if facts is None or not case.wanted.cuda or not facts.runtimes or not facts.dev_char_missing:
+        return
+    yield DEV_CHAR_MISSING.reason(
+        f"{len(facts.dev_char_missing)} device nodes have no link in /dev/char, for"
+        f" {', '.join(facts.runtimes)}: {', '.join(facts.dev_char_missing[:4])}"
+    )
+
+
+CODES = (CDI_STALE, CDI_MISSING, DEV_CHAR_MISSING)
+RULES = (cdi, device_links)

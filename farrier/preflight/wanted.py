@@ -1,0 +1,131 @@
+"""What a host is meant to be, as far as a preflight has to know it: its spec, driver and programs.
+
+The roles' settings come from the inventory, with the roles' own documented defaults. Roles are
+imported by name here, so that a preflight works, and says less, in a project without one of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal
+
+from farrier.nvidia.versions import CUDA_DRIVERS, DriverVersion, cuda_needs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from farrier.spec import HostSpec, Model
+
+__all__ = ["ENGINE_CUDA", "DriverWanted", "Program", "Wanted", "wanted"]
+
+ENGINE_CUDA = {"vllm": "13.0"}
+"""The CUDA release that an engine is built with: vLLM 0.32.0's torch 2.13.0 is PyPI's for 13.0.
+tests/unit/test_preflight_wanted.py compares it with the role's lock."""
+
+
+@dataclass(frozen=True, slots=True)
+class DriverWanted:
+    """The settings of the role ``nvidia_driver``; *source* ``none``: it brings nothing."""
+
+    source: str = "none"
+    branch: str = ""
+    version: str | None = None
+    flavour: str = "auto"
+    fabric: bool | Literal["auto"] = "auto"
+    key_fingerprint: str | None = None
+
+    @property
+    def brings(self) -> bool:
+        """Whether the role installs a driver."""
+        return self.source != "none"
+
+    @property
+    def release(self) -> DriverVersion | None:
+        """What it would install: the exact version, else the branch; None if it brings none."""
+        return DriverVersion.parse(self.version or self.branch) if self.brings else None
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """An environment that will be installed at *path*, unless it is complete there."""
+
+    name: str
+    path: str
+    needs_mb: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A host as the inventory wants it."""
+
+    spec: HostSpec
+    driver: DriverWanted = field(default_factory=DriverWanted)
+    programs: tuple[Program, ...] = ()
+
+    @property
+    def host(self) -> str:
+        """Its name in the inventory."""
+        return self.spec.name
+
+    @property
+    def cuda(self) -> bool:
+        """Whether it is a host with NVIDIA's GPUs."""
+        return self.spec.accelerator == "cuda" and "gpu" in self.spec.groups
+
+    @property
+    def models(self) -> tuple[Model, ...]:
+        """Its replicas on GPUs."""
+        return tuple(model for model in self.spec.models if model.gpus)
+
+    @property
+    def gpus(self) -> int:
+        """How many GPUs the replicas need, counted as nvidia-smi numbers them."""
+        return max((max(model.gpus) + 1 for model in self.models), default=0)
+
+    @property
+    def engine_need(self) -> tuple[str, str, DriverVersion] | None:
+        """The most demanding engine, its CUDA and the oldest driver for it; None if unknown."""
+        needs = [
+            (engine, ENGINE_CUDA[engine], cuda_needs(ENGINE_CUDA[engine]))
+            for engine in sorted({model.engine for model in self.models} & ENGINE_CUDA.keys())
+            if ENGINE_CUDA[engine] in CUDA_DRIVERS
+        ]
+        return max(needs, key=lambda need: need[2], default=None)
+
+
+def wanted(spec: HostSpec, data: Any) -> Wanted:
+    """What the inventory's *data* (pyinfra's ``host.data``) wants of the host of *spec*."""
+    return Wanted(spec, _driver(spec, data), _programs(spec, data))
+
+
+def _driver(spec: HostSpec, data: Any) -> DriverWanted:
+    settings = _settings("nvidia_driver", data)
+    if spec.accelerator != "cuda" or "gpu" not in spec.groups or settings is None:
+        return DriverWanted()
+    fabric = settings.get("nvidia_fabric", "auto")
+    return DriverWanted(
+        source=str(settings.get("nvidia_driver_source", "none")),
+        branch=str(settings.get("nvidia_driver_branch") or ""),
+        version=settings.get("nvidia_driver_version"),
+        flavour=str(settings.get("nvidia_driver_flavour", "auto")),
+        fabric=fabric if isinstance(fabric, bool) else "auto",
+        key_fingerprint=settings.get("nvidia_repo_fingerprint"),
+    )
+
+
+def _programs(spec: HostSpec, data: Any) -> tuple[Program, ...]:
+    settings = _settings("vllm", data)
+    if settings is None or all(model.engine != "vllm" for model in spec.models):
+        return ()
+    built = import_module("roles.vllm").vllm_environment(spec.accelerator, settings)
+    return (Program(f"{built.thing} {built.release}", built.path, built.needs_mb),)
+
+
+def _settings(role: str, data: Any) -> Mapping[str, Any] | None:
+    try:
+        module = import_module(f"roles.{role}")
+    except ModuleNotFoundError:
+        return None
+    defaults = getattr(module, "DEFAULTS", None)
+    return None if defaults is None else defaults.read(data)
