@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-__all__ = ["AptFacts", "AptSource", "RepoKey"]
+from pyinfra.api import FactBase
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from farrier.facts.roots import Roots
+
+__all__ = ["Apt", "AptFacts", "AptSource", "RepoKey", "Sources", "parse", "parse_sources"]
+
+REACH_TIMEOUT = 6
+"""Seconds that each source is given to answer; all are tried at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +62,152 @@ class AptFacts:
     sources: tuple[AptSource, ...] = ()
     keys: tuple[RepoKey, ...] = ()
     sqv: bool = False
+
+
+# NVIDIA's sources are known by their address or, where they come from a mirror, by the name of
+# their keyring. Keyrings are read whole, as a bare host has no gpg to list them.
+_SCRIPT = r"""
+for f in "$VAR"/lib/dpkg/updates/[0-9]*; do [ -e "$f" ] && echo interrupted; done
+if has dpkg; then [ -z "$(dpkg --audit 2>/dev/null)" ] || echo interrupted; fi
+has apt-get && { apt-get -qq -s -o Debug::NoLocking=1 check 2>&1 ||
+    echo failed; } | sed 's/^/check /'
+has sqv && echo sqv
+sources=
+has apt-get && sources=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(SIGNED_BY)' \
+    'Created-By: Packages' 2>/dev/null | sort -u)
+echo "$sources" | sed -n 's/^\([^ ]\)/source \1/p'
+for f in $(echo "$sources" | grep -iE 'nvidia|cuda' | cut -d' ' -f3 | tr , '\n' | sort -u) \
+    "$ETC"/apt/trusted.gpg.d/*nvidia* "$ETC"/apt/trusted.gpg.d/*cuda*
+do
+    [ -f "$f" ] && echo "keyring $(base64 -w0 "$f") $f"
+done; true
+"""
+
+
+class Apt(FactBase[AptFacts | None]):
+    """:class:`AptFacts`, without trying to reach anything; None when the host did not answer."""
+
+    def command(self, roots: Roots) -> str:
+        """apt reads its lists twice, which is most of the time."""
+        return roots.shell() + _SCRIPT
+
+    @staticmethod
+    def default() -> AptFacts | None:
+        """Unknown."""
+        return None
+
+    def process(self, output: list[str]) -> AptFacts:
+        """Parse what the script printed."""
+        return parse(output)
+
+
+_REACH = r"""
+d=$(mktemp -d "$RUN/farrier-reach.XXXXXXXX") || exit 0
+trap 'rm -rf "$d"' EXIT
+if getent passwd _apt >/dev/null; then chown _apt "$d"; fi
+fetch() { # FILE URI
+    timeout -k 1 __TIMEOUT__ /usr/lib/apt/apt-helper -o Acquire::Retries=0 \
+        -o Acquire::http::Timeout=__TIMEOUT__ -o Acquire::https::Timeout=__TIMEOUT__ \
+        download-file "$2" "$1" 2>&1
+}
+reach() { # NUMBER URI SUITE; a suite that ends with / is a directory, and not below dists
+    case $3 in
+        / | ./) base=${2%/};;
+        */) base=${2%/}/${3%/};;
+        *) base=${2%/}/dists/$3;;
+    esac
+    said=$(fetch "$d/$1" "$base/InRelease") && { echo "reached $2 $3"; return; }
+    case $said in *404*)
+        said=$(fetch "$d/$1" "$base/Release") && { echo "reached $2 $3"; return; };;
+    esac
+    why=$(echo "$said" | grep -E '^(E|W|Err)' | tail -n 1)
+    echo "unreached $2 $3 ${why:-no answer within __TIMEOUT__ s}"
+}
+number=0
+apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 'Created-By: Packages' 2>/dev/null |
+    sort -u > "$d/sources"
+while read -r uri suite; do
+    number=$((number + 1))
+    case $uri in
+        http*) reach $number "$uri" "${suite:-/}" > "$d/$number.said" & ;;
+        ?*) echo "source $uri $suite" > "$d/$number.said";;
+    esac
+done < "$d/sources"
+wait
+cat "$d"/*.said 2>/dev/null; true
+"""
+
+
+class Sources(FactBase[tuple[AptSource, ...] | None]):
+    """Whether each of apt's HTTP sources answers; takes seconds where one does not."""
+
+    def command(self, roots: Roots) -> str:
+        """A download of a source's InRelease (else Release) each, all at once."""
+        return roots.shell() + _REACH.replace("__TIMEOUT__", str(REACH_TIMEOUT))
+
+    @staticmethod
+    def default() -> tuple[AptSource, ...] | None:
+        """Unknown."""
+        return None
+
+    def process(self, output: list[str]) -> tuple[AptSource, ...]:
+        """Parse what the script printed."""
+        return parse_sources(output)
+
+
+def parse(output: Sequence[str]) -> AptFacts:
+    """Parse the script's lines; each begins with the word for what it tells."""
+    checked = [line.removeprefix("check ") for line in output if line.startswith("check ")]
+    keys: list[RepoKey] = []
+    for line in output:
+        match line.split(" ", 2):
+            case ["keyring", content, path]:
+                keys += _keys(content, path)
+    return AptFacts(
+        "interrupted" in output,
+        _broken(checked),
+        parse_sources(output),
+        tuple(keys),
+        "sqv" in output,
+    )
+
+
+def parse_sources(output: Sequence[str]) -> tuple[AptSource, ...]:
+    """Parse lines ``source|reached|unreached URI SUITE WHY``; a source of several suites is one.
+
+    It is reachable if all of its suites are.
+    """
+    sources: dict[str, AptSource] = {}
+    for line in output:
+        kind, _, rest = line.partition(" ")
+        if kind not in {"source", "reached", "unreached"} or not rest.strip():
+            continue
+        uri, suite, why, *_ = *rest.split(" ", 2), "", ""
+        reachable = {"reached": True, "unreached": False}.get(kind)
+        known = sources.get(uri, AptSource(uri, (), reachable))
+        if reachable is False and known.reachable is not False:
+            known = AptSource(uri, known.suites, False, why.strip())
+        elif reachable is False:
+            known = AptSource(uri, known.suites, False, known.why or why.strip())
+        suites = known.suites if suite in known.suites else (*known.suites, suite)
+        sources[uri] = AptSource(uri, suites, known.reachable, known.why)
+    return tuple(sources.values())
+
+
+def _broken(said: Sequence[str]) -> str:
+    """What ``apt-get check`` complained about, without its advice; "" if it ended well."""
+    if not said or said[-1].strip() != "failed":
+        return ""
+    lines = [line.strip() for line in said[:-1] if line.strip()]
+    return "\n".join(line for line in lines if not line.startswith("W:")) or "apt-get check failed"
+
+
+def _keys(content: str, path: str) -> list[RepoKey]:
+    """The keys of a keyring in base64; none if it cannot be read as one."""
+    # Late, as in all of this package: roles import facts.
+    certificate = import_module("roles.nvidia_driver.certificate")
+    try:
+        found = certificate.read_certificates(base64.b64decode(content, validate=True))
+    except (binascii.Error, certificate.CertificateError):
+        return []
+    return [RepoKey(path, one.fingerprint, one.expires, one.sha1_bound) for one in found]

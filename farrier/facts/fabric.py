@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-__all__ = ["FabricFacts", "Service"]
+from pyinfra.api import FactBase
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from farrier.facts.roots import Roots
+
+__all__ = ["Fabric", "FabricFacts", "Service", "parse"]
+
+
+_MANAGER = "nvidia-fabricmanager.service"
+_PERSISTENCED = "nvidia-persistenced.service"
+_NVLSM = "nvlsm.service"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +54,90 @@ class FabricFacts:
 
     manager_version: str | None = None
     nvlsm_version: str | None = None
-    manager: Service = Service("nvidia-fabricmanager.service")
-    persistenced: Service = Service("nvidia-persistenced.service")
-    nvlsm: Service = Service("nvlsm.service")
+    manager: Service = Service(_MANAGER)
+    persistenced: Service = Service(_PERSISTENCED)
+    nvlsm: Service = Service(_NVLSM)
     ib_umad_loaded: bool = False
     ib_umad_configured: bool = False
+
+
+_SCRIPT = r"""
+for tool in nv-fabricmanager "$USR/bin/nv-fabricmanager"; do
+    has "$tool" && { echo "manager $(timeout -k 2 10 "$tool" --version 2>&1)"; break; }
+done
+dpkg-query -W -f 'package ${Package} ${Version} ${db:Status-Status}\n' \
+    'nvidia-fabricmanager*' nvlsm 2>/dev/null
+has systemctl && systemctl show -p Id,LoadState,ActiveState,UnitFileState,NRestarts -- \
+    __UNITS__ 2>/dev/null |
+    sed 's/^/unit /'
+[ -d "$SYS/module/ib_umad" ] && echo ib_umad-loaded
+grep -qsE '^[[:space:]]*ib_umad[[:space:]]*$' "$ETC/modules" "$ETC"/modules-load.d/*.conf \
+    "$RUN"/modules-load.d/*.conf "$USR"/lib/modules-load.d/*.conf && echo ib_umad-configured
+true
+""".replace("__UNITS__", f"{_MANAGER} {_PERSISTENCED} {_NVLSM}")
+
+
+class Fabric(FactBase[FabricFacts | None]):
+    """:class:`FabricFacts`; None when the host did not answer."""
+
+    def command(self, roots: Roots) -> str:
+        """Four processes."""
+        return roots.shell() + _SCRIPT
+
+    @staticmethod
+    def default() -> FabricFacts | None:
+        """Unknown."""
+        return None
+
+    def process(self, output: list[str]) -> FabricFacts:
+        """Parse what the script printed."""
+        return parse(output)
+
+
+_VERSION = re.compile(r"[0-9]+(?:\.[0-9]+){1,2}")
+
+
+def parse(output: Sequence[str]) -> FabricFacts:
+    """Parse the script's lines; each begins with the word for what it tells."""
+    manager = packaged = nvlsm = None
+    units: dict[str, dict[str, str]] = {}
+    block: dict[str, str] = {}
+    for line in output:
+        kind, _, rest = line.partition(" ")
+        match kind:
+            case "manager" if found := _VERSION.search(rest):
+                manager = found[0]
+            case "package" if len(fields := rest.split()) == 3 and fields[2] == "installed":
+                found = _VERSION.search(fields[1])
+                if fields[0] == "nvlsm":
+                    nvlsm = found[0] if found else fields[1]
+                elif found:
+                    packaged = found[0]
+            case "unit":
+                name, _, value = rest.partition("=")
+                if not name:
+                    block = {}
+                block[name] = value
+                if name == "Id":
+                    units[value] = block
+    return FabricFacts(
+        manager or packaged,
+        nvlsm,
+        _service(_MANAGER, units),
+        _service(_PERSISTENCED, units),
+        _service(_NVLSM, units),
+        "ib_umad-loaded" in output,
+        "ib_umad-configured" in output,
+    )
+
+
+def _service(name: str, units: Mapping[str, Mapping[str, str]]) -> Service:
+    properties = units.get(name, {})
+    restarts = properties.get("NRestarts", "")
+    return Service(
+        name,
+        properties.get("LoadState", ""),
+        properties.get("ActiveState", ""),
+        properties.get("UnitFileState", ""),
+        int(restarts) if restarts.isdecimal() else None,
+    )

@@ -29,10 +29,20 @@ class Roots:
     var: str = "/var"
 
     def shell(self) -> str:
-        """Assignments of PROC, SYS, … and KERNEL, for the head of a POSIX shell script."""
-        lines = [
+        """The head of a fact's POSIX shell script.
+
+        Assigns PROC, SYS, … and KERNEL, and prints the kernel, so that every fact says something.
+        """
+        assignments = [
             f"{field.name.upper()}={shlex.quote(getattr(self, field.name))}"
             for field in fields(self)
         ]
-        known = '[ -n "$KERNEL" ] || read -r KERNEL 2>/dev/null < "$PROC/sys/kernel/osrelease"'
-        return "\n".join([*lines, f"export LC_ALL=C; {known} || KERNEL=$(uname -r)"])
+        return "\n".join([*assignments, _HEAD])
+
+
+_HEAD = r"""
+export LC_ALL=C
+[ -n "$KERNEL" ] || read -r KERNEL 2>/dev/null < "$PROC/sys/kernel/osrelease" || KERNEL=$(uname -r)
+echo "kernel $KERNEL"
+has() { command -v "$1" >/dev/null 2>&1; }
+""".strip()

@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-__all__ = ["UpdateFacts"]
+from pyinfra.api import FactBase
+
+from farrier.facts.packages import LISTING, parse_packages
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from farrier.facts.roots import Roots
+
+__all__ = ["UpdateFacts", "Updates", "parse", "spared_by"]
+
+SPARED = ("engine-a.service", "nginx.service", "farrier-agent.service")
+"""Units that needrestart has to leave alone; the first stands for every engine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,3 +38,124 @@ class UpdateFacts:
     needrestart_spares: bool = True
     reboot_required: bool = False
     reboot_because: tuple[str, ...] = ()
+
+
+_SCRIPT = (
+    LISTING
+    + r"""
+has unattended-upgrade && echo unattended-upgrades
+has apt-config && apt-config dump 2>/dev/null |
+    grep -E '^(APT::Periodic::(Enable|Unattended-Upgrade)|Unattended-Upgrade::Package-Blacklist:)' |
+    sed 's/^/apt /'
+has systemctl && echo "timer $(systemctl is-enabled apt-daily-upgrade.timer 2>/dev/null)"
+if has needrestart; then
+    echo needrestart
+    cat "$ETC/needrestart/needrestart.conf" "$ETC"/needrestart/conf.d/*.conf 2>/dev/null |
+        grep -vE '^[[:space:]]*(#|$)' | sed 's/^/perl /'
+fi
+if [ -e "$RUN/reboot-required" ]; then
+    echo reboot-required
+    sort -u "$RUN/reboot-required.pkgs" 2>/dev/null | sed 's/^/because /'
+fi; true
+"""
+)
+
+
+class Updates(FactBase[UpdateFacts | None]):
+    """:class:`UpdateFacts`; None when the host did not answer."""
+
+    def command(self, roots: Roots) -> str:
+        """dpkg-query, apt-config, systemctl and some text tools."""
+        return roots.shell() + _SCRIPT
+
+    @staticmethod
+    def default() -> UpdateFacts | None:
+        """Unknown."""
+        return None
+
+    def process(self, output: list[str]) -> UpdateFacts:
+        """Parse what the script printed."""
+        return parse(output)
+
+
+def parse(output: Sequence[str]) -> UpdateFacts:
+    """Parse the script's lines; each begins with the word for what it tells."""
+    words = {line.strip() for line in output if " " not in line.strip()}
+    settings: list[tuple[str, str]] = []
+    perl, because, timer = [], [], ""
+    for line in output:
+        kind, _, rest = line.partition(" ")
+        match kind:
+            case "apt" if found := re.fullmatch(r'(\S+) "(.*)";', rest.strip()):
+                settings.append((found[1], found[2]))
+            case "perl":
+                perl.append(rest)
+            case "because" if rest.strip():
+                because.append(rest.strip())
+            case "timer":
+                timer = rest.strip()
+    last = dict(settings)
+    blacklist = [value for name, value in settings if "Package-Blacklist::" in name and value]
+    config = "\n".join(perl)
+    installed = "needrestart" in words
+    return UpdateFacts(
+        "unattended-upgrades" in words
+        and timer not in {"masked", "disabled"}
+        and _is_on(last.get("APT::Periodic::Enable", "1"))
+        and _is_on(last.get("APT::Periodic::Unattended-Upgrade", "0")),
+        tuple(
+            package.name
+            for package in parse_packages(output)
+            if package.state == "installed"
+            and not package.held
+            and not any(_matches(pattern, package.name) for pattern in blacklist)
+        ),
+        _mode(config) if installed else None,
+        not installed or all(spared_by(config, unit) for unit in SPARED),
+        "reboot-required" in words,
+        tuple(because),
+    )
+
+
+def _is_on(days: str) -> bool:
+    """APT::Periodic's intervals: days, or "always"; 0 is never (apt.systemd.daily)."""
+    return days.strip() not in {"", "0"}
+
+
+def _matches(pattern: str, name: str) -> bool:
+    """As unattended-upgrades does: a regular expression at the name's beginning."""
+    try:
+        return re.match(pattern, name) is not None
+    except re.error:
+        return False
+
+
+_RESTART = re.compile(r"\$nrconf\{['\"]?restart['\"]?\}\s*=\s*['\"]([lia])['\"]")
+_MODE_OF_NONE = "i"
+"""What needrestart does where no configuration says: it asks, or only lists without a terminal."""
+
+
+def _mode(config: str) -> str:
+    said = [match[1] for match in _RESTART.finditer(config)]
+    return said[-1] if said else _MODE_OF_NONE
+
+
+# Both ways to write it: an entry of the hash, as in $nrconf{override_rc}{qr(^engine-)} = 0; and
+# lines of the whole hash, as in qr(^dbus) => 0, which needrestart.conf itself has.
+_OVERRIDE = re.compile(
+    r"(?:qr(?:\((?P<round>.*?)\)|\{(?P<curly>.*?)\}|/(?P<slash>.*?)/)|['\"](?P<word>[^'\"]+)['\"])"
+    r"[ \t]*(?:\}[ \t]*=|=>)[ \t]*(?P<value>[01])[ \t]*[;,]"
+)
+
+
+def spared_by(config: str, unit: str) -> bool:
+    """Whether needrestart's *config* (Perl) has an override for *unit* that says 0."""
+    for match in _OVERRIDE.finditer(config):
+        pattern = match["round"] or match["curly"] or match["slash"] or ""
+        try:
+            hit = re.search(pattern, unit) if pattern else match["word"] == unit
+        except re.error:
+            continue
+        if hit and match["value"] == "0":
+            return True
+    return False

@@ -2,34 +2,64 @@
 
 from __future__ import annotations
 
-import re
+from fnmatch import fnmatchcase
 
-__all__ = ["is_driver_package"]
+__all__ = ["FAMILIES", "is_driver_package"]
 
-_DRIVER = re.compile(
-    r"""
-    (lib)?nvidia-.+ | (lib)?nvidia[0-9]+-.+ | libcuda1(-.+)? | libcudadebugger1 | libnvcuvid1
-    | libnvoptix1 | libnvsdm.* | libxnvctrl.* | cuda-drivers.* | nvlsm
-    | linux-(modules|objects|signatures)-nvidia-.+ | firmware-nvidia-.+
-    | xserver-xorg-video-nvidia.*
-    """,
-    re.VERBOSE,
+FAMILIES = (
+    "cuda-drivers*",
+    "firmware-nvidia-g*",
+    "libcuda1",
+    "libcudadebugger1",
+    "libnvcuvid1",
+    "libnvidia-*",
+    "libnvoptix1",
+    "libnvsdm*",
+    "libxnvctrl*",
+    "linux-modules-nvidia-*",
+    "linux-objects-nvidia-*",
+    "linux-signatures-nvidia-*",
+    "nvidia-alternative*",
+    "nvidia-compute-utils*",
+    "nvidia-dkms*",
+    "nvidia-driver*",
+    "nvidia-egl-common",
+    "nvidia-egl-icd",
+    "nvidia-fabricmanager*",
+    "nvidia-firmware*",
+    "nvidia-headless*",
+    "nvidia-imex*",
+    "nvidia-kernel*",
+    "nvidia-legacy-check",
+    "nvidia-modprobe",
+    "nvidia-open*",
+    "nvidia-opencl-*",
+    "nvidia-persistenced",
+    "nvidia-powerd",
+    "nvidia-settings*",
+    "nvidia-smi",
+    "nvidia-suspend-common",
+    "nvidia-utils*",
+    "nvidia-vdpau-driver",
+    "nvidia-vulkan-*",
+    "nvidia-xconfig",
+    "nvlink5*",
+    "nvlsm",
+    "xserver-xorg-video-nvidia*",
 )
-_OTHERS = re.compile(
-    r"""
-    (lib)?nvidia-container-.+ | nvidia-docker.* | nvidia-cuda-.+ | nvidia-cudnn.* | nvidia-cg-.+
-    | nvidia-(openjdk|visual-profiler|profiler|nsight|texture-tools).* | libnvidia-nscq.*-dev
-    | nvidia-(dcgm|gds|fs).* | libnvidia-egl-.+ | libnvidia-ml-dev
-    """,
-    re.VERBOSE,
-)
+"""What changes together with the driver, in all sources (NVIDIA, Debian, Ubuntu), as shell
+patterns: modules, libraries, firmware, tools, fabric and subnet manager."""
+
+NOT_THE_DRIVER = ("libnvidia-container*", "libnvidia-egl-*", "*-dev")
+"""Packages with versions of their own among the families' names."""
 
 
 def is_driver_package(name: str) -> bool:
-    """Whether the package *name* has to change together with the driver, or belongs to its change.
+    """Whether the package *name* (``libcuda1``, ``libcuda1:i386``) is of the driver's families.
 
-    Kernel modules, libraries, firmware, tools, fabric manager and subnet manager of all sources
-    (NVIDIA, Debian, Ubuntu); neither the CUDA toolkit nor the container toolkit.
+    Neither the CUDA toolkit nor the container toolkit is.
     """
     name = name.partition(":")[0]
-    return bool(_DRIVER.fullmatch(name)) and not _OTHERS.fullmatch(name)
+    return any(fnmatchcase(name, pattern) for pattern in FAMILIES) and not any(
+        fnmatchcase(name, pattern) for pattern in NOT_THE_DRIVER
+    )
