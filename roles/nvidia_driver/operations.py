@@ -1,0 +1,297 @@
+"""The operations: plan, transaction, what comes after it, and the removal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pyinfra import host, logger
+
+from farrier.converge.commands import Refuse, Script, in_words
+from farrier.converge.packages import LOCK_TIMEOUT
+from farrier.converge.questions import Question, answer
+from farrier.converge.report import note
+from farrier.converge.typed import operation
+from roles.nvidia_driver.guard import NOUVEAU
+from roles.nvidia_driver.kernels import headers
+from roles.nvidia_driver.look import STATE, Look, LookFact
+from roles.nvidia_driver.plan import PlanError, decide, module_of, wanted_set
+from roles.nvidia_driver.removal import RemovalFact, RemovalPlan
+from roles.nvidia_driver.settings import SettingsError, read_settings
+from roles.nvidia_driver.simulation import judge
+from roles.nvidia_driver.transaction import Rehearsal, RehearsalFact, journal, start
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from farrier.converge.commands import Commands
+    from farrier.facts.roots import Roots
+    from roles.nvidia_driver.names import PackageSet
+    from roles.nvidia_driver.plan import Decision
+    from roles.nvidia_driver.settings import Settings
+    from roles.nvidia_driver.simulation import Simulation
+
+__all__ = ["decided", "planned", "removed", "settled", "transacted"]
+
+_PLAN = "farrier_nvidia_driver"
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    settings: Settings
+    wanted: PackageSet
+    decision: Decision
+
+
+def decided(*kinds: str) -> bool:
+    """Whether this run decided for one of *kinds* on the present host."""
+    plan: _Plan | None = host.connector_data.get(_PLAN)
+    return plan is not None and plan.decision.kind in kinds
+
+
+def _look(*arguments: Any) -> Question:
+    """The question of an operation whose last argument is the roots."""
+    return Question(LookFact, {"roots": arguments[-1]})
+
+
+def _lock_timeout() -> int:
+    return int(host.data.get("apt_lock_timeout", LOCK_TIMEOUT))
+
+
+@operation(asks=_look)
+def planned(
+    values: Mapping[str, Any],
+    offered: tuple[str, ...],
+    may_change: bool,
+    roots: Roots,  # noqa: ARG001 - for the question
+) -> Commands:
+    """Decide what has to be done about the driver; refuse what must not be. Changes nothing.
+
+    + values: the role's data
+    + offered: names of the packages of source directory
+    + may_change: whether an installed driver may be exchanged for another one
+    + roots: where facts look
+    """
+    look: Look | None = answer()
+    if look is None:
+        yield Refuse("the host could not be asked for its driver; see the line above")
+        return
+    try:
+        settings = read_settings(values)
+        wanted = wanted_set(settings, look, offered)
+        decision = decide(settings, wanted, look, may_change=may_change)
+    except (SettingsError, PlanError) as error:
+        yield Refuse(f"nothing was changed on this host: {error}")
+        return
+    host.connector_data[_PLAN] = _Plan(settings, wanted, decision)
+    if decision.acts and may_change and look.own.engines:
+        units = " ".join(look.own.engines)
+        yield Refuse(
+            f"nothing was changed on this host: {decision.words}, but {units} would lose the driver"
+            f"\nStop what it serves first: ssh {host.name} sudo systemctl stop {units}"
+        )
+        return
+    if decision.kind == "leave":
+        note("pending", host.name, decision.words)
+    if decision.acts:
+        host.log_styled(decision.words, fg="yellow", log_func=logger.info)
+    host.noop(decision.words)
+
+
+@operation(asks=_look)
+def transacted(roots: Roots) -> Commands:  # noqa: ARG001 - for the question
+    """Do what :func:`planned` decided: the whole transaction, judged before its first change.
+
+    + roots: where facts look
+    """
+    look: Look | None = answer()
+    plan: _Plan | None = host.connector_data.get(_PLAN)
+    if look is None or plan is None:
+        host.noop("nothing was decided")
+        return
+    match plan.decision.kind:
+        case "leave":
+            host.noop("the installed driver is left alone")
+        case "repair":
+            yield from start("run", _lock_timeout())
+        case "keep":
+            yield from _kept(look, plan)
+        case _:
+            yield from _changed(look, plan)
+
+
+def _changed(look: Look, plan: _Plan) -> Commands:
+    wanted, installed = plan.wanted, look.installed
+    needed = headers(look.kernel, look.own.images, look.own.system, look.own.architecture)
+    gone = [f"{wanted.other_module}-"] if wanted.other_module in installed else []
+    names = [*wanted.names, *needed.meta, *gone]
+    optional = [*wanted.if_offered, *needed.each]
+    rehearsal: Rehearsal | None = host.get_fact(
+        RehearsalFact,
+        module=wanted.module,
+        wanted=plan.settings.wanted,
+        names=names,
+        optional=optional,
+    )
+    if rehearsal is None:
+        yield Refuse("the host could not be asked what apt would do; see the line above")
+        return
+    if rehearsal.version is None:
+        offers = ", ".join(rehearsal.offers) or "no version at all: look at apt-get update"
+        yield Refuse(
+            f"nothing of the driver was changed: {wanted.module} {plan.settings.wanted} is not on"
+            f" offer from source {plan.settings.source}, which has {offers}\n"
+            "Name one of them as nvidia_driver_version, or another branch or source"
+        )
+        return
+    problems = list(judge(rehearsal.simulation, wanted, installed))
+    if problems:
+        told = "\n".join(f"- {problem}" for problem in problems)
+        yield Refuse(
+            f"nothing of the driver was changed; {wanted.module} {rehearsal.version} cannot be"
+            f" installed from source {plan.settings.source}:\n{told}\n"
+            "Name another nvidia_driver_version, flavour or source in the inventory"
+        )
+        return
+    for release in (name.removeprefix("linux-headers-") for name in rehearsal.unknown):
+        if any(kernel.release == release for kernel in look.kernel.kernels):
+            note(
+                "pending",
+                host.name,
+                f"kernel {release} gets no driver: its headers are in no source of apt. Boot a"
+                " newer kernel, or remove this one",
+            )
+    _tell(rehearsal.simulation)
+    offered = [name for name in needed.each if name not in rehearsal.unknown]
+    yield from start(
+        "run",
+        _lock_timeout(),
+        journal(rehearsal.simulation, installed, [*needed.meta, *offered, *gone]),
+    )
+
+
+def _tell(simulation: Simulation) -> None:
+    lines = [
+        f"{one.name} {f'{one.old} -> ' if one.old else ''}{one.version}"
+        for one in simulation.installs
+        if one.name in simulation.after({}) or one.old
+    ]
+    lines += [f"{name} {version} is removed" for name, version in simulation.removes.items()]
+    others = len(simulation.installs) + len(simulation.removes) - len(lines)
+    lines += [f"and {others} packages that these need"] if others else []
+    for line in lines:
+        host.log_styled(line, fg="blue", log_func=logger.info)
+
+
+def _kept(look: Look, plan: _Plan) -> Commands:
+    """Guards and modules of the installed driver, as far as Farrier installed it."""
+    held = {one.name for one in look.driver.packages if one.held}
+    installed = look.installed
+    if look.own.recorded is None or look.own.recorded != {
+        name: version for name, version in installed.items() if name in look.own.recorded
+    }:
+        # Someone else installed it: the same transaction takes it over, without a new package.
+        yield from _changed(look, plan)
+        return
+    version = _upstream(installed.get(module_of(installed, plan.wanted) or "", ""))
+    unbuilt = [
+        kernel.release
+        for kernel in look.kernel.kernels
+        if kernel.headers and not _built(kernel.dkms, version)
+    ]
+    unheld = sorted(set(look.own.recorded) - held)
+    if look.own.unguarded or unheld or unbuilt:
+        yield from start("keep", _lock_timeout())
+    else:
+        host.noop(f"{plan.decision.words}, built for every kernel, and held")
+
+
+def _built(dkms: Mapping[str, str], version: str) -> bool:
+    states = [state for name, state in dkms.items() if name.endswith(f"/{version}")]
+    return bool(states) and all(state == "installed" for state in states)
+
+
+def _upstream(version: str) -> str:
+    return version.partition(":")[2 if ":" in version else 0].partition("-")[0]
+
+
+@operation(asks=_look)
+def settled(roots: Roots) -> Commands:  # noqa: ARG001 - for the question
+    """What follows from an installed driver: boot images, daemons, the module in the kernel.
+
+    + roots: where facts look
+    """
+    look: Look | None = answer()
+    if look is None or not look.installed or decided("leave"):
+        host.noop("there is nothing to settle")
+        return
+    nothing = True
+    if look.own.stale_initramfs:
+        nothing = False
+        yield Script(
+            f"mkdir -p {STATE}\nupdate-initramfs -u -k all\n"
+            f"cat {NOUVEAU} 2>/dev/null | sha256sum > {STATE}/initramfs",
+            explain=in_words("the boot images still let nouveau take the GPUs"),
+        )
+    if look.pci.gpus and not look.kernel.container and not look.driver.loaded:
+        nothing = False
+        yield Script(
+            "modprobe nvidia && modprobe nvidia-uvm || echo 'not loaded' >&2",
+            explain=in_words("modprobe nvidia"),
+        )
+    services = [look.fabric.persistenced, look.fabric.manager]
+    for service in (one for one in services if one.present):
+        if service.enabled not in {"enabled", "static", "alias", "generated"}:
+            nothing = False
+            yield Script(
+                f"systemctl enable {service.name}", explain=in_words(f"{service.name} not enabled")
+            )
+        if look.own.device and service.active not in {"active", "activating", "reloading"}:
+            nothing = False
+            yield Script(
+                f"systemctl reset-failed {service.name} 2>/dev/null || true\n"
+                f"systemctl start {service.name}",
+                explain=in_words(f"{service.name} not started"),
+            )
+    for words in _pending(look):
+        note("pending", host.name, words)
+    if nothing:
+        host.noop("boot images and daemons are as they should be")
+
+
+def _pending(look: Look) -> list[str]:
+    reboot = f"ssh {host.name} sudo systemctl reboot"
+    if look.kernel.container:
+        return [
+            "this host is a container and runs another machine's kernel: the driver is installed"
+            " and built, and nothing can load it here"
+        ]
+    installed = _upstream(look.installed.get(module_of(look.installed) or "", ""))
+    if look.kernel.nouveau_loaded:
+        return [f"nouveau has the GPUs until the next boot: {reboot}"]
+    if look.driver.loaded and look.driver.loaded != installed:
+        return [
+            f"driver {look.driver.loaded} is loaded, {installed} is installed, and takes over at"
+            f" the next boot: {reboot}"
+        ]
+    return []
+
+
+@operation(asks=lambda: Question(RemovalFact, {}))
+def removed() -> Commands:
+    """Take away the driver that Farrier installed, and what it alone had brought with it."""
+    plan: RemovalPlan | None = answer()
+    if plan is None:
+        yield Refuse("the host could not be asked for its driver; see the line above")
+        return
+    if not plan.left:
+        host.noop("no driver of Farrier's is here")
+        return
+    if plan.engines:
+        units = " ".join(plan.engines)
+        yield Refuse(
+            f"{units} would lose the driver; nothing was removed\n"
+            f"Stop what it serves first: ssh {host.name} sudo systemctl stop {units}"
+        )
+        return
+    yield from start(" ".join(["remove", *plan.packages]), _lock_timeout())
