@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -64,24 +65,41 @@ class AptFacts:
     sqv: bool = False
 
 
+# apt-get indextargets would name only sources whose lists were downloaded; what update would fetch
+# is known on a bare host as well.
+_LIST = r"""
+list_sources() { # prints the address of each source's InRelease, less that name
+    has apt-get && apt-get -o Debug::NoLocking=1 update --print-uris 2>/dev/null |
+        sed -n "s/^'\(.*\)\/InRelease' .*/\1/p" | sort -u
+}
+"""
+
 # NVIDIA's sources are known by their address or, where they come from a mirror, by the name of
-# their keyring. Keyrings are read whole, as a bare host has no gpg to list them.
-_SCRIPT = r"""
+# the file or the keyring. Keyrings are read whole, as a bare host has no gpg to list them.
+_SCRIPT = (
+    _LIST
+    + r"""
 for f in "$VAR"/lib/dpkg/updates/[0-9]*; do [ -e "$f" ] && echo interrupted; done
 if has dpkg; then [ -z "$(dpkg --audit 2>/dev/null)" ] || echo interrupted; fi
 has apt-get && { apt-get -qq -s -o Debug::NoLocking=1 check 2>&1 ||
     echo failed; } | sed 's/^/check /'
 has sqv && echo sqv
-sources=
-has apt-get && sources=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(SIGNED_BY)' \
-    'Created-By: Packages' 2>/dev/null | sort -u)
-echo "$sources" | sed -n 's/^\([^ ]\)/source \1/p'
-for f in $(echo "$sources" | grep -iE 'nvidia|cuda' | cut -d' ' -f3 | tr , '\n' | sort -u) \
-    "$ETC"/apt/trusted.gpg.d/*nvidia* "$ETC"/apt/trusted.gpg.d/*cuda*
+list_sources | sed 's/^/source /'
+signed=$(for f in "$ETC"/apt/sources.list "$ETC"/apt/sources.list.d/*.list \
+    "$ETC"/apt/sources.list.d/*.sources
 do
+    case ${f##*/} in *nvidia* | *cuda*) any=yes;; *) any=;; esac
+    if [ -n "$any" ] || grep -qsiE '^[^#]*(nvidia|cuda)' "$f"; then
+        grep -E '^[^#]' "$f" 2>/dev/null |
+            grep -oiE '(\[|[[:space:],])signed-by=[^]"[:space:]]+|^signed-by:.*' |
+            sed 's/^[^=:]*[=:]//' | tr ', ' '\n\n'
+    fi
+done | grep '^/' | sort -u)
+for f in $signed "$ETC"/apt/trusted.gpg.d/*nvidia* "$ETC"/apt/trusted.gpg.d/*cuda*; do
     [ -f "$f" ] && echo "keyring $(base64 -w0 "$f") $f"
 done; true
 """
+)
 
 
 class Apt(FactBase[AptFacts | None]):
@@ -110,27 +128,19 @@ fetch() { # FILE URI
         -o Acquire::http::Timeout=__TIMEOUT__ -o Acquire::https::Timeout=__TIMEOUT__ \
         download-file "$2" "$1" 2>&1
 }
-reach() { # NUMBER URI SUITE; a suite that ends with / is a directory, and not below dists
-    case $3 in
-        / | ./) base=${2%/};;
-        */) base=${2%/}/${3%/};;
-        *) base=${2%/}/dists/$3;;
-    esac
-    said=$(fetch "$d/$1" "$base/InRelease") && { echo "reached $2 $3"; return; }
-    case $said in *404*)
-        said=$(fetch "$d/$1" "$base/Release") && { echo "reached $2 $3"; return; };;
-    esac
+reach() { # NUMBER ADDRESS
+    said=$(fetch "$d/$1" "$2/InRelease") && { echo "reached $2"; return; }
+    case $said in *404*) said=$(fetch "$d/$1" "$2/Release") && { echo "reached $2"; return; };; esac
     why=$(echo "$said" | grep -E '^(E|W|Err)' | tail -n 1)
-    echo "unreached $2 $3 ${why:-no answer within __TIMEOUT__ s}"
+    echo "unreached $2 ${why:-no answer within __TIMEOUT__ s}"
 }
 number=0
-apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 'Created-By: Packages' 2>/dev/null |
-    sort -u > "$d/sources"
-while read -r uri suite; do
+list_sources > "$d/sources"
+while read -r address; do
     number=$((number + 1))
-    case $uri in
-        http*) reach $number "$uri" "${suite:-/}" > "$d/$number.said" & ;;
-        ?*) echo "source $uri $suite" > "$d/$number.said";;
+    case $address in
+        http*) reach $number "$address" > "$d/$number.said" & ;;
+        *) echo "source $address" > "$d/$number.said";;
     esac
 done < "$d/sources"
 wait
@@ -143,7 +153,7 @@ class Sources(FactBase[tuple[AptSource, ...] | None]):
 
     def command(self, roots: Roots) -> str:
         """A download of a source's InRelease (else Release) each, all at once."""
-        return roots.shell() + _REACH.replace("__TIMEOUT__", str(REACH_TIMEOUT))
+        return roots.shell() + _LIST + _REACH.replace("__TIMEOUT__", str(REACH_TIMEOUT))
 
     @staticmethod
     def default() -> tuple[AptSource, ...] | None:
@@ -173,25 +183,29 @@ def parse(output: Sequence[str]) -> AptFacts:
 
 
 def parse_sources(output: Sequence[str]) -> tuple[AptSource, ...]:
-    """Parse lines ``source|reached|unreached URI SUITE WHY``; a source of several suites is one.
+    """Parse lines ``source|reached|unreached ADDRESS WHY``; several suites of a source are one.
 
-    It is reachable if all of its suites are.
+    ADDRESS is where its Release files are. A source is reachable if all of its suites are.
     """
     sources: dict[str, AptSource] = {}
     for line in output:
         kind, _, rest = line.partition(" ")
-        if kind not in {"source", "reached", "unreached"} or not rest.strip():
+        address, _, why = rest.strip().partition(" ")
+        if kind not in _REACHABLE or not re.match(r"[a-z+]+:.*/", address):
             continue
-        uri, suite, why, *_ = *rest.split(" ", 2), "", ""
-        reachable = {"reached": True, "unreached": False}.get(kind)
-        known = sources.get(uri, AptSource(uri, (), reachable))
-        if reachable is False and known.reachable is not False:
-            known = AptSource(uri, known.suites, False, why.strip())
-        elif reachable is False:
-            known = AptSource(uri, known.suites, False, known.why or why.strip())
-        suites = known.suites if suite in known.suites else (*known.suites, suite)
-        sources[uri] = AptSource(uri, suites, known.reachable, known.why)
+        uri, dists, suite = address.partition("/dists/")
+        one = AptSource(uri, (suite if dists else "/",), _REACHABLE[kind], why.strip())
+        sources[uri] = _joined(sources[uri], one) if uri in sources else one
     return tuple(sources.values())
+
+
+_REACHABLE = {"source": None, "reached": True, "unreached": False}
+
+
+def _joined(known: AptSource, other: AptSource) -> AptSource:
+    reachable = False if other.reachable is False else known.reachable
+    suites = tuple(dict.fromkeys(known.suites + other.suites))
+    return AptSource(known.uri, suites, reachable, known.why or other.why)
 
 
 def _broken(said: Sequence[str]) -> str:

@@ -92,7 +92,8 @@ done
 grep -sE '^(MemTotal|HugePages_Total|Hugepagesize):' "$PROC/meminfo"
 read -r line 2>/dev/null < "$SYS/kernel/mm/transparent_hugepage/enabled" && echo "thp $line"
 echo "time $(date +%s.%N)"
-has timedatectl && echo "clock $(timeout -k 2 10 timedatectl show -p NTPSynchronized --value 2>/dev/null)"
+has timedatectl && clock=$(timeout -k 2 10 timedatectl show -p NTPSynchronized --value 2>/dev/null)
+echo "clock $clock"
 for wanted in __DISKS__; do
     d=$wanted
     until [ -d "$d" ]; do d=${d%/*}; d=${d:-/}; done
