@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
@@ -24,21 +25,25 @@ from weakref import WeakKeyDictionary
 import click
 from pyinfra.api import Inventory
 from pyinfra.connectors.ssh import connector_data_meta
-from pyinfra.context import ctx_inventory
+from pyinfra.context import ctx_inventory, ctx_state
 from pyinfra_cli import cli
-from pyinfra_cli.exceptions import CliError
+from pyinfra_cli.exceptions import CliError, WrappedError
 
 from farrier import connecting, pace
+from farrier.converge.report import only_refused
 from farrier.defaults import Defaults
 from farrier.origin import Origin
 from farrier.spec import Fleet, Problem, SpecError, check, read_fleet, report
 
-__all__ = ["ENVIRONMENT", "RefusedError", "current_fleet", "fleet_of", "install"]
+__all__ = ["ENVIRONMENT", "REFUSED", "RefusedError", "current_fleet", "fleet_of", "install"]
 
 ENVIRONMENT = "FARRIER_ENV"
 """Names the file under inventory/ that ``pyinfra inventory …`` reads; ``production`` without it."""
 
 DEFAULT_ENVIRONMENT = "production"
+
+REFUSED = 3
+"""Exit code of a run in which hosts were refused by the preflight, and nothing else failed."""
 
 _fleets: WeakKeyDictionary[Inventory, Fleet] = WeakKeyDictionary()
 
@@ -69,6 +74,7 @@ class _Request:
     group_data: tuple[str, ...] = ()
     no_wait: bool = False
     json: bool = False
+    wants_fleet: bool = False
 
     @classmethod
     def current(cls) -> _Request:
@@ -81,12 +87,16 @@ class _Request:
             group_data=tuple(params.get("group_data") or ()),
             no_wait=bool(params.get("no_wait")),
             json=bool(params.get("json_output")),
+            wants_fleet=bool(params.get("wants_fleet")),
         )
 
     @property
     def deploys(self) -> bool:
-        """Whether deploy files are run: ``exec``, ``fact`` and single operations need no spec."""
-        return bool(self.operations) and all(name.endswith(".py") for name in self.operations)
+        """Whether the inventory has to be right: ``exec``, ``fact`` and single operations need no
+        spec; deploy files do, and so do commands of Farrier's own, which say so.
+        """
+        files = bool(self.operations) and all(name.endswith(".py") for name in self.operations)
+        return files or self.wants_fleet
 
 
 def install(root: Path) -> None:
@@ -95,6 +105,8 @@ def install(root: Path) -> None:
         return
     cli.make_inventory = _resolver(root, cli.make_inventory)
     cli._do_confirm = _confirmed(cli._do_confirm)
+    cli._exit = _with_refusals(cli._exit)
+    cli.WrappedError = _FailedError  # raised when no host is left: all refused, perhaps
     connecting.install()
     pace.install()
 
@@ -149,6 +161,27 @@ def _confirmed(confirm: Callable[[str], bool]) -> Callable[[str], bool]:
             ) from error
 
     return ask
+
+
+class _FailedError(WrappedError):  # type: ignore[misc]  # pyinfra_cli has no types
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.exit_code = REFUSED if _only_refused() else 1
+
+
+def _with_refusals(leave: Callable[[], None]) -> Callable[[], None]:
+    @wraps(leave)
+    def left() -> None:
+        if _only_refused():
+            sys.exit(REFUSED)
+        leave()
+
+    return left
+
+
+def _only_refused() -> bool:
+    state = cast(Any, ctx_state)
+    return state.isset() and only_refused(host.name for host in state.get().failed_hosts)
 
 
 def _environment_file(directory: Path) -> str:

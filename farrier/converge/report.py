@@ -9,13 +9,17 @@ from __future__ import annotations
 import atexit
 import sys
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-__all__ = ["Note", "note", "notes"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["Note", "forget", "note", "notes", "only_refused", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """One line of the summary: *kind* is ``pending``, ``left`` or ``failed``."""
+    """One line of the summary: *kind* is ``attention``, ``pending``, ``left`` or ``failed``."""
 
     kind: str
     host: str
@@ -23,7 +27,9 @@ class Note:
 
 
 _notes: list[Note] = []
+_refused: set[str] = set()
 _HEADINGS = {
+    "attention": "Works, and will bite:",
     "pending": "Restart pending (running engines are never restarted by a converge):",
     "left": "Left as it is:",
     "failed": "Failed:",
@@ -40,6 +46,22 @@ def note(kind: str, host: str, text: str) -> bool:
         return False
     _notes.append(item)
     return True
+
+
+def refused(host: str) -> None:
+    """Remember that the preflight refused *host*: nothing was changed on it, nothing failed."""
+    _refused.add(host)
+
+
+def only_refused(failed: Iterable[str]) -> bool:
+    """Whether hosts *failed*, and all of them because the preflight refused them."""
+    names = set(failed)
+    return bool(names) and names <= _refused
+
+
+def forget() -> None:
+    """Forget every note: for a program that says it all itself."""
+    _notes.clear()
 
 
 def notes() -> tuple[Note, ...]:

@@ -70,7 +70,6 @@ class Basics:
 
 _SCRIPT = r"""
 . /etc/os-release; echo "system $ID ${VERSION_ID:-}"
-echo "time $(date +%s)"
 for d in __DISKS__; do
     until [ -d "$d" ]; do d=${d%/*}; d=${d:-/}; done
     at="$at $d"
@@ -105,7 +104,8 @@ ss -Hltnp 2>/dev/null | while read -r _ _ _ local _ users; do
     unit=
     [ -e "/proc/$pid/cgroup" ] && unit_of "$pid"
     echo "listen ${local##*:} ${pid:-0} ${unit:--} $program"
-done; true
+done
+echo "time $(date +%s)"
 """
 
 MOST_MISSING = 3
