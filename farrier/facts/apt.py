@@ -53,9 +53,10 @@ class RepoKey:
 class AptFacts:
     """State of the package system.
 
-    *interrupted* says that dpkg was stopped half-way (``dpkg --configure -a`` repairs it), *broken*
-    is what ``apt-get check`` complains about, "" if nothing. *sqv* says that apt checks signatures
-    with Sequoia's, whose policy refuses SHA-1.
+    *busy* says that an apt or dpkg is at work just now, so that what is half done is not called
+    interrupted. *interrupted* says that dpkg was stopped half-way (``dpkg --configure -a`` repairs
+    it), *broken* is what ``apt-get check`` complains about, "" if nothing. *sqv* says that apt
+    checks signatures with Sequoia's, whose policy refuses SHA-1.
     """
 
     interrupted: bool = False
@@ -63,6 +64,7 @@ class AptFacts:
     sources: tuple[AptSource, ...] = ()
     keys: tuple[RepoKey, ...] = ()
     sqv: bool = False
+    busy: bool = False
 
 
 # apt-get indextargets would name only sources whose lists were downloaded; what update would fetch
@@ -79,8 +81,14 @@ list_sources() { # prints the address of each source's InRelease, less that name
 _SCRIPT = (
     _LIST
     + r"""
-for f in "$VAR"/lib/dpkg/updates/[0-9]*; do [ -e "$f" ] && echo interrupted; done
-if has dpkg; then [ -z "$(dpkg --audit 2>/dev/null)" ] || echo interrupted; fi
+inode=$(stat -c %i "$VAR/lib/dpkg/lock-frontend" 2>/dev/null)
+if [ -n "$inode" ] && grep -qs ":$inode " "$PROC/locks"; then
+    echo busy
+elif has dpkg && [ -n "$(dpkg --audit 2>/dev/null)" ]; then
+    echo interrupted
+else
+    for f in "$VAR"/lib/dpkg/updates/[0-9]*; do [ -e "$f" ] && { echo interrupted; break; }; done
+fi
 has apt-get && { apt-get -qq -s -o Debug::NoLocking=1 check 2>&1 ||
     echo failed; } | sed 's/^/check /'
 has sqv && echo sqv
@@ -179,6 +187,7 @@ def parse(output: Sequence[str]) -> AptFacts:
         parse_sources(output),
         tuple(keys),
         "sqv" in output,
+        "busy" in output,
     )
 
 
