@@ -33,12 +33,14 @@ class Family:
 
     *names* are asked for and have one version; *members* is a regular expression of all names that
     belong to them, dependencies included: those are held, and purged at a removal. *foreign* is one
-    of names that must not come along. *setting* is the inventory's datum with the version.
+    of names that must not come along. *setting* is the inventory's datum with the version, *title*
+    what they are called together.
     """
 
     names: tuple[str, ...]
     members: str
     setting: str
+    title: str
     foreign: str = r"$^"
 
     def has(self, name: str) -> bool:
@@ -95,16 +97,17 @@ def parse_family(output: Sequence[str]) -> FamilyState:
 
 
 def wanted_version(family: Family, asked: str | None, now: FamilyState) -> str:
-    """The Debian version to have: *asked* may leave out the revision (``1.18.0``).
+    """The Debian version to have: *asked* may be the first parts of it (``1.18.0``, ``13.0``).
 
-    Without *asked*: the installed one, else the newest. Raises :class:`LookupError` in words.
+    The installed one where that fits, also where nothing is *asked*, else the newest that does.
+    Raises :class:`LookupError` in words.
     """
     first = family.names[0]
     installed = now.installed.get(first)
-    if asked is None and installed:
-        return installed
-    known = [*now.offered, *([installed] if installed else [])]
-    fits = [one for one in known if asked is None or one == asked or one.startswith(f"{asked}-")]
+    known = [*([installed] if installed else []), *now.offered]
+    fits = [
+        one for one in known if asked is None or re.match(rf"{re.escape(asked)}([-.~+]|$)", one)
+    ]
     if fits:
         return fits[0]
     offers = ", ".join(now.offered) or "no version of it"
@@ -206,7 +209,7 @@ def held_packages(family: Family, version: str | None = None) -> Commands:
         if not unfinished and (not solved or refused):
             why = refused or "\n".join(line for line in said if line.startswith(("E:", " ")))
             yield Refuse(
-                f"{' '.join(family.names)} {wanted} not installed, nothing was changed: {why}\n"
+                f"{family.title} {wanted} not installed, nothing was changed: {why}\n"
                 f"Look at: apt-get -s {arguments}"
             )
             return
@@ -216,7 +219,7 @@ def held_packages(family: Family, version: str | None = None) -> Commands:
         names = " ".join(map(shlex.quote, unheld))
         yield Script(f"apt-mark hold {names}", explain=in_words(f"{names} not held"))
     elif not missing and not unfinished:
-        host.noop(f"{', '.join(family.names)} {wanted}: installed and held")
+        host.noop(f"{family.title} {wanted}: installed and held")
 
 
 @operation(asks=_family)
@@ -231,7 +234,7 @@ def no_packages(family: Family) -> Commands:
         return
     members = sorted(name for name in now.installed if family.has(name))
     if not members:
-        host.noop(f"nothing of {', '.join(family.names)} is installed")
+        host.noop(f"nothing of {family.title} is installed")
         return
     arguments = "purge -y --allow-change-held-packages " + " ".join(map(shlex.quote, members))
     _, said = host.get_fact(Simulation, arguments=arguments)
@@ -239,7 +242,7 @@ def no_packages(family: Family) -> Commands:
     others = [step.name for step in steps if step.verb != "Inst" and not family.has(step.name)]
     if others:
         yield Refuse(
-            f"{', '.join(family.names)} not removed: {', '.join(others)} would go with it\n"
+            f"{family.title} not removed: {', '.join(others)} would go with it\n"
             f"Remove that first: apt-get purge {' '.join(others)}; then run the deploy again"
         )
         return

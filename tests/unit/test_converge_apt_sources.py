@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from farrier.converge.apt_sources import (
+from farrier.converge.apt_repository import (
     AptSource,
     SourceState,
     explain_update,
@@ -58,7 +58,7 @@ def test_fingerprints_are_those_that_gpg_says(home: Path, armor: list[str]) -> N
     exported = [gpg(home, *armor, "--export", name) for name in (one, two)]
     assert [primary_fingerprints(key) for key in exported] == [(one,), (two,)]
     assert primary_fingerprints(b"".join(exported)) == (one, two)
-    assert wrong_key(exported[0], source(one.lower())) == ""
+    assert wrong_key(exported[0], source(one.lower()).on(SourceState())) == ""
     assert one in wrong_key(exported[0], source(two))
     assert wrong_key(b"".join(exported), source(one)) != "", "a second key could sign as well"
 
@@ -72,29 +72,50 @@ def test_what_is_no_key_is_refused(content: bytes) -> None:
 
 
 def test_what_is_written_for_apt() -> None:
-    assert source_text(source(), "arm64").splitlines()[1:] == [
+    assert source_text(source().on(SourceState("arm64")), "arm64").splitlines()[1:] == [
         "Types: deb",
         "URIs: https://repo.example/deb/arm64",
         "Suites: /",
         "Architectures: arm64",
         "Signed-By: /etc/apt/keyrings/farrier-toolkit.gpg",
     ]
-    assert proxy_text(source()) is None
+    assert proxy_text(source()) == ""
     assert proxy_text(source(proxy="http://proxy:3128")) == (
         'Acquire::https::Proxy::repo.example "http://proxy:3128";\n'
     )
 
 
+def test_a_source_is_filled_in_for_the_host() -> None:
+    of_nvidia = AptSource(
+        "cuda",
+        "https://repo.example/{distro}/{machine}/",
+        "{uri}/{key}.pub",
+        {"debian12": "ab" * 20},
+    )
+    here = of_nvidia.on(SourceState("arm64", "debian12"))
+    assert here.uri == "https://repo.example/debian12/sbsa"
+    assert (here.fingerprint, here.key_url) == ("AB" * 20, f"{here.uri}/abababab.pub")
+    with pytest.raises(LookupError):
+        of_nvidia.on(SourceState("amd64", "debian14"))
+
+
 def test_what_a_host_has() -> None:
-    assert parse_source(["arch amd64"]) == SourceState("amd64")
+    assert parse_source(["arch amd64", "distro debian12"]) == SourceState("amd64", "debian12")
+    key = bytes(range(256))
     lines = [
         "arch amd64",
-        f"text {base64.b64encode(b'Types: deb').decode()}",
-        f"key {base64.b64encode(bytes(range(256))).decode()}",
+        "file /etc/apt/preferences.d/farrier-toolkit ",
+        f"file /etc/apt/keyrings/farrier-toolkit.gpg {base64.b64encode(key).decode()}",
         "elsewhere /etc/apt/sources.list.d/by hand.list",
     ]
     assert parse_source(lines) == SourceState(
-        "amd64", "Types: deb", bytes(range(256)), None, ("/etc/apt/sources.list.d/by hand.list",)
+        "amd64",
+        "",
+        {
+            "/etc/apt/preferences.d/farrier-toolkit": b"",
+            "/etc/apt/keyrings/farrier-toolkit.gpg": key,
+        },
+        ("/etc/apt/sources.list.d/by hand.list",),
     )
 
 

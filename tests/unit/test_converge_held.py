@@ -15,7 +15,11 @@ from farrier.converge.held import (
 )
 
 TOOLKIT = Family(
-    ("cuda-toolkit-13-0",), r".+-13-0|cuda-toolkit-.+", "cuda_toolkit_version", r"libcuda1|cuda-d.+"
+    ("cuda-toolkit-13-0",),
+    r".+-13-0|cuda-toolkit-.+",
+    "cuda_toolkit_version",
+    "the CUDA toolkit",
+    r"libcuda1|cuda-d.+",
 )
 
 STATES = """\
@@ -64,6 +68,8 @@ def test_what_a_host_has() -> None:
         (None, None, "13.0.2-1"),
         (None, "13.0.1-1", "13.0.1-1"),
         ("13.0.1", None, "13.0.1-1"),
+        ("13.0", None, "13.0.2-1"),
+        ("13.0", "13.0.1-1", "13.0.1-1"),
         ("13.0.1-1", "13.0.2-1", "13.0.1-1"),
         ("12.9.9", "12.9.9-1", "12.9.9-1"),  # there, though no longer on offer
     ],
@@ -77,7 +83,7 @@ def test_the_wanted_version(asked: str | None, installed: str | None, wanted: st
 @pytest.mark.parametrize(
     ("asked", "offered", "told"),
     [
-        ("13.0", ("13.0.2-1", "13.0.1-1"), "apt offers 13.0.2-1, 13.0.1-1"),
+        ("13.0.9", ("13.0.2-1", "13.0.1-1"), "apt offers 13.0.2-1, 13.0.1-1"),
         (None, (), "apt offers no version of it"),
     ],
 )
