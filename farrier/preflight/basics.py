@@ -84,8 +84,8 @@ for d in __MODELS__; do
     if [ ! -d "$d" ]; then state=no-directory;
     elif [ ! -s "$d/config.json" ]; then state=no-config.json;
     elif [ -f "$d/model.safetensors.index.json" ]; then
-        for shard in $(grep -o '"[^"/]*\.safetensors"' "$d/model.safetensors.index.json" |
-            tr -d '"' | sort -u); do
+        for shard in $(grep -o ': *"[^"/]*\.safetensors"' "$d/model.safetensors.index.json" |
+            tr -d '": ' | sort -u); do
             [ -e "$d/$shard" ] || { state=shards; echo "missing $shard $d"; }
         done
     fi

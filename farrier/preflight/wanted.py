@@ -107,7 +107,7 @@ def _driver(spec: HostSpec, data: Any) -> DriverWanted:
     return DriverWanted(
         source=str(settings.get("nvidia_driver_source", "none")),
         branch=str(settings.get("nvidia_driver_branch") or ""),
-        version=settings.get("nvidia_driver_version"),
+        version=str(settings.get("nvidia_driver_version") or "") or None,
         flavour=str(settings.get("nvidia_driver_flavour", "auto")),
         fabric=fabric if isinstance(fabric, bool) else "auto",
         key_fingerprint=settings.get("nvidia_repo_fingerprint"),

@@ -131,9 +131,8 @@ def new_enough(case: Case) -> Iterator[Reason]:
     engine, cuda, oldest = need
     for_what = f"{engine} is built for CUDA {cuda}, which needs {oldest} or newer"
     planned = case.wanted.driver.release
-    # A branch alone means its newest release.
-    exact = planned is not None and len(planned.numbers) > 1
-    if planned and (planned < oldest if exact else planned.branch < oldest.branch):
+    # A branch, or the beginning of a version, means its newest release.
+    if planned and planned.numbers < oldest.numbers[: len(planned.numbers)]:
         yield PLAN_TOO_OLD.reason(
             f"the inventory wants driver {planned}; {for_what}", branch=oldest.branch
         )

@@ -1,0 +1,82 @@
+"""What a host is meant to be, as far as a preflight knows it: from the inventory and the roles."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import roles.vllm
+from farrier.facts.roots import Roots
+from farrier.preflight.wanted import ENGINE_CUDA, DriverWanted, wanted
+from farrier.spec import HostSpec, Model, read_host
+from tests.unit.preflight_hosts import BGE, QWEN, SPEC
+
+LOCKS = Path(roles.vllm.__file__).parent / "locks"
+
+
+@pytest.mark.parametrize("python", ["312", "313"])
+def test_the_engines_cuda_is_that_of_the_lock(python: str) -> None:
+    lock = (LOCKS / f"cuda-cp{python}.txt").read_text(encoding="utf-8")
+    runtime = re.search(r"^nvidia-cuda-runtime==([0-9]+\.[0-9]+)", lock, re.MULTILINE)
+    assert runtime is not None
+    assert runtime[1] == ENGINE_CUDA["vllm"]
+
+
+def test_the_role_brings_the_driver_that_the_inventory_names() -> None:
+    data = {"nvidia_driver_source": "debian", "nvidia_driver_branch": "535"}
+    driver = wanted(SPEC, data).driver
+    assert driver.brings
+    assert str(driver.release) == "535"
+    assert not wanted(SPEC, data | {"nvidia_driver_source": "none"}).driver.brings
+    exact = wanted(SPEC, data | {"nvidia_driver_version": "535.261.03-1~deb12u1"}).driver
+    assert str(exact.release) == "535.261.03"
+
+
+def test_nobody_brings_a_driver_to_a_host_without_gpus() -> None:
+    cpu = HostSpec("gpu02", groups=("gpu",), accelerator="cpu")
+    assert wanted(cpu, {}).driver == DriverWanted()
+    assert wanted(HostSpec("gw01", groups=("monitor",)), {}).driver == DriverWanted()
+
+
+def test_what_replicas_need() -> None:
+    here = wanted(SPEC, {})
+    assert here.gpus == 5
+    assert here.engine_need is not None
+    assert (here.engine_need[1], str(here.engine_need[2])) == ("13.0", "580.65.06")
+    custom = Model("x", engine="custom", gpus=[7], command=["/bin/serve"])
+    other = wanted(replace(SPEC, models=(custom,)), {})
+    assert (other.gpus, other.engine_need) == (8, None)
+    assert (
+        wanted(replace(SPEC, models=(replace(QWEN, gpus=()), replace(BGE, gpus=()))), {}).gpus == 0
+    )
+
+
+def test_programs_that_will_be_installed() -> None:
+    (program,) = wanted(SPEC, {}).programs
+    assert program.path.startswith("/opt/farrier/vllm/")
+    assert program.needs_mb > 10_000
+    assert wanted(replace(SPEC, models=()), {}).programs == ()
+
+
+def test_roots_of_the_inventory() -> None:
+    spec, problems = read_host("gpu01", ["gpu"], {"roots": {"sys": "/srv/tree/sys"}})
+    assert problems == []
+    assert spec.roots == Roots(sys="/srv/tree/sys")
+
+
+@pytest.mark.parametrize(
+    ("roots", "told"),
+    [
+        ("/srv/tree", "must be a table"),
+        ({"syss": "/srv/tree/sys"}, "did you mean"),
+        ({"sys": "tree/sys"}, "absolute path"),
+    ],
+)
+def test_roots_that_are_none(roots: object, told: str) -> None:
+    _, problems = read_host("gpu01", ["gpu"], {"roots": roots})
+    (problem,) = problems
+    assert problem.field == "roots"
+    assert told in problem.message
