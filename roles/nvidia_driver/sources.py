@@ -113,6 +113,11 @@ def plan_source(
             " /etc/apt/auth.conf.d on the host)"
         )
     distribution = "ubuntu" if now.system.startswith("ubuntu") else "debian"
+    if source in {"debian", "ubuntu"} and source != distribution:
+        raise SourceError(
+            f'nvidia_driver_source = "{source}" on a host with {now.system}: say'
+            f' "{distribution}" or "nvidia"'
+        )
     texts = []
     components = COMPONENTS.get((source, distribution), ())
     if components:
@@ -195,21 +200,17 @@ def apt_source(
         yield FetchKey(wanted.key_url, wanted.fingerprint, KEYRING, now.verifier)
     if differs(wanted, now, PREFERENCES):
         yield _written(PREFERENCES, wanted.files[PREFERENCES])
-    changed = differs(wanted, now, SOURCES)
     listed = not wanted.uri or now.has_lists(wanted.uri)
-    if wanted.files[SOURCES] and (changed or stale or renewed or not listed):
+    fetch = differs(wanted, now, SOURCES) or stale or renewed or not listed
+    if wanted.files[SOURCES] and fetch:
         yield Script(
             _fetch_lists(wanted.files[SOURCES]), explain=lambda said: explain_update(said, wanted)
         )
-    if changed:
+    if differs(wanted, now, SOURCES):
         yield _written(SOURCES, wanted.files[SOURCES])
-    if not (
-        changed
-        or stale
-        or renewed
-        or not listed
-        or any(differs(wanted, now, path) for path in (PROXY, PREFERENCES))
-    ):
+    if source != "directory" and now.pushed:
+        yield Script(f"rm -rf {PACKAGES}", explain=in_words(f"{PACKAGES} not removed"))
+    if not fetch and not any(differs(wanted, now, path) for path in (PROXY, PREFERENCES)):
         host.noop(f"apt knows the source {source} of the driver")
 
 
