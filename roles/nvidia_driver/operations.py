@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pyinfra import host, logger
+from pyinfra import host, logger, state
 
 from farrier.converge.commands import Refuse, Script, in_words
 from farrier.converge.packages import LOCK_TIMEOUT
@@ -135,6 +135,11 @@ def _changed(look: Look, plan: _Plan) -> Commands:
     )
     if rehearsal is None:
         yield Refuse("the host could not be asked what apt would do; see the line above")
+        return
+    if rehearsal.version is None and not rehearsal.offers and not state.is_executing:
+        words = "apt does not know the source yet: what comes is judged once it does"
+        host.log_styled(words, fg="blue", log_func=logger.info)
+        yield Refuse(words)  # in a plan: there is something to do
         return
     if rehearsal.version is None:
         offers = ", ".join(rehearsal.offers) or "no version at all: look at apt-get update"

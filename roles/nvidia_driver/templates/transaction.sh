@@ -204,6 +204,11 @@ remove() { # NAME...
         [ -d "$directory" ] || continue
         [ -d "$directory/kernel" ] || [ -e "$directory/build" ] || rm -rf "$directory"
     done
+    # DKMS' signing key is of no use without DKMS, unless the firmware was taught to trust it.
+    if ! command -v dkms >/dev/null && [ -d /var/lib/dkms ] &&
+        ! mokutil --test-key /var/lib/dkms/mok.pub 2>/dev/null | grep -q 'already enrolled'; then
+        rm -f /var/lib/dkms/mok.key /var/lib/dkms/mok.pub
+    fi
     rmdir /lib/modules /var/lib/dkms 2>/dev/null || true
     rm -f /etc/modprobe.d/farrier-nouveau.conf /etc/modprobe.d/farrier-nvidia.conf \
         /etc/modules-load.d/farrier-nvidia.conf
