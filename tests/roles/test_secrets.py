@@ -157,9 +157,11 @@ def test_the_watcher_sees_what_others_could_see(fleet: Fleet) -> None:
     try:
         with watched(fleet, decoys) as watch:
             for host in HOSTS:
-                fleet.ssh(host, f"/bin/true {decoys['argument']}")
+                # A program of a millisecond may get past the watcher on a loaded machine, not 20.
+                again = "for i in $(seq 20); do %s; done"
+                fleet.ssh(host, again % f"/bin/true {decoys['argument']}")
                 fleet.ssh(host, f"sudo true {decoys['sudo']}")
-                fleet.ssh(host, f"VARIABLE={decoys['variable']} /bin/true")
+                fleet.ssh(host, again % f"VARIABLE={decoys['variable']} /bin/true")
                 fleet.ssh(host, "cat > /tmp/leak; rm /tmp/leak", stdin=decoys["file"])
                 fleet.ssh(host, "cat > /dev/shm/leak; rm /dev/shm/leak", stdin=encoded)
                 fleet.root(host, "cat > /etc/leak", stdin=decoys["rest"])
