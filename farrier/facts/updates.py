@@ -50,6 +50,7 @@ has apt-config && apt-config dump 2>/dev/null |
 has systemctl && echo "timer $(systemctl is-enabled apt-daily-upgrade.timer 2>/dev/null)"
 if has needrestart; then
     echo needrestart
+    grep -qs 'apt-pinvoke -m u' "$ETC"/apt/apt.conf.d/* && echo needrestart-ubuntu
     cat "$ETC/needrestart/needrestart.conf" "$ETC"/needrestart/conf.d/*.conf 2>/dev/null |
         grep -vE '^[[:space:]]*(#|$)' | sed 's/^/perl /'
 fi
@@ -110,7 +111,7 @@ def parse(output: Sequence[str]) -> UpdateFacts:
             and not package.held
             and not any(_matches(pattern, package.name) for pattern in blacklist)
         ),
-        _mode(config) if installed else None,
+        _mode(config, ubuntu="needrestart-ubuntu" in words) if installed else None,
         not installed or all(spared_by(config, unit) for unit in SPARED),
         "reboot-required" in words,
         tuple(because),
@@ -131,13 +132,16 @@ def _matches(pattern: str, name: str) -> bool:
 
 
 _RESTART = re.compile(r"\$nrconf\{['\"]?restart['\"]?\}\s*=\s*['\"]([lia])['\"]")
-_MODE_OF_NONE = "i"
-"""What needrestart does where no configuration says: it asks, or only lists without a terminal."""
 
 
-def _mode(config: str) -> str:
+def _mode(config: str, *, ubuntu: bool) -> str:
+    """The mode that the configuration names last.
+
+    Without any it asks, which without a terminal is to list. Ubuntu since 24.04 calls it from apt
+    in a mode of its own (``-m u``), which restarts by itself.
+    """
     said = [match[1] for match in _RESTART.finditer(config)]
-    return said[-1] if said else _MODE_OF_NONE
+    return said[-1] if said else "a" if ubuntu else "i"
 
 
 # Both ways to write it: an entry of the hash, as in $nrconf{override_rc}{qr(^engine-)} = 0; and
