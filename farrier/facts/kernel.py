@@ -71,9 +71,9 @@ def _order(release: str) -> list[tuple[int, str]]:
 
 
 _SCRIPT = r"""
-if [ -e "$RUN/systemd/container" ] || [ -e "$RUN/.containerenv" ] || [ -e /.dockerenv ]; then
-    echo container
-fi
+for f in "$RUN/systemd/container" "$RUN/.containerenv" "$PROC/1/root/.dockerenv"; do
+    [ -e "$f" ] && { echo container; break; }
+done
 for d in "$MODULES"/*/; do
     [ -d "$d" ] || continue
     d=${d%/}; release=${d##*/}; headers=no image=no
@@ -87,7 +87,7 @@ has dkms && { echo dkms-installed; dkms status 2>/dev/null | sed 's/^/dkms /'; }
 for name in gcc cc clang; do has $name && echo compiler; done
 [ -d "$SYS/module/nouveau" ] && echo nouveau
 read -r line 2>/dev/null < "$PROC/cmdline" && echo "cmdline $line"
-grep -hsE '^[[:space:]]*(blacklist|install|alias|options)[[:space:]]+nouveau[[:space:]]' \
+grep -hsE '^[[:space:]]*(blacklist|install|alias|options)[[:space:]]+nouveau([[:space:]]|$)' \
     "$ETC"/modprobe.d/*.conf "$RUN"/modprobe.d/*.conf "$USR"/lib/modprobe.d/*.conf |
     sed 's/^[[:space:]]*/modprobe /'
 variable=$SYS/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c
