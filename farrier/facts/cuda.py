@@ -36,7 +36,7 @@ class CudaFacts:
 # Debian's nvidia-cuda-toolkit.
 _SCRIPT = r"""
 for d in "$USR"/local/cuda-[0-9]*; do
-    [ -d "$d" ] || continue
+    [ -d "$d" ] && [ ! -L "$d" ] || continue
     said=
     if [ -e "$d/version.json" ]; then
         said=$(grep -A3 '"cuda" *:' "$d/version.json" | grep -m1 '"version"')

@@ -90,7 +90,7 @@ find "$MODULES" \( -name 'nvidia.ko*' -o -name 'nvidia-current.ko*' \
     echo "module ${release%%/*}|$version|$license|$f"
 done 2>/dev/null
 if [ -e "$PROC/driver/nvidia/version" ] && has nvidia-smi; then
-    said=$(timeout -k 2 __TIMEOUT__ nvidia-smi --format=csv,noheader,nounits \\
+    said=$(timeout -k 2 __TIMEOUT__ nvidia-smi --format=csv,noheader,nounits \
         --query-gpu=index,uuid,name,memory.total,pci.bus_id 2>&1)
     echo "smi $?"
     echo "$said" | sed 's/^/gpu /'
