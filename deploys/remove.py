@@ -4,9 +4,10 @@
     pyinfra inventory deploys/remove.py --data role=all --limit gpu03
 
 A role is removed from the hosts whose groups have it. Removing ``engine``, ``nginx``, ``vllm`` or
-``base`` cuts the requests that are being served; nothing is drained. Debian's packages, the models
-in /srv/models, the users and Prometheus' samples stay. A following deploys/llm.py brings
-everything back.
+``base`` cuts the requests that are being served; nothing is drained. ``nvidia_driver`` is refused
+while engines run, and purges the packages that Farrier installed for it. Debian's other packages,
+the models in /srv/models, the users and Prometheus' samples stay. A following deploys/llm.py
+brings everything back.
 """
 
 from pyinfra import config, host, logger
@@ -14,9 +15,12 @@ from pyinfra.api.exceptions import PyinfraError
 
 import roles.agent
 import roles.base
+import roles.cuda_toolkit
 import roles.engine
 import roles.nginx
 import roles.node_exporter
+import roles.nvidia_container_toolkit
+import roles.nvidia_driver
 import roles.prometheus
 import roles.vllm
 from farrier.inventory import current_fleet
@@ -31,6 +35,9 @@ REMOVALS = {
     "agent": (None, roles.agent.remove),
     "nginx": ("gpu", roles.nginx.remove),
     "vllm": ("gpu", roles.vllm.remove),
+    "nvidia_container_toolkit": ("gpu", roles.nvidia_container_toolkit.remove),
+    "cuda_toolkit": ("gpu", roles.cuda_toolkit.remove),
+    "nvidia_driver": ("gpu", roles.nvidia_driver.remove),
     "prometheus": ("monitor", roles.prometheus.remove),
     "node_exporter": (None, roles.node_exporter.remove),
     "base": (None, roles.base.remove),

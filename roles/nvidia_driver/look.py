@@ -14,6 +14,7 @@ from pyinfra.api import FactBase
 from farrier.facts.driver import Driver, DriverFacts
 from farrier.facts.fabric import Fabric, FabricFacts
 from farrier.facts.kernel import KernelFacts, Kernels
+from farrier.facts.packages import ORIGINS
 from farrier.facts.pci import NvidiaPci, Pci
 
 if TYPE_CHECKING:
@@ -137,7 +138,8 @@ class LookFact(FactBase[Look | None]):
     def command(self, roots: Roots) -> str:
         """One shell for all, in which each of them has a shell of its own."""
         facts = (Driver(), Kernels(), Fabric(), Pci())
-        scripts = [_SCRIPT, *(fact.command(roots) for fact in facts)]
+        # Where each package comes from is not asked here, and apt takes seconds to tell.
+        scripts = [_SCRIPT, *(fact.command(roots).replace(ORIGINS, "") for fact in facts)]
         return "\n".join(f"(\n{script}\n)\nprintf '\\n{_MARK} %s\\n' $?" for script in scripts)
 
     @staticmethod

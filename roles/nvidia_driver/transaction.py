@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["UNIT", "Journal", "Rehearsal", "RehearsalFact", "journal", "start"]
 
-UNIT = "farrier-driver.service"
+UNIT = "farrier-driver"
+"""The unit in which the program runs on the host."""
 LOG = f"{STATE}/log"
 _PROGRAM = Path(__file__).parent / "templates" / "transaction.sh"
 
@@ -185,15 +186,24 @@ touch lock
 exec 9>lock
 flock 9
 rm -rf open.new
+: > log
 base64 -d | tar -xz --no-same-owner
 chmod 755 transaction
 {opening}
 exec 9>&-
+unit={UNIT}
+n=0
+# One that has ended stays loaded while anything is left in its control group. The lock, not the
+# name, is what lets only one of them work.
+while [ "$(systemctl show -P LoadState "$unit.service")" != not-found ]; do
+    n=$((n + 1))
+    unit={UNIT}-$n
+done
 status=0
-systemd-run --quiet --wait --collect --unit={UNIT} --property=Type=exec \\
-    --property=StandardOutput=truncate:{LOG} --property=StandardError=append:{LOG} \\
+systemd-run --quiet --wait --collect --unit="$unit" --property=Type=exec \\
+    --property=StandardOutput=append:{LOG} --property=StandardError=append:{LOG} \\
     --description="Farrier: this host's NVIDIA driver" {STATE}/transaction {command} || status=$?
-[ $status = 0 ] || tail -n 60 {LOG} >&2
+[ $status = 0 ] || tail -n 60 log >&2
 exit $status
 """,
         stdin=_packed(files),

@@ -172,7 +172,7 @@ run() {
     done
     hold open
     persistenced
-    rm -rf previous
+    rm -rf previous open/parts open/rehearsal open/steps.now
     [ ! -d current ] || mv current previous
     mv open current
     rm -rf previous

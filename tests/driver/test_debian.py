@@ -1,0 +1,113 @@
+"""Debian 12's real driver on a real host: from bare, built, held, told about, and gone again.
+
+The tests are one story, in this order. The module is really compiled, once.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.driver.host import NEWER, OLDER, PLAIN, DriverHost
+
+
+@pytest.fixture(scope="module")
+def bare(bookworm: DriverHost) -> list[str]:
+    """The host without any driver, and what it is made of then."""
+    bookworm.remove()
+    assert bookworm.driver() == {}
+    return bookworm.snapshot()
+
+
+def test_a_version_that_is_not_on_offer_is_refused_with_those_that_are(
+    bookworm: DriverHost, bare: list[str]
+) -> None:
+    run = bookworm.run(nvidia_driver_version="535.999.99")
+    assert run.returncode == 1
+    failed = run.last_section("Failed:")
+    assert "nvidia-kernel-dkms 535.999.99 is not on offer from source debian" in failed
+    assert OLDER in failed
+    assert NEWER in failed
+    after = bookworm.snapshot()
+    source = "/etc/apt/sources.list.d/farrier-nvidia.sources"
+    assert [line for line in after if source not in line] == bare
+
+
+def test_a_bare_host_gets_the_driver_built_and_held(bookworm: DriverHost, bare: list[str]) -> None:
+    run = bookworm.good(deploy=PLAIN, nvidia_driver_version=OLDER)
+    print(f"bare to driver: {run.seconds:.0f} s")
+    bookworm.assert_whole(OLDER)
+    assert "runs another machine's kernel" in run.stderr
+    assert "blacklist nouveau" in bookworm.root("cat /etc/modprobe.d/farrier-nouveau.conf")
+
+
+def test_the_second_run_changes_nothing(bookworm: DriverHost) -> None:
+    before = bookworm.snapshot()
+    for deploy in (PLAIN, "deploys/driver.py"):
+        run = bookworm.good(deploy=deploy, nvidia_driver_version=OLDER)
+        assert run.changed("gpu01") == []
+        print(f"no change, {deploy}: {run.seconds:.1f} s")
+    # Without a version the installed one is wanted, although a newer one is on offer.
+    assert bookworm.good().changed("gpu01") == []
+    assert bookworm.snapshot() == before
+
+
+def test_another_version_is_left_alone_and_told(bookworm: DriverHost) -> None:
+    before = bookworm.snapshot()
+    run = bookworm.good(deploy=PLAIN, nvidia_driver_version=NEWER)
+    assert run.changed("gpu01") == []
+    assert f"535.261.03-1 is installed, the inventory says {NEWER}" in run.stderr
+    assert "pyinfra inventory deploys/driver.py" in run.stderr
+    assert bookworm.snapshot() == before
+
+
+def test_what_cannot_be_satisfied_is_refused_with_apts_reason_before_any_change(
+    bookworm: DriverHost,
+) -> None:
+    # The open module of the newer version is not there, that of the older one is; what it needs
+    # has to go with it, and something of the site's that says otherwise is in the way.
+    bookworm.root(
+        "printf 'Package: firmware-nvidia-gsp\\nPin: version 535.309*\\nPin-Priority: 1003\\n'"
+        " > /etc/apt/preferences.d/00site"
+    )
+    before = bookworm.snapshot()
+    try:
+        run = bookworm.run(nvidia_driver_version=OLDER, nvidia_driver_flavour="open")
+    finally:
+        after = bookworm.snapshot()
+        bookworm.root("rm /etc/apt/preferences.d/00site")
+    assert run.returncode == 1
+    failed = run.last_section("Failed:")
+    assert "nothing of the driver was changed" in failed
+    assert "nvidia-open-kernel-dkms : Depends: firmware-nvidia-gsp (= 535.261.03)" in failed
+    assert after == before
+
+
+def test_a_host_whose_engines_run_is_refused(bookworm: DriverHost) -> None:
+    bookworm.root("systemd-run -q --unit engine-tiny.service sleep infinity")
+    try:
+        before = bookworm.snapshot()
+        run = bookworm.run(nvidia_driver_version=NEWER)
+        assert run.returncode == 1
+        told = "ssh gpu01 sudo systemctl stop engine-tiny.service"
+        assert told in run.last_section("Failed:")
+        assert bookworm.snapshot() == before
+    finally:
+        bookworm.root("systemctl stop engine-tiny.service")
+
+
+def test_what_holds_it_is_put_back(bookworm: DriverHost) -> None:
+    bookworm.root(
+        "apt-mark unhold nvidia-smi libcuda1 >/dev/null;"
+        " rm /etc/apt/preferences.d/farrier-nvidia; echo > /etc/apt/apt.conf.d/60farrier-nvidia"
+    )
+    run = bookworm.good(deploy=PLAIN, nvidia_driver_version=OLDER)
+    assert run.changed("gpu01") == ["NVIDIA driver | Packages and kernel modules"]
+    bookworm.assert_whole(OLDER)
+
+
+def test_removal_leaves_nothing(bookworm: DriverHost, bare: list[str]) -> None:
+    run = bookworm.remove()
+    print(f"removal: {run.seconds:.0f} s")
+    assert bookworm.snapshot() == bare
+    again = bookworm.remove()
+    assert again.changed("gpu01") == []
