@@ -2,16 +2,20 @@
 
     pyinfra inventory deploys/llm.py
 
-Running engines are never restarted by it; see the last lines of its output.
+Running engines are never restarted by it, nor is a driver exchanged that is there; see the last
+lines of its output.
 """
 
 from pyinfra import config, host
 
 import roles.agent
 import roles.base
+import roles.cuda_toolkit
 import roles.engine
 import roles.nginx
 import roles.node_exporter
+import roles.nvidia_container_toolkit
+import roles.nvidia_driver
 import roles.prometheus
 import roles.vllm
 from farrier.converge.preflight import preflight
@@ -24,6 +28,11 @@ spec = fleet.hosts[host.name]
 
 preflight(spec, name="Preflight")
 roles.base.base()
+
+if "gpu" in spec.groups and spec.accelerator == "cuda":
+    roles.nvidia_driver.nvidia_driver(spec)
+    roles.cuda_toolkit.cuda_toolkit()
+    roles.nvidia_container_toolkit.nvidia_container_toolkit(spec.roots.proc)
 
 roles.node_exporter.node_exporter()
 if "monitor" in spec.groups:

@@ -51,6 +51,12 @@ NVML = "/opt/fake-nvml/libnvidia-ml.so.1"
 GPU_STATE = "/etc/fake-nvml.state"
 """The state file of the fake NVML on the host that has one."""
 
+GPU_TREE = "/opt/fake-gpu"
+"""A stand-in for what the kernel says of one H100 whose driver is loaded, on the same host."""
+DRIVER_LOADED = (
+    "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release Build\n"
+)
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -73,8 +79,8 @@ class Answer:
 class Fleet:
     """The lab's hosts, converged: gpu01 with the real vLLM, gpu02 and gpu03 with the stand-in.
 
-    gpu02 has a fake NVML and believes in its GPU; gpu03 is Debian 13, for which the real engine
-    has no wheel.
+    gpu02 has a fake NVML, and a tree in which a driver is loaded, and believes in its GPU. gpu03 is
+    Debian 13, for which the real engine has no wheel.
     """
 
     def __init__(self, lab: Lab, converge: Converge) -> None:
@@ -94,6 +100,18 @@ class Fleet:
         library = fake_nvml.build(self.converge.directory / "nvml").read_bytes()
         self.put_bytes("gpu02", NVML, library, mode="755")
         self.put("gpu02", GPU_STATE, "count 1\n0.temperature 41\n")
+        self.put("gpu02", f"{GPU_TREE}/proc/driver/nvidia/version", DRIVER_LOADED)
+        function = f"{GPU_TREE}/sys/bus/pci/devices/0000:01:00.0"
+        for name, value in {"vendor": "0x10de", "device": "0x2330", "class": "0x030200"}.items():
+            self.put("gpu02", f"{function}/{name}", f"{value}\n")
+        libraries = f"{GPU_TREE}/usr/lib/x86_64-linux-gnu"
+        self.put("gpu02", f"{libraries}/libcuda.so.580.95.05", "stand-in\n")
+        self.root(
+            "gpu02",
+            f"ln -sfn libcuda.so.580.95.05 {libraries}/libcuda.so.1;"
+            f" mkdir -p {GPU_TREE}/sys/bus/pci/drivers/nvidia;"
+            f" ln -sfn ../../drivers/nvidia {function}/driver",
+        )
         self.converge.models |= {
             "gpu01": [TINY],
             "gpu02": [{**STAND_IN, "gpus": [0]}],
@@ -101,7 +119,14 @@ class Fleet:
             "gpu03": [{**STAND_IN, "command": [*STAND_IN["command"], "--start-delay", "4"]}],
         }
         self.converge.data |= {
-            "gpu02": {"accelerator": "cuda", "agent_nvml_library": NVML, "agent_tick": 1.0},
+            "gpu02": {
+                "accelerator": "cuda",
+                "agent_nvml_library": NVML,
+                "agent_tick": 1.0,
+                # The preflight looks at a tree that stands for a host with a GPU and its driver.
+                "nvidia_driver_source": "none",
+                "roots": {name: f"{GPU_TREE}/{name}" for name in ("proc", "sys", "usr")},
+            },
             "gpu03": {"agent_tick": 1.0},
         }
 

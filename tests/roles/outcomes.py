@@ -21,9 +21,12 @@ PAIR = (VICTIM, WITNESS)
 AGENTS = "/opt/farrier/agent"
 
 
-def assert_refused(run: Run, *told: str) -> None:
-    """*run* failed for the victim alone, which the last lines explain with every one of *told*."""
-    assert run.returncode == 1, run.last_words()
+def assert_refused(run: Run, *told: str, status: int = 1) -> None:
+    """*run* failed for the victim alone, which the last lines explain with every one of *told*.
+
+    *status* is 3 where the preflight refused it: nothing was changed.
+    """
+    assert run.returncode == status, run.last_words()
     assert "Traceback" not in run.stderr, run.stderr
     failed = run.last_section("Failed:")
     assert re.findall(r"^  (\w+): ", failed, re.MULTILINE) == [VICTIM], failed

@@ -212,7 +212,13 @@ def test_ports_are_taken_by_something_foreign(fleet: Fleet, converge: Converge) 
         f"port {port}, meant for {unit}.service, is taken by python3"
         for port, unit in units.items()
     ]
-    assert_refused(run, *told, "squatter-8080.service", "systemctl status", "another port")
+    assert_refused(
+        run,
+        *told,
+        "squatter-8080.service",
+        "systemctl disable --now squatter-8080.service",
+        status=3,
+    )
     assert run.changed(VICTIM) == []
     repaired = assert_repaired(fleet)
     assert repaired.changed(VICTIM) == [
@@ -225,10 +231,10 @@ def test_a_model_that_is_not_on_the_host(fleet: Fleet, converge: Converge) -> No
     models = with_model(converge, source=f"path:{place}")
     try:
         run = converge(limit=PAIR, models=models)
-        assert_refused(run, "model tiny", f"{place} does not exist", "rsync", "source=")
+        assert_refused(run, "model tiny", f"{place} does not exist", "rsync", status=3)
         fleet.root(VICTIM, f"mkdir {place}; touch {place}/model.safetensors")
         run = converge(limit=PAIR, models=models)
-        assert_refused(run, "model tiny", f"{place} has no config.json", "copy it again", "source=")
+        assert_refused(run, "model tiny", f"{place} has no config.json", "rsync", status=3)
         assert run.changed(VICTIM) == []
         fleet.put(VICTIM, f"{place}/config.json", "{}")
         run = converge(limit=PAIR, models=models)
