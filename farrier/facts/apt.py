@@ -139,7 +139,7 @@ fetch() { # FILE URI
 reach() { # NUMBER ADDRESS
     said=$(fetch "$d/$1" "$2/InRelease") && { echo "reached $2"; return; }
     case $said in *404*) said=$(fetch "$d/$1" "$2/Release") && { echo "reached $2"; return; };; esac
-    why=$(echo "$said" | grep -E '^(E|W|Err)' | tail -n 1)
+    why=$(echo "$said" | sed -n 's/^E: Failed to fetch [^ ]* *//p' | tail -n 1)
     echo "unreached $2 ${why:-no answer within __TIMEOUT__ s}"
 }
 number=0

@@ -95,6 +95,9 @@ def _ufw(lines: Sequence[str]) -> Firewall | None:
     return Firewall("ufw", drops, ports, tuple(dict.fromkeys(trusted)))
 
 
+_FORWARDED = re.compile(r"^-A (FORWARD|OUTPUT|DOCKER\S*) | -o ")
+
+
 def _iptables(lines: Sequence[str]) -> Firewall | None:
     """Lines of iptables-save; only the filter table's INPUT, and who accepts ports for it."""
     drops, seen = False, False
@@ -112,7 +115,8 @@ def _iptables(lines: Sequence[str]) -> Firewall | None:
             seen = True
         rule = re.sub(r" -m \w+| --comment (\"[^\"]*\"|\S+)", "", line)
         if match := re.search(r" -p tcp\b.* --dports? (\S+)", rule):
-            if line.endswith("-j ACCEPT"):
+            # Other chains count, as INPUT may jump there, but not those of forwarded packets.
+            if line.endswith("-j ACCEPT") and not _FORWARDED.search(rule):
                 ports |= _ports(match[1])
         elif match := re.fullmatch(r"-A INPUT -[si] (\S+) -j ACCEPT", rule):
             trusted += [match[1]] if match[1] != "lo" else []
