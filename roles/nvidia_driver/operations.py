@@ -117,10 +117,11 @@ def transacted(roots: Roots) -> Commands:  # noqa: ARG001 - for the question
         case "keep":
             yield from _kept(look, plan)
         case _:
-            yield from _changed(look, plan)
+            yield from _changed(look, plan, plan.settings.wanted)
 
 
-def _changed(look: Look, plan: _Plan) -> Commands:
+def _changed(look: Look, plan: _Plan, version: str) -> Commands:
+    """The transaction to the newest version that begins with *version*."""
     wanted, installed = plan.wanted, look.installed
     needed = headers(look.kernel, look.own.images, look.own.system, look.own.architecture)
     gone = [f"{wanted.other_module}-"] if wanted.other_module in installed else []
@@ -129,7 +130,7 @@ def _changed(look: Look, plan: _Plan) -> Commands:
     rehearsal: Rehearsal | None = host.get_fact(
         RehearsalFact,
         module=wanted.module,
-        wanted=plan.settings.wanted,
+        wanted=version,
         names=names,
         optional=optional,
     )
@@ -142,9 +143,14 @@ def _changed(look: Look, plan: _Plan) -> Commands:
         yield Refuse(words)  # in a plan: there is something to do
         return
     if rehearsal.version is None:
+        if plan.decision.kind == "keep":
+            words = f"{plan.decision.words}, which no source has: Farrier does not hold it"
+            note("left", host.name, words)
+            host.noop(words)
+            return
         offers = ", ".join(rehearsal.offers) or "no version at all: look at apt-get update"
         yield Refuse(
-            f"nothing of the driver was changed: {wanted.module} {plan.settings.wanted} is not on"
+            f"nothing of the driver was changed: {wanted.module} {version} is not on"
             f" offer from source {plan.settings.source}, which has {offers}\n"
             "Name one of them as nvidia_driver_version, or another branch or source"
         )
@@ -195,8 +201,8 @@ def _kept(look: Look, plan: _Plan) -> Commands:
     if look.own.recorded is None or look.own.recorded != {
         name: version for name, version in installed.items() if name in look.own.recorded
     }:
-        # Someone else installed it: the same transaction takes it over, without a new package.
-        yield from _changed(look, plan)
+        # Someone else installed it: the same transaction takes it over, in the version it has.
+        yield from _changed(look, plan, installed[plan.wanted.module])
         return
     version = _upstream(installed.get(module_of(installed, plan.wanted) or "", ""))
     unbuilt = [

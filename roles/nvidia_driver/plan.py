@@ -121,9 +121,12 @@ def decide(settings: Settings, wanted: PackageSet, look: Look, *, may_change: bo
     :class:`PlanError` where nothing may be done.
     """
     if look.own.phase is not None:
-        return Decision(
-            "repair", f"a driver transaction was interrupted in its phase {look.own.phase!r}"
-        )
+        words = f"a driver transaction was interrupted in its phase {look.own.phase!r}"
+        target = look.own.target.get(wanted.module)
+        if target and settings.met_by(target):
+            return Decision("repair", words)
+        # The way out of a version that cannot be built is another version in the inventory.
+        return Decision("change", f"{words}; {_wish(settings, wanted)} is wanted by now")
     if look.driver.runfile:
         raise PlanError(
             "NVIDIA's own installer put a driver on this host, which no package may overwrite:"

@@ -28,7 +28,7 @@ class RemovalPlan:
 
 _SCRIPT = rf"""
 STATE={STATE}
-export LC_ALL=C
+export LC_ALL=C; echo asked
 [ ! -e $STATE/lock ] || flock -s $STATE/lock true
 systemctl list-units --plain --no-legend --state=active,activating,reloading,deactivating \
     'engine-*.service' 2>/dev/null | sed 's/ .*//; s/^/engine /'

@@ -170,14 +170,14 @@ def _packed(files: Mapping[str, str]) -> str:
 def start(command: str, lock_timeout: int, opened: Journal | None = None) -> Commands:
     """Run the program on the host with *command* (``run``, ``keep``, ``remove …``) to its end.
 
-    *opened* becomes the open transaction first. A transaction that another run opened in between
-    is never overwritten.
+    *opened* becomes the open transaction first, in the place of an interrupted one that was to
+    bring something else.
     """
     program = _PROGRAM.read_text(encoding="utf-8").replace("__LOCK_TIMEOUT__", str(lock_timeout))
     files = {"transaction": program} | {
         f"open.new/{name}": text for name, text in (opened.files if opened else {}).items()
     }
-    opening = "sync\nmv -T open.new open" if opened else ":"
+    opening = "sync\nrm -rf open\nmv -T open.new open" if opened else ":"
     yield Script(
         f"""
 mkdir -p {STATE}

@@ -27,9 +27,10 @@ def test_a_version_that_is_not_on_offer_is_refused_with_those_that_are(
     assert "nvidia-kernel-dkms 535.999.99 is not on offer from source debian" in failed
     assert OLDER in failed
     assert NEWER in failed
-    after = bookworm.snapshot()
-    source = "/etc/apt/sources.list.d/farrier-nvidia.sources"
-    assert [line for line in after if source not in line] == bare
+    # apt was taught where to look, which is why it could be asked; that is all.
+    source = ("/etc/apt/sources.list.d/farrier-nvidia", "/etc/apt/preferences.d/farrier-nvidia-")
+    after = [line for line in bookworm.snapshot() if not any(name in line for name in source)]
+    assert after == bare
 
 
 def test_a_bare_host_gets_the_driver_built_and_held(bookworm: DriverHost, bare: list[str]) -> None:
@@ -102,6 +103,18 @@ def test_what_holds_it_is_put_back(bookworm: DriverHost) -> None:
     )
     run = bookworm.good(deploy=PLAIN, nvidia_driver_version=OLDER)
     assert run.changed("gpu01") == ["NVIDIA driver | Packages and kernel modules"]
+    bookworm.assert_whole(OLDER)
+
+
+def test_the_same_driver_by_somebody_else_is_taken_over(bookworm: DriverHost) -> None:
+    before = bookworm.driver()
+    bookworm.root(
+        "apt-mark showhold | xargs apt-mark unhold >/dev/null;"
+        " rm -r /var/lib/farrier/nvidia/current"
+        " /etc/apt/preferences.d/farrier-nvidia /etc/apt/apt.conf.d/60farrier-nvidia"
+    )
+    bookworm.good(deploy=PLAIN)  # no version: not the newest one, but the one that is there
+    assert bookworm.driver() == before
     bookworm.assert_whole(OLDER)
 
 

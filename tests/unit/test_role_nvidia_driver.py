@@ -137,8 +137,10 @@ def test_what_is_decided() -> None:
     assert kind(with_driver("535.261.03-1")) == "keep"
     assert kind(with_driver("535.261.03-1"), other) == "leave"
     assert kind(with_driver("535.261.03-1"), other, may_change=True) == "change"
-    interrupted = replace(BARE, own=replace(BARE.own, phase="install"))
+    target = {"nvidia-kernel-dkms": "535.261.03-1"}
+    interrupted = replace(BARE, own=replace(BARE.own, phase="install", target=target))
     assert kind(interrupted) == kind(interrupted, may_change=True) == "repair"
+    assert kind(interrupted, other) == "change"
     assert kind(with_driver("535.261.03-1", module="nvidia-open-kernel-dkms")) == "leave"
 
 

@@ -157,7 +157,8 @@ run() {
     guard open
     sync
     phase repair
-    [ "$before" = start ] || dpkg --configure -a --force-confdef --force-confold 9>&- ||
+    [ -z "$(dpkg --audit; ls /var/lib/dpkg/updates)" ] ||
+        dpkg --configure -a --force-confdef --force-confold 9>&- ||
         echo "farrier: dpkg left something for apt-get --fix-broken"
     phase download
     apt --fix-broken --download-only "$@"
