@@ -187,7 +187,8 @@ def _certificate(packets: list[tuple[int, bytes, bytes]]) -> Certificate:
 
 def _signature(body: bytes, fingerprint: str) -> tuple[int, SelfSignature, bool]:
     """Its type, what it says, and whether it names the key *fingerprint* as its issuer."""
-    if body[0] in {2, 3}:  # the old format: length 5, type, time, issuer, key and hash algorithm
+    if body[0] in {2, 3} and len(body) > 16:
+        # The old format: length 5, type, time, issuer, key algorithm, hash algorithm.
         issuer = body[7:15].hex().upper()
         made = SelfSignature(int.from_bytes(body[3:7], "big"), body[16])
         return body[2], made, fingerprint.endswith(issuer)

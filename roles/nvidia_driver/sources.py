@@ -6,36 +6,30 @@ What the role calls, for a host with accelerator "cuda" and source != "none"::
 
 It does nothing when all is as it should be. Otherwise it writes proxy, keyring and preferences,
 fetches the package lists of this source alone, and only when that has succeeded puts the source
-among apt's: a repository that is out of reach or badly signed never breaks the host's apt. Lists
-of the other sources are not touched. The removal is ``tree(*absent())``.
+among apt's: a repository that is out of reach or badly signed never breaks the host's apt. Before a
+transaction the lists of all sources are fetched anew. The removal is ``tree(*absent())``.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pyinfra import host
+from pyinfra.api import FactBase
 
 from farrier.converge import Absent
 from farrier.converge.commands import Refuse, Script, in_words, last_lines
-from farrier.converge.packages import LOCK_TIMEOUT
+from farrier.converge.packages import LOCK_TIMEOUT, explain_apt, waiting
 from farrier.converge.questions import Question, answer
 from farrier.converge.report import note
 from farrier.converge.typed import operation
-from roles.nvidia_driver.apt_files import (
-    archive_sources,
-    local_sources,
-    preferences,
-    proxy_settings,
-    repository_sources,
-    same_repository,
-)
-from roles.nvidia_driver.keys import FINGERPRINTS, FetchKey, judge_key, normal, usual_key_url
-from roles.nvidia_driver.names import SYSTEMS
+from roles.nvidia_driver.keys import FetchKey, judge_key
+from roles.nvidia_driver.names import successor
+from roles.nvidia_driver.operations import decided
 from roles.nvidia_driver.pushing import PushDirectory, SourceDirectoryError, deb_files
+from roles.nvidia_driver.source_plan import SourceError, Wanted, differs, plan_source
 from roles.nvidia_driver.source_state import (
     KEYRING,
     OWN_FILES,
@@ -48,113 +42,11 @@ from roles.nvidia_driver.source_state import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
     from farrier.converge.commands import Commands
 
-__all__ = ["KEYRING", "PACKAGES", "absent", "apt_source", "repository_url"]
-
-REPOSITORY = "https://developer.download.nvidia.com/compute/cuda/repos/{distro}/{arch}"
-ARCHITECTURES = {"amd64": "x86_64", "arm64": "sbsa"}
-"""Debian's name of an architecture -> NVIDIA's."""
-
-COMPONENTS = {
-    ("debian", "debian"): ("contrib", "non-free", "non-free-firmware"),
-    ("ubuntu", "ubuntu"): ("restricted", "multiverse"),
-    # NVIDIA's packages for Debian depend on some of contrib (installation guide, "Debian").
-    ("nvidia", "debian"): ("contrib",),
-}
-"""(source, distribution) -> components of the distribution's archive that it takes."""
-
-
-class SourceError(ValueError):
-    """The source cannot be what the inventory says; says what to write instead."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What the host's apt should know. *uri* is "" where the archive is the source.
-
-    *files* are the texts of our files, "" for one that should not be there.
-    """
-
-    uri: str = ""
-    fingerprint: str = ""
-    key_url: str = ""
-    files: Mapping[str, str] = field(default_factory=dict)
-
-
-def repository_url(url: str | None, system: str, architecture: str) -> str:
-    """NVIDIA's repository for *system* (``debian12``), or the mirror *url* of it."""
-    return (url or REPOSITORY).format(
-        distro=system, arch=ARCHITECTURES.get(architecture, architecture)
-    )
-
-
-def plan_source(
-    source: str,
-    now: SourceState,
-    *,
-    url: str | None = None,
-    key_url: str | None = None,
-    fingerprint: str | None = None,
-    proxy: str | None = None,
-) -> Wanted:
-    """What apt should know of *source* on a host as it is *now*. Raises :class:`SourceError`."""
-    if now.system not in SYSTEMS:
-        raise SourceError(
-            f"{now.system} is none of the systems that NVIDIA's driver is installed on by this"
-            f' role: {", ".join(SYSTEMS)}. nvidia_driver_source = "none" uses the driver that is'
-            " there"
-        )
-    if proxy and not re.fullmatch(r"https?://[A-Za-z0-9._:\[\]-]+/?", proxy):
-        raise SourceError(
-            f"nvidia_repo_proxy {proxy!r} is not http://host:port (a password belongs into"
-            " /etc/apt/auth.conf.d on the host)"
-        )
-    distribution = "ubuntu" if now.system.startswith("ubuntu") else "debian"
-    if source in {"debian", "ubuntu"} and source != distribution:
-        raise SourceError(
-            f'nvidia_driver_source = "{source}" on a host with {now.system}: say'
-            f' "{distribution}" or "nvidia"'
-        )
-    texts = []
-    components = COMPONENTS.get((source, distribution), ())
-    if components:
-        archive = archive_sources(now.entries, now.codename, components, now.architecture)
-        if archive is None and source != "nvidia":
-            raise SourceError(
-                f"no source of the archive ({now.codename}, main) was found in /etc/apt: add one to"
-                f" sources.list.d with the components main {' '.join(components)}"
-            )
-        texts.append(archive or "")
-    uri = wanted_fingerprint = wanted_key = ""
-    if source == "nvidia":
-        uri = repository_url(url, now.system, now.architecture)
-        wanted_fingerprint = normal(fingerprint or FINGERPRINTS[now.system])
-        wanted_key = key_url or usual_key_url(uri, wanted_fingerprint)
-        _refuse_conflict(uri, now)
-        texts.append(repository_sources(uri, KEYRING, now.architecture))
-    elif source == "directory":
-        uri = f"file:{PACKAGES}/"
-        texts.append(local_sources(PACKAGES, now.architecture))
-    files = {
-        PROXY: proxy_settings(proxy, [uri, wanted_key]) if proxy and wanted_key else "",
-        PREFERENCES: preferences(source),
-        SOURCES: "\n".join(text for text in texts if text),
-    }
-    return Wanted(uri, wanted_fingerprint, wanted_key, files)
-
-
-def _refuse_conflict(uri: str, now: SourceState) -> None:
-    for entry in now.entries:
-        if same_repository(entry.uri, uri) and entry.signed_by != KEYRING:
-            raise SourceError(
-                f"{entry.path} names the same repository with another keyring"
-                f" ({entry.signed_by or 'none of its own'}); apt refuses both together\n"
-                f"Look at: dpkg -S {entry.path}; if nothing else needs it:"
-                f" apt-get purge cuda-keyring; rm -f {entry.path}; then run the deploy again"
-            )
+__all__ = ["absent", "apt_source"]
 
 
 @operation(asks=lambda *_, **__: Question(SourceStates, {}))
@@ -210,13 +102,53 @@ def apt_source(
         yield _written(SOURCES, wanted.files[SOURCES])
     if source != "directory" and now.pushed:
         yield Script(f"rm -rf {PACKAGES}", explain=in_words(f"{PACKAGES} not removed"))
-    if not fetch and not any(differs(wanted, now, path) for path in (PROXY, PREFERENCES)):
+    acting = decided("install", "change")
+    if acting:
+        # A transaction is planned next: from what there is today, of all of the host's sources.
+        yield Script(
+            _refresh(patient=source != "directory"),
+            explain=lambda said: explain_apt(said, ["the driver"]),
+        )
+    if acting and source == "ubuntu" and (ended := host.get_fact(EndedBranch, names=_names())):
+        yield Refuse(
+            f"nothing of the driver was changed: Ubuntu's archive has ended this branch, {ended}\n"
+            "Name the later branch as nvidia_driver_branch, or"
+            ' nvidia_driver_source = "nvidia", which keeps the earlier ones'
+        )
+        return
+    written = any(differs(wanted, now, path) for path in (PROXY, PREFERENCES))
+    if not (fetch or acting or written):
         host.noop(f"apt knows the source {source} of the driver")
 
 
-def differs(wanted: Wanted, now: SourceState, path: str) -> bool:
-    """Whether our file *path* is not as it should be."""
-    return now.files.get(path, "") != wanted.files[path]
+class EndedBranch(FactBase[str]):
+    """Which of the packages *names* is an empty dependency on another branch; "" if none is."""
+
+    def command(self, names: Sequence[str]) -> str:
+        """The version that apt would install of each."""
+        quoted = " ".join(shlex.quote(name) for name in names)
+        return f"LC_ALL=C apt-cache show --no-all-versions {quoted} 2>/dev/null || true"
+
+    @staticmethod
+    def default() -> str:
+        """None."""
+        return ""
+
+    def process(self, output: list[str]) -> str:
+        """Look for one whose only dependency is its own name with another branch."""
+        name = ""
+        for line in output:
+            field_name, _, value = line.partition(": ")
+            name = value if field_name == "Package" else name
+            if field_name == "Depends" and (later := successor(name, value)):
+                return f"{name} is an empty package that installs {later}"
+        return ""
+
+
+def _names() -> tuple[str, ...]:
+    """The packages that the role's plan wants."""
+    plan: Any = host.connector_data.get("farrier_nvidia_driver")
+    return plan.wanted.names if plan else ()
 
 
 def _key_wanting(wanted: Wanted, now: SourceState) -> bool:
@@ -242,25 +174,29 @@ def _written(path: str, text: str) -> Script:
     return Script(script, explain=in_words(f"{path} not written"), stdin=text or "\n")
 
 
+def _refresh(*, patient: bool) -> str:
+    """Fetch the lists of all sources; a host whose packages were pushed may not reach them."""
+    failed = "" if patient else " || true"
+    return f"{_waiting()}\n(unlocked apt-get -q update){failed}"
+
+
+def _waiting() -> str:
+    return waiting(int(host.data.get("apt_lock_timeout", LOCK_TIMEOUT)))
+
+
 def _fetch_lists(sources: str) -> str:
     """Fetch the lists of this source alone, before it is one of the host's."""
-    lock_timeout = int(host.data.get("apt_lock_timeout", LOCK_TIMEOUT))
     return f"""
 d=$(mktemp -d /run/farrier-source.XXXXXXXX)
 trap 'rm -rf "$d"' EXIT
 chmod 755 "$d"
 cat > "$d/farrier.sources" <<'FARRIER'
 {sources}FARRIER
-deadline=$(($(date +%s) + {lock_timeout}))
-until out=$(LC_ALL=C apt-get -q update -o Dir::Etc::sourcelist="$d/farrier.sources" \\
+{_waiting()}
+export LC_ALL=C
+unlocked apt-get -q update -o Dir::Etc::sourcelist="$d/farrier.sources" \\
     -o Dir::Etc::sourceparts=/dev/null -o APT::Get::List-Cleanup=0 \\
-    -o APT::Update::Error-Mode=any -o Acquire::Retries=2 2>&1); do
-    case "$out" in *"Could not get lock"*)
-        if [ "$(date +%s)" -lt "$deadline" ]; then sleep 1; continue; fi;;
-    esac
-    echo "$out" >&2
-    exit 1
-done
+    -o APT::Update::Error-Mode=any -o Acquire::Retries=2
 """
 
 
