@@ -17,7 +17,7 @@ from typing import Any
 import paramiko
 from paramiko.ssh_exception import IncompatiblePeer, NoValidConnectionsError
 
-__all__ = ["NEXT", "Target", "explain_connect", "explain_sudo", "root_cause"]
+__all__ = ["COMPARE", "NEXT", "Target", "explain_connect", "explain_sudo", "root_cause"]
 
 NEXT = "\n        next: "
 """Between cause and step: a line of its own, indented under pyinfra's ``[host]``."""

@@ -6,6 +6,7 @@ host keys), and the hosts are connected to as a deploy connects to them. Nothing
 
 from __future__ import annotations
 
+import getpass
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -24,7 +25,7 @@ from farrier.inventory import RefusedError, fleet_of
 from farrier.preflight.found import Case
 from farrier.preflight.judge import judge
 from farrier.preflight.look import Look, questions
-from farrier.preflight.reach import NO_ANSWER, SUDO, not_connected, not_looked_at
+from farrier.preflight.reach import NO_ANSWER, not_connected, not_looked_at, sudo_refused
 from farrier.preflight.verdict import Verdict
 from farrier.preflight.wanted import wanted
 
@@ -86,7 +87,8 @@ class Site:
                 f"it did not let itself be looked at: {' '.join(output.stderr_lines[-3:])}"
                 f"{NEXT}{ssh} sudo -n true"
             )
-            return not_looked_at(host.name, SUDO, told)
+            user = host.data.get("ssh_user") or getpass.getuser()
+            return sudo_refused(host.name, told, user)
         return judge(Case(meant, found))
 
     def _as_root(self, host: Host) -> dict[str, Any]:

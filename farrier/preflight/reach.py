@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from typing import TYPE_CHECKING
 
 import paramiko
 
-from farrier.explain import NEXT, root_cause
+from farrier.explain import COMPARE, NEXT, root_cause
 from farrier.preflight.verdict import Code, Reason, Verdict, unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["CODES", "NO_ANSWER", "SUDO", "not_connected", "not_looked_at"]
+__all__ = ["CODES", "NO_ANSWER", "SUDO", "not_connected", "not_looked_at", "sudo_refused"]
 
 _STEP = "{step}"
 
@@ -55,7 +56,7 @@ SUDO = Code(
     "refuse",
     "The login works and sudo does not: nothing can be looked at, or changed, as root.",
     _STEP,
-    shown="usermod -aG sudo USER   (or a line in /etc/sudoers.d)",
+    shown="echo 'USER ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/USER",
 )
 NO_ANSWER = Code(
     "no-answer",
@@ -69,6 +70,9 @@ NO_ANSWER = Code(
 
 CODES = (NAME, HOST_KEY, LOGIN, CONNECT, SUDO, NO_ANSWER)
 
+_ASIDE = re.compile(r"(.*?)   \((.*)\)")
+"""What may be done instead stands in brackets behind the command: ``COMMAND   (or …)``."""
+
 _ON_THE_HOST = ("on the host, as root: ", "on the host: ")
 
 
@@ -80,6 +84,19 @@ def not_connected(host: str, error: BaseException) -> Verdict:
 def not_looked_at(host: str, code: Code, told: str) -> Verdict:
     """The verdict on a host that was reached, and where nothing could be asked."""
     return unreachable(host, _reason(code, told))
+
+
+def sudo_refused(host: str, told: str, user: str) -> Verdict:
+    """The verdict on a host where *user* logs in and cannot become root; *told* says why.
+
+    sudo asks even those for a password whom it would not let: that nobody can type one is what a
+    look has in common with every later deploy, so that the repair is a rule without one.
+    """
+    cause, _, step = told.partition(NEXT)
+    if not step.startswith(_ON_THE_HOST):
+        rule = f"echo '{user} ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/{user.replace('.', '-')}"
+        told = f"{cause}: {step}{NEXT}{_ON_THE_HOST[0]}{rule}"
+    return not_looked_at(host, SUDO, told)
 
 
 def _code(cause: BaseException) -> Code:
@@ -95,12 +112,16 @@ def _code(cause: BaseException) -> Code:
 def _reason(code: Code, told: str) -> Reason:
     """*told* is a cause and, behind :data:`farrier.explain.NEXT`, the step."""
     cause, _, step = told.partition(NEXT)
-    *remarks, command = list(_lines(step)) or [""]
+    lines = list(_lines(step))
+    remarks = [line for line in lines if line.removeprefix("and ").startswith(COMPARE[:20])]
+    command = " ".join(line for line in lines if line not in remarks)
+    if aside := _ASIDE.fullmatch(command):
+        command, remarks = aside[1], [*remarks, aside[2]]
     where = code.where
     for opening in _ON_THE_HOST:
         if command.startswith(opening):
             command, where = command.removeprefix(opening), "host"
-    message = "; ".join([cause, *(remark.rstrip(";") for remark in remarks)])
+    message = "; ".join([cause, *(remark.removeprefix("and ").rstrip(":; ") for remark in remarks)])
     return code.reason(message, where=where, step=command)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
+from farrier.explain import Target
 from farrier.nvidia.versions import CUDA_DRIVERS, DriverVersion, cuda_needs
 
 if TYPE_CHECKING:
@@ -57,11 +58,12 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A host as the inventory wants it."""
+    """A host as the inventory wants it; *ssh* is the command that logs in to it."""
 
     spec: HostSpec
     driver: DriverWanted = field(default_factory=DriverWanted)
     programs: tuple[Program, ...] = ()
+    ssh: str = ""
 
     @property
     def host(self) -> str:
@@ -96,7 +98,14 @@ class Wanted:
 
 def wanted(spec: HostSpec, data: Any) -> Wanted:
     """What the inventory's *data* (pyinfra's ``host.data``) wants of the host of *spec*."""
-    return Wanted(spec, _driver(spec, data), _programs(spec, data))
+    target = Target(
+        hostname=data.get("ssh_hostname") or spec.name,
+        port=int(data.get("ssh_port") or 22),
+        user=data.get("ssh_user") or "",
+        ssh_config=data.get("ssh_config_file") or "",
+        key=data.get("ssh_key") or "",
+    )
+    return Wanted(spec, _driver(spec, data), _programs(spec, data), target.ssh)
 
 
 def _driver(spec: HostSpec, data: Any) -> DriverWanted:

@@ -141,4 +141,4 @@ def case(
     for name, value in parts.items():
         part = replace(getattr(found, name), **value) if isinstance(value, dict) else value
         found = replace(found, **{name: part})
-    return Case(Wanted(spec, role, (VLLM,)), found)
+    return Case(Wanted(spec, role, (VLLM,), "ssh admin@192.0.2.11"), found)

@@ -9,7 +9,7 @@ import paramiko
 import pytest
 
 from farrier.explain import Target, explain_connect, explain_sudo
-from farrier.preflight.reach import CODES, NO_ANSWER, SUDO, not_connected, not_looked_at
+from farrier.preflight.reach import CODES, NO_ANSWER, SUDO, not_connected, sudo_refused
 from farrier.preflight.verdict import Verdict
 
 TARGET = Target("192.0.2.11", user="admin", known_hosts="~/.ssh/known_hosts")
@@ -31,7 +31,7 @@ CASES: dict[str, tuple[Exception, str, str]] = {
     "ssh-name": (
         socket.gaierror(-2, "Name or service not known"),
         "does not resolve",
-        "getent hosts 192.0.2.11   (or give the host ssh_hostname)",
+        "getent hosts 192.0.2.11",
     ),
     "ssh-host-key": (
         paramiko.BadHostKeyException("192.0.2.11", NEW_KEY, OLD_KEY),
@@ -42,7 +42,7 @@ CASES: dict[str, tuple[Exception, str, str]] = {
     "ssh-login": (
         paramiko.AuthenticationException("Authentication failed."),
         "refused the login of admin",
-        "ssh admin@192.0.2.11 true   (installs a key: ssh-copy-id)",
+        "ssh admin@192.0.2.11 true",
     ),
     "ssh-unreachable": (
         TimeoutError("timed out"),
@@ -67,6 +67,10 @@ def test_a_host_key_that_nobody_knows() -> None:
         paramiko.SSHException("No host key for 192.0.2.11 found in known_hosts")
     ).reasons
     assert reason.code == "ssh-host-key"
+    assert reason.repair == (
+        "ssh-keyscan -t ed25519 192.0.2.11 | tee -a ~/.ssh/known_hosts | ssh-keygen -lf -"
+    )
+    assert "compare the fingerprint" in reason.message
 
 
 def test_a_refused_connection_is_repaired_on_the_host() -> None:
@@ -81,11 +85,21 @@ def test_a_refused_connection_is_repaired_on_the_host() -> None:
 def test_sudo_that_refuses() -> None:
     told = explain_sudo("admin is not in the sudoers file.", "admin")
     assert told is not None
-    found = not_looked_at("gpu01", SUDO, told)
+    found = sudo_refused("gpu01", told, "admin")
     assert found.state == "unreachable"
     (reason,) = found.reasons
     assert (reason.code, reason.where) == ("sudo-refused", "host")
-    assert reason.repair == "usermod -aG sudo admin   (or a line in /etc/sudoers.d)"
+    assert reason.repair == "usermod -aG sudo admin"
+    assert "or a line in /etc/sudoers.d" in reason.message
+
+
+def test_sudo_that_wants_a_password() -> None:
+    told = explain_sudo("sudo: a password is required", "a.admin")
+    assert told is not None
+    (reason,) = sudo_refused("gpu01", told, "a.admin").reasons
+    # sudo reads no file of that directory with a dot in its name.
+    assert reason.repair == "echo 'a.admin ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/a-admin"
+    assert "--same-sudo-password" in reason.message
 
 
 def test_every_code_is_tried() -> None:

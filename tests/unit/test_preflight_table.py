@@ -108,6 +108,13 @@ def listening(port: int, unit: str, pid: int = 4711) -> dict[str, object]:
     return {"listeners": (Listener(port, "python3", pid, unit),)}
 
 
+def copied(name: str) -> str:
+    return (
+        f"tar -C {name} -cf - . | ssh admin@192.0.2.11"
+        f" 'sudo mkdir -p /srv/models/{name} && sudo tar -C /srv/models/{name} -xf -'"
+    )
+
+
 TABLE = {
     # System, disks, ports
     "another distribution": Row(
@@ -169,14 +176,14 @@ TABLE = {
         case(basics={"models": {"/srv/models/qwen": ModelFound("no-directory")}}),
         "refused",
         "model-missing",
-        "rsync -a qwen/ 192.0.2.11:/srv/models/qwen/",
+        copied("qwen"),
         "operator",
     ),
     "a directory that is no model": Row(
         case(basics={"models": {"/srv/models/bge": ModelFound("no-config.json")}}),
         "refused",
         "model-incomplete",
-        "rsync -a bge/ 192.0.2.11:/srv/models/bge/",
+        copied("bge"),
         "operator",
     ),
     "a model that was copied half": Row(
@@ -189,7 +196,7 @@ TABLE = {
         ),
         "refused",
         "model-incomplete",
-        "rsync -a qwen/ 192.0.2.11:/srv/models/qwen/",
+        copied("qwen"),
         "operator",
     ),
     # GPUs
@@ -461,14 +468,14 @@ TABLE = {
         ),
         "refused",
         "nouveau-loaded",
-        "printf 'blacklist nouveau\\noptions nouveau modeset=0\\n' >"
+        "mkdir -p /etc/modprobe.d; printf 'blacklist nouveau\\noptions nouveau modeset=0\\n' >"
         " /etc/modprobe.d/no-nouveau.conf; update-initramfs -u; systemctl reboot",
     ),
     "nouveau may take the GPUs": Row(
         case(driver=NOT_LOADED, kernel={"nouveau_blacklisted": False}),
         "refused",
         "nouveau-allowed",
-        "printf 'blacklist nouveau\\noptions nouveau modeset=0\\n' >"
+        "mkdir -p /etc/modprobe.d; printf 'blacklist nouveau\\noptions nouveau modeset=0\\n' >"
         " /etc/modprobe.d/no-nouveau.conf; ! command -v update-initramfs || update-initramfs -u",
     ),
     "no headers for the newest kernel": Row(

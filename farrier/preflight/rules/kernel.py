@@ -20,14 +20,16 @@ NOUVEAU_LOADED = Code(
     "refuse",
     "The kernel's own driver nouveau has the GPUs: NVIDIA's module cannot take them until a reboot"
     " without it.",
-    "printf 'blacklist nouveau\\noptions nouveau modeset=0\\n' > {etc}/modprobe.d/no-nouveau.conf;"
+    "mkdir -p {etc}/modprobe.d; printf 'blacklist nouveau\\noptions nouveau modeset=0\\n'"
+    " > {etc}/modprobe.d/no-nouveau.conf;"
     " update-initramfs -u; systemctl reboot",
 )
 NOUVEAU_ALLOWED = Code(
     "nouveau-allowed",
     "warn",
     "Nothing keeps nouveau from taking the GPUs at the next boot.",
-    "printf 'blacklist nouveau\\noptions nouveau modeset=0\\n' > {etc}/modprobe.d/no-nouveau.conf;"
+    "mkdir -p {etc}/modprobe.d; printf 'blacklist nouveau\\noptions nouveau modeset=0\\n'"
+    " > {etc}/modprobe.d/no-nouveau.conf;"
     " ! command -v update-initramfs || update-initramfs -u",
 )
 HEADERS_MISSING = Code(

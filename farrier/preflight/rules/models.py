@@ -16,11 +16,14 @@ if TYPE_CHECKING:
 
 __all__ = ["CODES", "RULES", "model_path"]
 
+# Needs nothing that a bare host lacks; rsync, where both sides have it, resumes.
+_COPY = "tar -C {name} -cf - . | {ssh} 'sudo mkdir -p {path} && sudo tar -C {path} -xf -'"
+
 MODEL_MISSING = Code(
     "model-missing",
     "refuse",
     "A model's directory (source='path:…') is not on the host. Copy it there, or correct source.",
-    "rsync -a {name}/ {address}:{path}/",
+    _COPY,
     "operator",
 )
 MODEL_INCOMPLETE = Code(
@@ -28,9 +31,12 @@ MODEL_INCOMPLETE = Code(
     "refuse",
     "A model's directory has no config.json, or lacks files that its safetensors index names: an"
     " unfinished copy, or not a model's directory.",
-    "rsync -a {name}/ {address}:{path}/",
+    _COPY,
     "operator",
 )
+
+
+_AGAIN = "copy it again (rsync resumes), or correct source="
 
 
 def model_path(model: Model) -> str | None:
@@ -48,17 +54,20 @@ def models_are_there(case: Case) -> Iterator[Reason]:
             continue
         code = MODEL_INCOMPLETE
         if found.state == "no-directory":
-            code, what = MODEL_MISSING, "does not exist on the host"
+            code, what = (
+                MODEL_MISSING,
+                "does not exist on the host: copy it (or rsync, which resumes), or correct source=",
+            )
         elif found.state == "shards":
             more = len(found.missing) - MOST_MISSING
             names = ", ".join(found.missing[:MOST_MISSING])
-            what = f"lacks {names}" + (f" and {more} more" if more > 0 else "")
+            what = f"lacks {names}{f' and {more} more' if more > 0 else ''}: {_AGAIN}"
         else:
-            what = "has no config.json, so it is not a model's directory, or an unfinished copy"
+            what = f"has no config.json, so it is no model, or an unfinished copy: {_AGAIN}"
         yield code.reason(
             f"model {model.name}: {path} {what}",
             name=model.name.rpartition("/")[2],
-            address=case.wanted.spec.address or case.host,
+            ssh=case.wanted.ssh,
             path=path,
         )
 

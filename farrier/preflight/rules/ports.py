@@ -17,8 +17,7 @@ __all__ = ["CODES", "RULES", "served_ports", "wanted_ports"]
 PORT_TAKEN = Code(
     "port-taken",
     "refuse",
-    "Another program listens where a unit of Farrier's will. Or give the unit another port in the"
-    " inventory.",
+    "Another program listens where a unit of Farrier's will.",
     "{stop}",
     shown="systemctl disable --now UNIT   (or kill PID, where it is no unit)",
 )
@@ -66,7 +65,8 @@ def free_ports(case: Case) -> Iterator[Reason]:
         stop = f"systemctl disable --now {listener.unit}" if own_unit else f"kill {listener.pid}"
         yield PORT_TAKEN.reason(
             f"port {listener.port}, meant for {unit}, is taken by {listener.program or '?'}"
-            f" (pid {listener.pid}, {listener.unit})",
+            f" (pid {listener.pid}, {listener.unit}; systemctl status {listener.pid}): stop it, or"
+            f" give {unit} another port in the inventory",
             stop=stop,
         )
 
