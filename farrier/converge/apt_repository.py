@@ -32,7 +32,7 @@ class AptSource:
     *uri* may contain ``{arch}`` (dpkg's word for the host's), ``{machine}`` (NVIDIA's word for it)
     and ``{distro}`` (``debian12``), *key_url* besides ``{uri}`` and ``{key}`` (the fingerprint's
     last 8 digits, small). *suite* is ``/`` for a flat one. *fingerprint* is of the primary key
-    that *key_url* serves, 40 hex digits; or such a one by ``{distro}``. *proxy* is
+    that *key_url* serves, 40 hex digits. Both may also be given by ``{distro}``. *proxy* is
     ``http://host:port``. *keyring* is where the key is kept; two sources with the same *uri* have
     to have the same one, else apt refuses both. *preferences* is the text of an apt_preferences(5)
     file that goes with it.
@@ -40,7 +40,7 @@ class AptSource:
 
     name: str
     uri: str
-    key_url: str
+    key_url: str | Mapping[str, str]
     fingerprint: str | Mapping[str, str]
     suite: str = "/"
     components: tuple[str, ...] = ()
@@ -72,12 +72,13 @@ class AptSource:
         """Filled in for a host. Raises :class:`LookupError` where no fingerprint is known."""
         words = {"arch": now.arch, "distro": now.distro}
         words["machine"] = {"amd64": "x86_64", "arm64": "sbsa"}.get(now.arch, now.arch)
-        fingerprint = self.fingerprint
-        if not isinstance(fingerprint, str):
-            fingerprint = fingerprint[now.distro]
+        fingerprint, key_url = (
+            given if isinstance(given, str) else given[now.distro]
+            for given in (self.fingerprint, self.key_url)
+        )
         fingerprint = fingerprint.replace(" ", "").upper()
         uri = self.uri.format(**words).rstrip("/")
-        key_url = self.key_url.format(**words, uri=uri, key=fingerprint[-8:].lower())
+        key_url = key_url.format(**words, uri=uri, key=fingerprint[-8:].lower())
         return replace(self, uri=uri, key_url=key_url, fingerprint=fingerprint)
 
     def texts(self, arch: str) -> dict[str, str]:

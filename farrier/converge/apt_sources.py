@@ -124,7 +124,7 @@ def apt_source(source: AptSource) -> Commands:
         host.noop(f"{source.uri} is known to apt")
         return
     if not keyed:
-        key, said = host.get_fact(ServedKey, url=source.key_url, proxy=source.proxy)
+        key, said = host.get_fact(ServedKey, url=str(source.key_url), proxy=source.proxy)
         if not key:
             yield Refuse(
                 f"the key of {source.uri} could not be had from {source.key_url}:\n"

@@ -18,9 +18,10 @@ from farrier.converge.commands import Refuse, Script, in_words
 from farrier.converge.packages import LOCK_TIMEOUT, explain_apt, waiting
 from farrier.converge.questions import Question, answer
 from farrier.converge.typed import operation
+from farrier.nvidia.families import is_driver_package
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from farrier.converge.commands import Commands
 
@@ -32,8 +33,8 @@ class Family:
     """Packages that change together.
 
     *names* are asked for and have one version; *members* is a regular expression of all names that
-    belong to them, dependencies included: those are held, and purged at a removal. *foreign* is one
-    of names that must not come along. *setting* is the inventory's datum with the version, *title*
+    belong to them, dependencies included: those are held, and purged at a removal. *foreign* tells
+    names that must not come along. *setting* is the inventory's datum with the version, *title*
     what they are called together.
     """
 
@@ -41,7 +42,7 @@ class Family:
     members: str
     setting: str
     title: str
-    foreign: str = r"$^"
+    foreign: Callable[[str], bool] = is_driver_package
 
     def has(self, name: str) -> bool:
         """Whether the package *name* belongs to it."""
@@ -141,7 +142,7 @@ def objection(family: Family, steps: Sequence[Step]) -> str:
         ours = family.has(step.name)
         if step.verb != "Inst" and not ours:
             return f"{step.name} {step.before} would be removed"
-        if step.verb == "Inst" and re.fullmatch(family.foreign, step.name) and not ours:
+        if step.verb == "Inst" and family.foreign(step.name) and not ours:
             return f"{step.name} {step.after} would come along, which another role looks after"
         if step.verb == "Inst" and step.before and not ours:
             return f"{step.name} would be changed from {step.before} to {step.after}"
@@ -207,19 +208,26 @@ def held_packages(family: Family, version: str | None = None) -> Commands:
         # A dpkg that was interrupted has to be repaired before apt plans anything.
         refused = "" if unfinished else objection(family, steps)
         if not unfinished and (not solved or refused):
-            why = refused or "\n".join(line for line in said if line.startswith(("E:", " ")))
+            why = refused or "\n".join(
+                line for line in said if re.match(r"E:| \S| {2,}(Dep|Bre|Conf)", line)
+            )
             yield Refuse(
-                f"{family.title} {wanted} not installed, nothing was changed: {why}\n"
+                f"{family.title} {wanted} not installed, nothing was changed:\n{why}\n"
                 f"Look at: apt-get -s {arguments}"
             )
             return
         members |= {step.name for step in steps if step.verb == "Inst" and family.has(step.name)}
-        yield _transaction(family, arguments)
-    if unheld := sorted(members - now.held):
-        names = " ".join(map(shlex.quote, unheld))
-        yield Script(f"apt-mark hold {names}", explain=in_words(f"{names} not held"))
-    elif not missing and not unfinished:
+        members -= {step.name for step in steps if step.verb != "Inst"}
+        # apt takes the hold off what it is told to change.
+        yield _transaction(family, arguments, then=_hold(members))
+    elif unheld := members - now.held:
+        yield Script(_hold(unheld), explain=in_words(f"{family.title} not held"))
+    else:
         host.noop(f"{family.title} {wanted}: installed and held")
+
+
+def _hold(names: Iterable[str]) -> str:
+    return "apt-mark hold " + " ".join(shlex.quote(name) for name in sorted(names))
 
 
 @operation(asks=_family)
@@ -249,7 +257,7 @@ def no_packages(family: Family) -> Commands:
     yield _transaction(family, arguments)
 
 
-def _transaction(family: Family, arguments: str) -> Script:
+def _transaction(family: Family, arguments: str, then: str = "") -> Script:
     lock_timeout = int(host.data.get("apt_lock_timeout", LOCK_TIMEOUT))
     return Script(
         f"""
@@ -257,6 +265,7 @@ export DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l NEEDRESTART_SUSPEND=1
 {waiting(lock_timeout)}
 unlocked dpkg --configure -a --force-confold
 apt-get -q -o DPkg::Lock::Timeout={lock_timeout} -o Dpkg::Options::=--force-confold {arguments}
+{then}
 """,
         explain=lambda output: explain_apt(output, family.names),
     )

@@ -47,7 +47,11 @@ DEFAULTS = Defaults(
             " `x86_64` or `sbsa`. Not used where another source of the host names it already, as"
             " that of the role nvidia_driver does.",
         ),
-        Default("cuda_toolkit_repo_key_url", "{uri}/{key}.pub", "Where the repository's key is."),
+        Default(
+            "cuda_toolkit_repo_key_url",
+            None,
+            "Where the repository's key is; None: beside it, under NVIDIA's name for it.",
+        ),
         Default(
             "cuda_toolkit_repo_fingerprint",
             None,
@@ -62,8 +66,6 @@ DEFAULTS = Defaults(
 )
 
 SOURCES = ("nvidia", "distribution")
-
-_DRIVER = r"(lib)?nvidia-.*|libcuda1|libcudadebugger1|libnvcuvid1|cuda-drivers.*"
 
 # NVIDIA's names end with the version, but for the shared configuration and the two profilers.
 _OF_NVIDIA = (
@@ -89,7 +91,7 @@ def family(version: str, source: str) -> Family:
         names, members = ("nvidia-cuda-toolkit",), _OF_DISTRIBUTION
     else:
         names, members = (f"cuda-toolkit-{match[1]}-{match[2]}",), _OF_NVIDIA
-    return Family(names, members, "cuda_toolkit_version", names[0], _DRIVER)
+    return Family(names, members, "cuda_toolkit_version", names[0])
 
 
 @deploy("CUDA toolkit")
@@ -115,11 +117,13 @@ def _refused(why: str) -> Commands:
 
 
 def _repository(settings: Mapping[str, Any]) -> AptSource:
+    fingerprint = settings["cuda_toolkit_repo_fingerprint"]
+    beside = "{uri}/{key}.pub" if fingerprint else _KEYS
     return AptSource(
         "nvidia-cuda",
         settings["cuda_toolkit_repo_url"],
-        settings["cuda_toolkit_repo_key_url"],
-        settings["cuda_toolkit_repo_fingerprint"] or _FINGERPRINTS,
+        settings["cuda_toolkit_repo_key_url"] or beside,
+        fingerprint or _FINGERPRINTS,
         proxy=settings["cuda_toolkit_repo_proxy"],
         keyring="/etc/apt/keyrings/farrier-nvidia.gpg",
         preferences=_PREFERENCES,
@@ -133,6 +137,12 @@ _FINGERPRINTS = {
     "debian13": "02182E60104FCDC26EAE1B8597A5D4CB8793F200",
     "ubuntu2204": "EB693B3035CD5710E231E123A4B469963BF863CC",
     "ubuntu2404": "EB693B3035CD5710E231E123A4B469963BF863CC",
+}
+_KEYS = {
+    "debian12": "{uri}/3bf863cc.pub",
+    "debian13": "{uri}/8793F200.pub",
+    "ubuntu2204": "{uri}/3bf863cc.pub",
+    "ubuntu2404": "{uri}/3bf863cc.pub",
 }
 
 # 1 is below whatever is installed or in the archive (apt_preferences(5)): what is asked for by

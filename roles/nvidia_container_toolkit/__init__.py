@@ -68,7 +68,6 @@ _FAMILY = Family(
     members=r"(lib)?nvidia-container.*",
     setting="nvidia_container_toolkit_version",
     title="nvidia-container-toolkit",
-    foreign=r"(lib)?nvidia-.*|libcuda1|cuda-drivers.*|docker.*|containerd.*",
 )
 
 # NVIDIA's own remedy: https://github.com/NVIDIA/nvidia-container-toolkit/issues/48

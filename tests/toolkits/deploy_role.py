@@ -8,4 +8,7 @@ config.SUDO = host.data.get("ssh_user") != "root"
 
 name = host.data.get("role")
 role = import_module(f"roles.{name}")
-(role.remove if host.data.get("removed") else getattr(role, name))()
+if host.data.get("removed"):
+    role.remove()
+else:
+    getattr(role, name)(**host.data.get("arguments", {}))

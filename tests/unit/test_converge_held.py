@@ -19,7 +19,6 @@ TOOLKIT = Family(
     r".+-13-0|cuda-toolkit-.+",
     "cuda_toolkit_version",
     "the CUDA toolkit",
-    r"libcuda1|cuda-d.+",
 )
 
 STATES = """\
