@@ -22,8 +22,9 @@ from roles.nvidia_driver.guard import (
     module_options,
 )
 from roles.nvidia_driver.look import STATE
-from roles.nvidia_driver.operations import decided, planned, removed, settled, transacted
+from roles.nvidia_driver.operations import decided, planned, removed, transacted
 from roles.nvidia_driver.settings import SettingsError, read_settings
+from roles.nvidia_driver.settling import settled
 from roles.nvidia_driver.sources import absent, apt_source
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The operations: plan, transaction, what comes after it, and the removal."""
+"""The operations: plan, transaction, and the removal."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from pyinfra import host, logger, state
 
-from farrier.converge.commands import Refuse, Script, in_words
+from farrier.converge.commands import Refuse
 from farrier.converge.packages import LOCK_TIMEOUT
 from farrier.converge.questions import Question, answer
 from farrier.converge.report import note
 from farrier.converge.typed import operation
-from roles.nvidia_driver.guard import NOUVEAU
 from roles.nvidia_driver.kernels import headers
-from roles.nvidia_driver.look import STATE, Look, LookFact
-from roles.nvidia_driver.plan import PlanError, decide, module_of, wanted_set
+from roles.nvidia_driver.look import Look, LookFact
+from roles.nvidia_driver.plan import PlanError, decide, module_of, upstream, wanted_set
 from roles.nvidia_driver.removal import RemovalFact, RemovalPlan
 from roles.nvidia_driver.settings import SettingsError, read_settings
 from roles.nvidia_driver.simulation import judge
@@ -31,25 +30,33 @@ if TYPE_CHECKING:
     from roles.nvidia_driver.settings import Settings
     from roles.nvidia_driver.simulation import Simulation
 
-__all__ = ["decided", "planned", "removed", "settled", "transacted"]
+__all__ = ["Plan", "decided", "look_question", "planned", "present_plan", "removed", "transacted"]
 
 _PLAN = "farrier_nvidia_driver"
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class Plan:
+    """What this run has decided about one host."""
+
     settings: Settings
     wanted: PackageSet
     decision: Decision
 
 
+def present_plan() -> Plan | None:
+    """What this run has decided about the present host, None before it has."""
+    plan: Plan | None = host.connector_data.get(_PLAN)
+    return plan
+
+
 def decided(*kinds: str) -> bool:
     """Whether this run decided for one of *kinds* on the present host."""
-    plan: _Plan | None = host.connector_data.get(_PLAN)
+    plan = present_plan()
     return plan is not None and plan.decision.kind in kinds
 
 
-def _look(*arguments: Any) -> Question:
+def look_question(*arguments: Any) -> Question:
     """The question of an operation whose last argument is the roots."""
     return Question(LookFact, {"roots": arguments[-1]})
 
@@ -58,7 +65,7 @@ def _lock_timeout() -> int:
     return int(host.data.get("apt_lock_timeout", LOCK_TIMEOUT))
 
 
-@operation(asks=_look)
+@operation(asks=look_question)
 def planned(
     values: Mapping[str, Any],
     offered: tuple[str, ...],
@@ -83,7 +90,7 @@ def planned(
     except (SettingsError, PlanError) as error:
         yield Refuse(f"nothing was changed on this host: {error}")
         return
-    host.connector_data[_PLAN] = _Plan(settings, wanted, decision)
+    host.connector_data[_PLAN] = Plan(settings, wanted, decision)
     if decision.acts and may_change and look.own.engines:
         units = " ".join(look.own.engines)
         yield Refuse(
@@ -98,14 +105,14 @@ def planned(
     host.noop(decision.words)
 
 
-@operation(asks=_look)
+@operation(asks=look_question)
 def transacted(roots: Roots) -> Commands:  # noqa: ARG001 - for the question
     """Do what :func:`planned` decided: the whole transaction, judged before its first change.
 
     + roots: where facts look
     """
     look: Look | None = answer()
-    plan: _Plan | None = host.connector_data.get(_PLAN)
+    plan = present_plan()
     if look is None or plan is None:
         host.noop("nothing was decided")
         return
@@ -120,7 +127,7 @@ def transacted(roots: Roots) -> Commands:  # noqa: ARG001 - for the question
             yield from _changed(look, plan, plan.settings.wanted)
 
 
-def _changed(look: Look, plan: _Plan, version: str) -> Commands:
+def _changed(look: Look, plan: Plan, version: str) -> Commands:
     """The transaction to the newest version that begins with *version*."""
     wanted, installed = plan.wanted, look.installed
     needed = headers(look.kernel, look.own.images, look.own.system, look.own.architecture)
@@ -194,7 +201,7 @@ def _tell(simulation: Simulation) -> None:
         host.log_styled(line, fg="blue", log_func=logger.info)
 
 
-def _kept(look: Look, plan: _Plan) -> Commands:
+def _kept(look: Look, plan: Plan) -> Commands:
     """Guards and modules of the installed driver, as far as Farrier installed it."""
     held = {one.name for one in look.driver.packages if one.held}
     installed = look.installed
@@ -204,7 +211,7 @@ def _kept(look: Look, plan: _Plan) -> Commands:
         # Someone else installed it: the same transaction takes it over, in the version it has.
         yield from _changed(look, plan, installed[plan.wanted.module])
         return
-    version = _upstream(installed.get(module_of(installed, plan.wanted) or "", ""))
+    version = upstream(installed.get(module_of(installed, plan.wanted) or "", ""))
     unbuilt = [
         kernel.release
         for kernel in look.kernel.kernels
@@ -220,72 +227,6 @@ def _kept(look: Look, plan: _Plan) -> Commands:
 def _built(dkms: Mapping[str, str], version: str) -> bool:
     states = [state for name, state in dkms.items() if name.endswith(f"/{version}")]
     return bool(states) and all(state == "installed" for state in states)
-
-
-def _upstream(version: str) -> str:
-    return version.partition(":")[2 if ":" in version else 0].partition("-")[0]
-
-
-@operation(asks=_look)
-def settled(roots: Roots) -> Commands:  # noqa: ARG001 - for the question
-    """What follows from an installed driver: boot images, daemons, the module in the kernel.
-
-    + roots: where facts look
-    """
-    look: Look | None = answer()
-    if look is None or not look.installed or decided("leave"):
-        host.noop("there is nothing to settle")
-        return
-    nothing = True
-    if look.own.stale_initramfs:
-        nothing = False
-        yield Script(
-            f"mkdir -p {STATE}\nupdate-initramfs -u -k all\n"
-            f"cat {NOUVEAU} 2>/dev/null | sha256sum > {STATE}/initramfs",
-            explain=in_words("the boot images still let nouveau take the GPUs"),
-        )
-    if look.pci.gpus and not look.kernel.container and not look.driver.loaded:
-        nothing = False
-        yield Script(
-            "modprobe nvidia && modprobe nvidia-uvm || echo 'not loaded' >&2",
-            explain=in_words("modprobe nvidia"),
-        )
-    services = [look.fabric.persistenced, look.fabric.manager]
-    for service in (one for one in services if one.present):
-        if service.enabled not in {"enabled", "static", "alias", "generated"}:
-            nothing = False
-            yield Script(
-                f"systemctl enable {service.name}", explain=in_words(f"{service.name} not enabled")
-            )
-        if look.own.device and service.active not in {"active", "activating", "reloading"}:
-            nothing = False
-            yield Script(
-                f"systemctl reset-failed {service.name} 2>/dev/null || true\n"
-                f"systemctl start {service.name}",
-                explain=in_words(f"{service.name} not started"),
-            )
-    for words in _pending(look):
-        note("pending", host.name, words)
-    if nothing:
-        host.noop("boot images and daemons are as they should be")
-
-
-def _pending(look: Look) -> list[str]:
-    reboot = f"ssh {host.name} sudo systemctl reboot"
-    if look.kernel.container:
-        return [
-            "this host is a container and runs another machine's kernel: the driver is installed"
-            " and built, and nothing can load it here"
-        ]
-    installed = _upstream(look.installed.get(module_of(look.installed) or "", ""))
-    if look.kernel.nouveau_loaded:
-        return [f"nouveau has the GPUs until the next boot: {reboot}"]
-    if look.driver.loaded and look.driver.loaded != installed:
-        return [
-            f"driver {look.driver.loaded} is loaded, {installed} is installed, and takes over at"
-            f" the next boot: {reboot}"
-        ]
-    return []
 
 
 @operation(asks=lambda: Question(RemovalFact, {}))

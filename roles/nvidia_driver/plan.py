@@ -19,7 +19,16 @@ if TYPE_CHECKING:
     from roles.nvidia_driver.names import Flavour
     from roles.nvidia_driver.settings import Settings
 
-__all__ = ["COMMAND", "Decision", "PlanError", "decide", "flavour_for", "module_of", "wanted_set"]
+__all__ = [
+    "COMMAND",
+    "Decision",
+    "PlanError",
+    "decide",
+    "flavour_for",
+    "module_of",
+    "upstream",
+    "wanted_set",
+]
 
 COMMAND = "pyinfra inventory deploys/driver.py"
 
@@ -146,6 +155,11 @@ def decide(settings: Settings, wanted: PackageSet, look: Look, *, may_change: bo
     if may_change:
         return Decision("change", why)
     return Decision("leave", f"{why}: {COMMAND} changes it")
+
+
+def upstream(version: str) -> str:
+    """The upstream part of a package's version: 580.95.05 of ``1:580.95.05-0ubuntu1``."""
+    return version.partition(":")[2 if ":" in version else 0].partition("-")[0]
 
 
 def _wish(settings: Settings, wanted: PackageSet) -> str:

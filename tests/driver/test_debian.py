@@ -46,6 +46,7 @@ def test_the_second_run_changes_nothing(bookworm: DriverHost) -> None:
     for deploy in (PLAIN, "deploys/driver.py"):
         run = bookworm.good(deploy=deploy, nvidia_driver_version=OLDER)
         assert run.changed("gpu01") == []
+        assert "NVIDIA driver | Packages and kernel modules" in run.unchanged("gpu01")
         print(f"no change, {deploy}: {run.seconds:.1f} s")
     # Without a version the installed one is wanted, although a newer one is on offer.
     assert bookworm.good().changed("gpu01") == []
