@@ -85,9 +85,10 @@ done
 find "$MODULES" \( -name 'nvidia.ko*' -o -name 'nvidia-current.ko*' \
     -o -name 'nvidia-current-open.ko*' -o -name 'nvidia-tesla.ko*' \
     -o -name 'nvidia-tesla-[0-9][0-9][0-9].ko*' \) 2>/dev/null | while read -r f; do
-    release=${f#"$MODULES"/}; version= license=
-    has modinfo && { version=$(modinfo -F version "$f"); license=$(modinfo -F license "$f"); }
-    echo "module ${release%%/*}|$version|$license|$f"
+    release=${f#"$MODULES"/}
+    # Once and not by field: a compressed module takes a second to unpack.
+    said=$(has modinfo && modinfo "$f" | grep -E '^(version|license):' | tr -s ' \n' ' ')
+    echo "module ${release%%/*}|$said|$f"
 done 2>/dev/null
 if [ -e "$PROC/driver/nvidia/version" ] && has nvidia-smi; then
     said=$(timeout -k 2 __TIMEOUT__ nvidia-smi --format=csv,noheader,nounits \
@@ -136,12 +137,12 @@ def parse(output: Sequence[str]) -> DriverFacts:
                 loaded = loaded or rest.strip()
             case "library" if found := re.search(r"\.so\.([0-9]{3,4}(?:\.[0-9]+)+)$", rest):
                 library = found[1]
-            case "module" if rest.count("|") >= 3:
-                release, version, license_, path = rest.split("|", 3)
+            case "module" if rest.count("|") >= 2:
+                release, said, path = rest.split("|", 2)
                 # depmod's order: what was built here comes before what came with the kernel.
                 ours = "/updates/" in path
                 if release not in modules or (ours and not modules[release][0]):
-                    modules[release] = ours, Module(version.strip(), _flavour(license_))
+                    modules[release] = ours, _module(said)
             case "smi" if rest.strip().isdigit():
                 status = int(rest)
             case "gpu":
@@ -170,11 +171,16 @@ def parse_gpus(lines: Sequence[str]) -> tuple[GpuSeen, ...]:
     return tuple(gpus)
 
 
-def _flavour(license_: str) -> str:
-    """modinfo's license: ``Dual MIT/GPL`` is the open module's, ``NVIDIA`` the other's."""
-    if "GPL" in license_:
-        return "open"
-    return "proprietary" if "NVIDIA" in license_ else ""
+def _module(said: str) -> Module:
+    """``version: 580.95.05 license: Dual MIT/GPL`` is an open one, ``license: NVIDIA`` is not."""
+    version = re.search(r"\bversion: (\S+)", said)
+    license_ = re.search(r"\blicense: (.*?)(?: version:|$)", said)
+    flavour = ""
+    if license_:
+        flavour = (
+            "open" if "GPL" in license_[1] else "proprietary" if "NVIDIA" in license_[1] else ""
+        )
+    return Module(version[1] if version else "", flavour)
 
 
 def _complaint(status: int, said: Sequence[str]) -> str:

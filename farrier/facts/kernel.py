@@ -84,7 +84,10 @@ for d in "$MODULES"/*/; do
     echo "installed $release $headers $image"
 done
 has dkms && { echo dkms-installed; dkms status 2>/dev/null | sed 's/^/dkms /'; }
-for name in gcc cc clang; do has $name && echo compiler; done
+# Debian 13's headers bring gcc-14 without a plain gcc.
+for f in "$USR"/bin/cc "$USR"/bin/gcc* "$USR"/bin/*-linux-gnu-gcc* "$USR"/bin/clang; do
+    [ -x "$f" ] && { echo compiler; break; }
+done
 [ -d "$SYS/module/nouveau" ] && echo nouveau
 read -r line 2>/dev/null < "$PROC/cmdline" && echo "cmdline $line"
 grep -hsE '^[[:space:]]*(blacklist|install|alias|options)[[:space:]]+nouveau([[:space:]]|$)' \

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from farrier.nvidia.families import is_driver_package
 
@@ -41,9 +43,10 @@ if [ -n "$packages" ]; then
 fi
 """
 
+# apt-cache is asked once: where its cache is stale, each call reads all lists anew, for seconds.
 ORIGINS = r"""
 if [ -n "$packages" ] && has apt-cache; then
-    apt-cache policy 2>/dev/null | sed 's/^/file /'
+    grep -HsEm1 '^Origin:' "$VAR"/lib/apt/lists/*Release | sed 's/^.*\//release /'
     apt-cache policy $(echo "$packages" | cut -d' ' -f1 | sort -u) 2>/dev/null |
         sed 's/^/policy /'
 fi
@@ -80,44 +83,47 @@ def parse_packages(output: Sequence[str]) -> tuple[Package, ...]:
 
 
 def parse_origins(output: Sequence[str]) -> Mapping[str, str]:
-    """Where the installed version of each package comes from, from apt-cache's two policies."""
-    archives = _archives(
-        [line.removeprefix("file ") for line in output if line.startswith("file ")]
-    )
+    """Where the installed version of each package comes from.
+
+    From lines ``policy …`` of ``apt-cache policy`` and ``release FILE:Origin: …`` of its lists.
+    """
+    releases = _releases(output)
     origins: dict[str, str] = {}
-    name, offered = "", False
+    name, installed = "", False
     for line in output:
         if not line.startswith("policy "):
             continue
         text = line.removeprefix("policy ")
         if text[:1].strip() and text.endswith(":"):
-            name, offered = text[:-1].partition(":")[0], False
+            name, installed = text[:-1].partition(":")[0], False
         elif text.startswith(" *** "):
-            offered = True
+            installed = True
             origins.setdefault(name, "local")
-        elif text.startswith("        ") and offered:
-            file = " ".join(text.split()[1:])
-            if file in archives and origins[name] == "local":
-                origins[name] = archives[file]
+        elif text.startswith("        ") and installed:
+            if origins[name] == "local":
+                origins[name] = _origin(text.split()[1:], releases)
         else:
-            offered = False
+            installed = False
     return origins
 
 
-def _archives(policy: Sequence[str]) -> Mapping[str, str]:
-    """``URI SUITE ARCH Packages`` -> origin, from ``apt-cache policy`` without a name."""
-    archives: dict[str, str] = {}
-    file = ""
-    for line in policy:
-        words = line.split()
-        if len(words) > 1 and words[0].lstrip("-").isdigit():
-            file = " ".join(words[1:])
-            if not file.startswith("/"):  # /var/lib/dpkg/status
-                archives[file] = "nvidia" if "developer.download.nvidia.com" in file else ""
-        elif words[:1] == ["release"] and file in archives:
-            fields = dict(
-                part.partition("=")[::2] for part in line.strip()[len("release") :].split(",")
-            )
-            fields = {key.strip(): value for key, value in fields.items()}
-            archives[file] = fields.get("o", "").lower() or archives[file]
-    return archives
+def _releases(output: Sequence[str]) -> Mapping[str, str]:
+    """Address of a Release file, as its file is called in apt's lists -> its Origin."""
+    releases = {}
+    for line in output:
+        if match := re.fullmatch(r"release (\S+)_(?:In)?Release:Origin:\s*(.+)", line):
+            releases[unquote(match[1])] = match[2].strip().lower()
+    return releases
+
+
+def _origin(words: Sequence[str], releases: Mapping[str, str]) -> str:
+    """Of ``URI SUITE/COMPONENT ARCHITECTURE Packages``, or ``URI  Packages`` of a flat source."""
+    uri = words[0] if words else ""
+    if "://" not in uri:  # dpkg's own status, a directory of packages
+        return "local"
+    suite = words[1].rpartition("/")[0] if len(words) > 3 else ""
+    address = uri.partition("://")[2].rpartition("@")[2].rstrip("/")
+    listed = "_".join([address, "dists", suite] if suite else [address]).replace("/", "_")
+    if listed in releases:
+        return releases[listed]
+    return "nvidia" if "developer.download.nvidia.com" in uri else ""

@@ -61,8 +61,9 @@ def test_a_module_without_its_file_in_proc_is_loaded_all_the_same(tree: Tree) ->
 def test_modules_per_kernel(tree: Tree) -> None:
     tree.program(
         "modinfo",
-        "case $2,$3 in version,*9-amd64*) echo 535.261.03;; version,*) echo 580.95.05;;"
-        " license,*9-amd64*) echo NVIDIA;; license,*) echo 'Dual MIT/GPL';; esac",
+        'case $1 in *9-amd64*) v=535.261.03 l=NVIDIA;; *) v=580.95.05 l="Dual MIT/GPL";; esac\n'
+        'echo "filename:       $1"; echo "version:        $v"; echo "supported:      external"\n'
+        'echo "license:        $l"; echo "srcversion:     0123"',
     )
     tree.write("modules/6.1.0-9-amd64/updates/dkms/nvidia-current.ko")
     tree.write("modules/6.1.0-9-amd64/updates/dkms/nvidia-current-drm.ko")
@@ -76,8 +77,10 @@ def test_modules_per_kernel(tree: Tree) -> None:
 
 
 def test_a_module_that_was_built_here_comes_before_one_of_the_kernels() -> None:
-    prebuilt = "module K|580.95.05|Dual MIT/GPL|/lib/modules/K/kernel/nvidia-580/nvidia.ko"
-    built = "module K|570.211.01|NVIDIA|/lib/modules/K/updates/dkms/nvidia.ko"
+    prebuilt = (
+        "module K|version: 580.95.05 license: Dual MIT/GPL |/lib/modules/K/kernel/x/nvidia.ko"
+    )
+    built = "module K|license: NVIDIA version: 570.211.01 |/lib/modules/K/updates/dkms/nvidia.ko"
     for lines in ([prebuilt, built], [built, prebuilt]):
         assert parse(lines).modules == {"K": Module("570.211.01", "proprietary")}
 
@@ -177,18 +180,7 @@ libnvidia-container1 amd64 1.17.8-1 install installed
 nvidia-cuda-toolkit amd64 11.8.89 install installed
 bash amd64 5.2 install installed
 """
-FILES = """\
-Package files:
- 100 /var/lib/dpkg/status
-     release a=now
- 600 https://developer.download.nvidia.com/compute/cuda/repos/debian12/x86_64  Packages
-     release o=NVIDIA,l=NVIDIA CUDA,c=
-     origin developer.download.nvidia.com
- 500 http://deb.debian.org/debian bookworm/non-free amd64 Packages
-     release v=12.13,o=Debian,a=oldstable,n=bookworm,l=Debian,c=non-free,b=amd64
-     origin deb.debian.org
-Pinned packages:
-"""
+NVIDIAS = "developer.download.nvidia.com_compute_cuda_repos_debian12_x86%5f64_InRelease"
 POLICY = """\
 libcuda1:
   Installed: 580.95.05-1
@@ -214,11 +206,8 @@ def test_packages_with_holds_and_origins(tree: Tree) -> None:
     tree.write("said/dpkg", DPKG)
     tree.program("dpkg-query", f"cat {tree.root}/said/dpkg")
     tree.program("dpkg", "echo amd64")
-    tree.write("said/files", FILES)
-    tree.write("said/policy", POLICY)
-    tree.program(
-        "apt-cache", f"[ $# -gt 1 ] && cat {tree.root}/said/policy || cat {tree.root}/said/files"
-    )
+    tree.write(f"var/lib/apt/lists/{NVIDIAS}", "-----BEGIN PGP\n\nOrigin: NVIDIA\nLabel: x\n")
+    tree.prints("apt-cache", POLICY)
     assert tree.ask(Driver).packages == (
         Package("libcuda1", "580.95.05-1", origin="nvidia"),
         Package("libcuda1:i386", "580.95.05-1", origin="nvidia"),
@@ -228,16 +217,30 @@ def test_packages_with_holds_and_origins(tree: Tree) -> None:
     )
 
 
-def test_a_mirror_is_known_by_what_its_release_file_says() -> None:
-    mirrored = [
-        line.replace("developer.download.nvidia.com", "mirror")
-        for line in (
-            *(f"file {line}" for line in FILES.splitlines()),
-            *(f"policy {line}" for line in POLICY.splitlines()),
-        )
+@pytest.mark.parametrize(
+    ("file", "release", "origin"),
+    [
+        ("https://mirror/x_y/x86_64  Packages", "mirror_x%5fy_x86%5f64_InRelease", "nvidia"),
+        ("https://mirror/x_y/x86_64  Packages", "", ""),
+        ("https://developer.download.nvidia.com/x86_64  Packages", "", "nvidia"),
+        ("https://me:word@mirror/deb/ trixie/non-free amd64 Packages",
+         "mirror_deb_dists_trixie_Release", "nvidia"),
+        ("file:/srv/packages ./ Packages", "", "local"),
+        ("/var/lib/dpkg/status", "", "local"),
+    ],
+)  # fmt: skip
+def test_where_a_package_is_from(file: str, release: str, origin: str) -> None:
+    """A mirror is known by the Origin in its Release file."""
+    lines = [
+        "architecture amd64",
+        "package libcuda1 amd64 1 install installed",
+        f"release {release}:Origin: NVIDIA",
+        "policy libcuda1:",
+        "policy   Version table:",
+        "policy  *** 1 500",
+        f"policy         500 {file}",
     ]
-    package = "package libcuda1 amd64 580.95.05-1 install installed"
-    assert parse_packages(["architecture amd64", package, *mirrored])[0].origin == "nvidia"
+    assert parse_packages(lines)[0].origin == origin
 
 
 def test_garbage() -> None:
