@@ -70,13 +70,15 @@ class Verifier:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """*refused* is why the key is of no use, "" if it is good; *remark* is what to be told of it.
+    """*refused* is why the key is of no use, "" if it is good.
 
-    *certificate* is the one to put into the keyring, None if refused.
+    *remark* is what has to be told at every run, *aside* once, when it is fetched. *certificate*
+    is the one to put into the keyring, None if refused.
     """
 
     refused: str = ""
     remark: str = ""
+    aside: str = ""
     certificate: Certificate | None = None
 
 
@@ -115,17 +117,15 @@ def judge_key(content: bytes, expected: str, verifier: Verifier) -> Verdict:
                 "Use the repository of the host's own release (nvidia_repo_url, and its key), or"
                 " a mirror that is signed with a key of your own (nvidia_repo_fingerprint)"
             )
-    return Verdict(remark=_remark(certificate, name, verifier), certificate=certificate)
-
-
-def _remark(certificate: Certificate, name: str, verifier: Verifier) -> str:
-    end = certificate.expires
+    weak = f"{name} is bound with SHA-1 only, which this host's apt still accepts"
+    remark = aside = ""
     if end is not None and end - verifier.now < SOON:
-        return f"{name} expires on {_day(end)}"
-    if certificate.sha1_bound:
-        when = f" and will refuse from {verifier.sha1_until}" if verifier.sqv else ""
-        return f"{name} is bound with SHA-1 only, which this host's apt still accepts{when}"
-    return ""
+        remark = f"{name} expires on {_day(end)}"
+    elif certificate.sha1_bound and verifier.sqv:
+        remark = f"{weak} and will refuse from {verifier.sha1_until}"
+    elif certificate.sha1_bound:
+        aside = weak
+    return Verdict(remark=remark, aside=aside, certificate=certificate)
 
 
 def usual_key_url(repository: str, fingerprint: str) -> str:
@@ -176,9 +176,8 @@ class FetchKey(PyinfraCommand):
         if verdict.certificate is None:
             tell_failure(host, f"{self.url} was not trusted: {verdict.refused}")
             return False
-        if verdict.remark:
-            note("left", host.name, verdict.remark)
-            host.log(verdict.remark)
+        if told := verdict.remark or verdict.aside:
+            note("left", host.name, told)
         done, _ = Script(
             write_keyring(self.keyring),
             explain=in_words(f"{self.keyring} not written"),

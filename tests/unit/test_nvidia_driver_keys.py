@@ -125,7 +125,8 @@ def test_nvidias_own_key() -> None:
     assert found.user_ids == ("cudatools <cudatools@nvidia.com>",)
     accepted = judge_key(NVIDIAS.encode(), found.fingerprint, GPGV)
     assert accepted.certificate == found
-    assert "SHA-1 only, which this host's apt still accepts" in accepted.remark
+    assert "SHA-1 only, which this host's apt still accepts" in accepted.aside
+    assert accepted.remark == ""
     refused = judge_key(NVIDIAS.encode(), found.fingerprint, SQV)
     assert refused.certificate is None
     assert "since 2026-02-01" in refused.refused
