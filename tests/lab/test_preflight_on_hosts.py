@@ -42,6 +42,7 @@ class Break:
     undo: str = "true"
 
 
+HOLD = "apt-mark hold libcuda1 nvidia-driver-cuda nvidia-persistenced"
 SERVER = "/usr/bin/python3 -m http.server"
 NVSWITCH = f"""
 d={TREE}/sys/bus/pci/devices/0000:40:00.0; mkdir -p $d
@@ -56,13 +57,15 @@ BREAKS = {
         " systemctl enable -q --now squatter; while ! ss -Hltn | grep -q :8080; do sleep 0.1; done",
         "port-taken",
         "refused",
-        "rm /etc/systemd/system/squatter.service; systemctl daemon-reload",
+        "systemctl disable -q --now squatter; rm /etc/systemd/system/squatter.service;"
+        " systemctl daemon-reload",
     ),
     "somebody's own process on the agent's port": Break(
         f"systemd-run -q --scope --unit=somebody {SERVER} 9810 >/dev/null 2>&1 &"
         " while ! ss -Hltn | grep -q :9810; do sleep 0.1; done",
         "port-taken",
         "refused",
+        "systemctl stop somebody.scope",
     ),
     "a full disk": Break(
         "mkdir /mnt/var; mount -t tmpfs -o size=1100m tmpfs /mnt/var; cp -a /var/. /mnt/var;"
@@ -84,6 +87,7 @@ BREAKS = {
         "dpkg -i --force-depends /srv/standins/standin-wants_1.deb",
         "packages-broken",
         "refused",
+        "dpkg --purge standin-wants",
     ),
     "a source that nobody answers": Break(
         "echo 'deb http://198.18.2.1:9/debian stable main' > /etc/apt/sources.list.d/gone.list",
@@ -118,10 +122,10 @@ BREAKS = {
         "systemctl disable -q --now apt-daily-upgrade.timer; apt-mark unhold libcuda1",
         "not-held",
         "attention",
-        "systemctl enable -q --now apt-daily-upgrade.timer",
+        f"systemctl enable -q --now apt-daily-upgrade.timer; {HOLD}",
     ),
     "a driver that unattended-upgrades would upgrade": Break(
-        "apt-mark unhold libcuda1 nvidia-persistenced", "unattended-upgrades", "attention"
+        "apt-mark unhold libcuda1 nvidia-persistenced", "unattended-upgrades", "attention", HOLD
     ),
     "needrestart that restarts what it likes": Break(
         "echo \"\\$nrconf{restart} = 'a';\" > /etc/needrestart/conf.d/only-list.conf",
@@ -137,7 +141,10 @@ BREAKS = {
         "apt-get purge -y -q dkms linux-headers-6.1.0-99-amd64; rm -rf /lib/modules/6.1.0-99-amd64",
     ),
     "no persistence daemon": Break(
-        "systemctl disable -q --now nvidia-persistenced", "persistenced-down", "attention"
+        "systemctl disable -q --now nvidia-persistenced",
+        "persistenced-down",
+        "attention",
+        "systemctl enable -q --now nvidia-persistenced",
     ),
     "NVSwitches without a fabric manager": Break(
         NVSWITCH,
@@ -167,7 +174,8 @@ BREAKS = {
         " rm /etc/modprobe.d/blacklist-nouveau.conf",
         "nouveau-allowed",
         "refused",
-        f"mv /srv/version {TREE}/proc/driver/nvidia/version",
+        f"mv /srv/version {TREE}/proc/driver/nvidia/version;"
+        " echo 'blacklist nouveau' > /etc/modprobe.d/blacklist-nouveau.conf",
     ),
 }
 
@@ -300,8 +308,7 @@ def test_without_a_driver_both_versions_are_named(site: Site) -> None:
         site.root(
             f"mv /srv/nvidia-proc {TREE}/proc/driver/nvidia; apt-get install -y -q libcuda1"
             " nvidia-driver-cuda nvidia-persistenced; systemctl daemon-reload;"
-            " systemctl enable -q --now nvidia-persistenced;"
-            " apt-mark hold libcuda1 nvidia-driver-cuda nvidia-persistenced"
+            f" systemctl enable -q --now nvidia-persistenced; {HOLD}"
         )
 
 

@@ -21,6 +21,7 @@ from farrier.facts.machine import Firewall
 from farrier.preflight.basics import Disk, Listener, ModelFound
 from farrier.preflight.found import Case, Found
 from farrier.preflight.judge import AREAS, CODES, judge
+from farrier.preflight.page import PAGE, page
 from farrier.preflight.reach import CODES as REACH
 from farrier.preflight.verdict import Code, Reason, Verdict
 from farrier.preflight.wanted import DriverWanted
@@ -832,3 +833,12 @@ def test_every_reason_is_told_at_once_refusals_first() -> None:
         "library-mismatch",
     ]
     assert [reason.code for reason in verdict.warnings] == ["clock-skew", "reboot-required"]
+
+
+def test_the_page_says_what_the_rules_say() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "run: make docs"
+
+
+@pytest.mark.parametrize("name", CODES)
+def test_every_code_is_on_the_page(name: str) -> None:
+    assert f"| `{name}` |" in page()
