@@ -1,16 +1,35 @@
-"""What the tests of single roles need: the lab's hosts, a deploy of one role, stand-in packages."""
+"""What the tests of single roles need: one host, a deploy of one role, stand-in packages."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from farrier.lab import Lab
+from farrier.lab import Lab, LabError
 from tests.roles.converging import Converge, Run
 from tests.roles.fleet import Fleet
 from tests.toolkits.standins import Depot, depot
+
+HOSTS = ("gpu01",)
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    """The lab that FARRIER_TOOLKITS_LAB names, else ``depot``: packages come and go on its hosts.
+
+    Not that of the fleet's tests, whose hosts serve. FARRIER_KEEP_LAB=1 leaves it running.
+    """
+    it = Lab.open(os.environ.get("FARRIER_TOOLKITS_LAB", "depot"), report=print)
+    try:
+        it.up(HOSTS)
+    except LabError as error:
+        pytest.fail(str(error), pytrace=False)
+    yield it
+    if os.environ.get("FARRIER_KEEP_LAB") != "1":
+        it.down()
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from tests.roles.fleet import Fleet
 from tests.toolkits.conftest import Role
 from tests.toolkits.standins import Depot
 
-HOST = "gpu02"
+HOST = "gpu01"
 NON_FREE = "/etc/apt/sources.list.d/standin-non-free.list"
 
 
@@ -95,3 +95,24 @@ def test_debians_own_does_not_bring_a_driver(role: Role, hosts: Fleet) -> None:
     role.refused("nvidia-cuda-toolkit 11.8.89", "would come along", **data)
     assert installed(hosts) == {}
     role.refused("apt offers 11.8.89", **data | {"cuda_toolkit_version": "12.4"})
+
+
+def test_a_repository_that_apt_knows_already_is_used(
+    role: Role, hosts: Fleet, packages: Depot
+) -> None:
+    """As after the driver's role: twice named with two keyrings it would be refused by apt."""
+    data = packages.data()
+    url, key = data["cuda_toolkit_repo_url"], packages.fingerprints["good"][-8:].lower()
+    hosts.put(
+        HOST,
+        "/etc/apt/sources.list.d/site.sources",
+        f"Types: deb\nURIs: {url}\nSuites: /\nSigned-By: /etc/apt/keyrings/site.asc\n",
+    )
+    fetch = f"/usr/lib/apt/apt-helper download-file {url}/{key}.pub /etc/apt/keyrings/site.asc"
+    hosts.root(HOST, f"mkdir -p /etc/apt/keyrings && {fetch}")
+    try:
+        role.brought(**data, cuda_toolkit_version="13.0")
+        assert "cuda-toolkit-13-0" in held(hosts)
+        assert hosts.ssh(HOST, "ls /etc/apt/*/farrier-* 2>/dev/null", check=False) == ""
+    finally:
+        hosts.root(HOST, "rm /etc/apt/sources.list.d/site.sources /etc/apt/keyrings/site.asc")

@@ -15,7 +15,7 @@ import pytest
 from tests.roles.converging import Converge, Run
 from tests.roles.fleet import Fleet, until
 
-HOST = "gpu02"
+HOST = "gpu01"
 OURS = ("engine-standin", "farrier-standin")
 FOREIGN = "unrelated-standin"
 CONFIGURATION = "/etc/needrestart/conf.d/farrier.conf"
