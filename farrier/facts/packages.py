@@ -43,11 +43,13 @@ if [ -n "$packages" ]; then
 fi
 """
 
-# apt-cache is asked once: where its cache is stale, each call reads all lists anew, for seconds.
+# Without preferences, which decide nothing here: pins with patterns, as Farrier's own, are compared
+# with every package there is, which took 2.4 of 2.5 s (Debian 13).
 ORIGINS = r"""
 if [ -n "$packages" ] && has apt-cache; then
     grep -HsEm1 '^Origin:' "$VAR"/lib/apt/lists/*Release | sed 's/^.*\//release /'
-    apt-cache policy $(echo "$packages" | cut -d' ' -f1 | sort -u) 2>/dev/null |
+    apt-cache -o Dir::Etc::preferences=/nonexistent -o Dir::Etc::preferencesparts=/nonexistent \
+        policy $(echo "$packages" | cut -d' ' -f1 | sort -u) 2>/dev/null |
         sed 's/^/policy /'
 fi
 """
