@@ -100,7 +100,10 @@ elif [ -d "$SYS/firmware" ] && [ ! -d "$SYS/firmware/efi" ]; then
     echo "secure-boot bios"
 fi
 if has mokutil; then
-    for key in "$VAR/lib/dkms/mok.pub" "$VAR/lib/shim-signed/mok/MOK.der"; do
+    for key in $(sed -n 's/^mok_certificate=//p' "$ETC"/dkms/framework.conf \
+        "$ETC"/dkms/framework.conf.d/*.conf 2>/dev/null | tr -d "\"'") \
+        "$VAR/lib/dkms/mok.pub" "$VAR/lib/shim-signed/mok/MOK.der"
+    do
         [ -e "$key" ] && { echo "mok $(mokutil --test-key "$key" 2>&1)"; break; }
     done
 fi; true

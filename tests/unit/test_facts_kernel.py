@@ -154,6 +154,14 @@ def test_the_key_that_dkms_signs_with(
     assert tree.ask(Kernels).mok_enrolled is enrolled
 
 
+def test_a_key_of_the_sites_own(tree: Tree) -> None:
+    key = tree.write("root/site.der", "key")
+    tree.write("var/lib/dkms/mok.pub", "key")
+    tree.write("etc/dkms/framework.conf.d/site.conf", f'#x\nmok_certificate="{key}"\n')
+    tree.program("mokutil", 'echo "$2 is already enrolled"')
+    assert f"mok {key} is already enrolled" in tree.lines(Kernels)
+
+
 @pytest.mark.parametrize(
     ("path", "text"),
     [
