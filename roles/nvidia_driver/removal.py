@@ -46,7 +46,8 @@ done)
 echo "$mine" | sed 's/^/mine /'
 apt-mark showmanual 2>/dev/null | sed 's/^/manual /'
 echo simulation
-apt-get -s -q -y -o APT::Install-Recommends=false --allow-change-held-packages purge $mine 2>&1
+apt-get -s -q -y --fix-broken -o APT::Install-Recommends=false --allow-change-held-packages \
+    purge $mine 2>&1
 true
 """
 

@@ -9,6 +9,20 @@ import pytest
 
 from tests.driver.host import NEWER, OLDER, PLAIN, DriverHost
 
+_SITE_PACKAGE = """
+rm -rf /tmp/site && mkdir -p /tmp/site/DEBIAN
+cat > /tmp/site/DEBIAN/control <<'END'
+Package: site-render
+Version: 1
+Architecture: all
+Maintainer: nobody <nobody@example.com>
+Conflicts: libcuda1
+Description: stands for something of the site's that must not go
+END
+dpkg-deb -b /tmp/site /tmp/site.deb >/dev/null && dpkg -i /tmp/site.deb >/dev/null
+rm -r /tmp/site /tmp/site.deb
+"""
+
 
 @pytest.fixture(scope="module")
 def bare(bookworm: DriverHost) -> list[str]:
@@ -31,6 +45,38 @@ def test_a_version_that_is_not_on_offer_is_refused_with_those_that_are(
     source = ("/etc/apt/sources.list.d/farrier-nvidia", "/etc/apt/preferences.d/farrier-nvidia-")
     after = [line for line in bookworm.snapshot() if not any(name in line for name in source)]
     assert after == bare
+
+
+def test_what_cannot_be_satisfied_is_refused_with_apts_reason_before_any_change(
+    bookworm: DriverHost,
+) -> None:
+    site = "/etc/apt/preferences.d/00site"  # this site wants no DKMS
+    bookworm.root(f"printf 'Package: dkms\nPin: release *\nPin-Priority: -1\n' > {site}")
+    before = bookworm.snapshot()
+    try:
+        run = bookworm.run()
+        after = bookworm.snapshot()
+    finally:
+        bookworm.root(f"rm {site}")
+    assert run.returncode == 1
+    failed = run.last_section("Failed:")
+    assert "nothing of the driver was changed" in failed
+    assert "nvidia-kernel-dkms : Depends: dkms (>= 3.0.3-4~)" in failed
+    assert after == before
+
+
+def test_what_would_take_something_else_away_is_refused(bookworm: DriverHost) -> None:
+    # A package of the site's that NVIDIA's alternative conflicts with by way of its version.
+    bookworm.root(_SITE_PACKAGE)
+    before = bookworm.snapshot()
+    try:
+        run = bookworm.run()
+        after = bookworm.snapshot()
+    finally:
+        bookworm.root("dpkg --purge site-render >/dev/null")
+    assert run.returncode == 1
+    assert "would remove site-render, which is not the driver's" in run.last_section("Failed:")
+    assert after == before
 
 
 def test_a_bare_host_gets_the_driver_built_and_held(bookworm: DriverHost, bare: list[str]) -> None:
@@ -60,28 +106,6 @@ def test_another_version_is_left_alone_and_told(bookworm: DriverHost) -> None:
     assert f"535.261.03-1 is installed, the inventory says {NEWER}" in run.stderr
     assert "pyinfra inventory deploys/driver.py" in run.stderr
     assert bookworm.snapshot() == before
-
-
-def test_what_cannot_be_satisfied_is_refused_with_apts_reason_before_any_change(
-    bookworm: DriverHost,
-) -> None:
-    # The open module of the newer version is not there, that of the older one is; what it needs
-    # has to go with it, and something of the site's that says otherwise is in the way.
-    bookworm.root(
-        "printf 'Package: firmware-nvidia-gsp\\nPin: version 535.309*\\nPin-Priority: 1003\\n'"
-        " > /etc/apt/preferences.d/00site"
-    )
-    before = bookworm.snapshot()
-    try:
-        run = bookworm.run(nvidia_driver_version=OLDER, nvidia_driver_flavour="open")
-    finally:
-        after = bookworm.snapshot()
-        bookworm.root("rm /etc/apt/preferences.d/00site")
-    assert run.returncode == 1
-    failed = run.last_section("Failed:")
-    assert "nothing of the driver was changed" in failed
-    assert "nvidia-open-kernel-dkms : Depends: firmware-nvidia-gsp (= 535.261.03)" in failed
-    assert after == before
 
 
 def test_a_host_whose_engines_run_is_refused(bookworm: DriverHost) -> None:

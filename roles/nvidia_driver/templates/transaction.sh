@@ -193,9 +193,11 @@ remove() { # NAME...
     [ ! -d current ] || names current/set | xargs apt-mark unhold >/dev/null 2>&1 || true
     [ ! -d open ] || names open/set | xargs apt-mark unhold >/dev/null 2>&1 || true
     rm -f "$PREFERENCES" "$BLACKLIST"
-    dpkg --configure -a --force-confdef --force-confold 9>&- || true
+    # Not dpkg --configure -a, which would compile first what goes; this much makes dpkg whole.
+    dpkg --set-selections </dev/null
     trees=$(for d in current open; do [ ! -d $d ] || sources_of_modules $d; done)
-    [ $# = 0 ] || apt purge --allow-change-held-packages "$@"
+    [ $# = 0 ] || apt --fix-broken -o Dpkg::Options::=--force-remove-reinstreq \
+        --allow-change-held-packages purge "$@"
     for conf in $trees; do # what an interrupted build left
         tree=${conf%/dkms.conf}
         tree=${tree##*/}
