@@ -160,14 +160,35 @@ def test_a_module_that_cannot_be_built_is_told_with_the_compilers_words(
     bookworm.assert_whole(OLDER)
 
 
-def test_upgrade_and_back(bookworm: DriverHost) -> None:
+_INSTALLS = f"timeout 300 sh -c 'until grep -qs install {STATE}/open/phase; do sleep 0.2; done'"
+
+
+def test_upgrade_while_another_run_waits(bookworm: DriverHost) -> None:
     bookworm.good(nvidia_driver_version=OLDER)
-    for version in (NEWER, OLDER):
-        run = bookworm.good(nvidia_driver_version=version)
-        print(f"to {version}: {run.seconds:.0f} s")
-        bookworm.assert_whole(version)
-        again = bookworm.good(nvidia_driver_version=version)
-        assert again.changed("gpu01") == []
+    first = bookworm.start(nvidia_driver_version=NEWER)
+    try:
+        bookworm.root(_INSTALLS)
+        second = bookworm.good(nvidia_driver_version=NEWER)
+        assert second.changed("gpu01") == []
+        _, stderr = first.communicate(timeout=60)
+    finally:
+        first.kill()
+    assert first.returncode == 0, stderr
+    print(f"to {NEWER}: {second.seconds:.0f} s")
+    bookworm.assert_whole(NEWER)
+
+
+def test_back_although_the_operator_is_cut_off(bookworm: DriverHost) -> None:
+    bookworm.good(nvidia_driver_version=NEWER)
+    first = bookworm.start(nvidia_driver_version=OLDER)
+    try:
+        bookworm.root(_INSTALLS)
+    finally:
+        os.killpg(first.pid, signal.SIGKILL)
+        first.communicate()
+    second = bookworm.good(nvidia_driver_version=OLDER)
+    assert second.changed("gpu01") == []
+    bookworm.assert_whole(OLDER)
 
 
 def test_nothing_is_left_of_all_that(bookworm: DriverHost) -> None:
