@@ -83,8 +83,8 @@ the deploys whose roles repair it.
 Systems: {systems}. Free space for packages and logs: {minimum} MB in `/` and `/var`. Clocks may
 differ by {skew:.0f} seconds. The oldest driver for an engine follows from the CUDA that its lock is
 built with; for `custom` engines none is known. `roots` in a host's data, such as
-`{{"sys": "/srv/tree/sys"}}`, makes it read `/sys`, `/proc`, `/dev`, `/etc`, `/lib/modules`, `/boot`,
-`/run`, `/usr` or `/var` elsewhere: for tests, and for a look at a mounted image.
+`{{"sys": "/srv/tree/sys"}}`, makes it read `/sys`, `/proc`, `/dev`, `/etc`, `/lib/modules`,
+`/boot`, `/run`, `/usr` or `/var` elsewhere: for tests, and for a look at a mounted image.
 
 What is unknown gives no reason: a GPU whose memory the driver does not tell, a size that could not
 be read, a tool that is not installed.

@@ -18,7 +18,7 @@ import pytest
 
 from farrier.lab import Lab
 
-__all__ = ["HOST", "VERSION", "Look", "Site"]
+__all__ = ["HOST", "PREPARE", "SERVED", "TREE", "VERSION", "VLLM", "Look", "Site"]
 
 ROOT = Path(__file__).parents[2]
 FARRIER = Path(sys.executable).with_name("farrier")
@@ -26,13 +26,18 @@ HOST = "gpu01"
 VERSION = "580.95.05"
 TREE = "/srv/tree"
 
-SERVING = f"""\
-from farrier.spec import Model
-
-models = {{"{HOST}": [Model(
-    "served", engine="custom", gpus=[0, 1], command=["/bin/serve", "{{port}}"], **SOURCE
-)]}}
-"""
+SERVED: dict[str, Any] = {
+    "name": "served",
+    "engine": "custom",
+    "gpus": [0, 1],
+    "command": ["/bin/serve", "{port}"],
+}
+VLLM: dict[str, Any] = {
+    "name": "served",
+    "source": "path:/srv/models/served",
+    "gpus": [0, 1],
+    "args": {"tensor-parallel-size": 2},
+}
 
 PREPARE = rf"""
 export DEBIAN_FRONTEND=noninteractive
@@ -155,7 +160,7 @@ class Site:
     lab: Lab
     directory: Path
     data: dict[str, Any] = field(default_factory=dict)
-    source: str = ""
+    model: dict[str, Any] = field(default_factory=lambda: SERVED)
 
     def root(self, command: str, *, check: bool = True) -> str:
         """Type *command* into root's shell on the host."""
@@ -172,8 +177,10 @@ class Site:
             "nvidia_driver_source": "none",
             "roots": {"sys": f"{TREE}/sys", "proc": f"{TREE}/proc"},
         } | self.data
-        source = f"SOURCE = {{'source': {self.source!r}}}\n" if self.source else "SOURCE = {}\n"
-        models.write_text(f"{source}{SERVING}\ndata = {{{HOST!r}: {data!r}}}\n")
+        models.write_text(
+            f"from farrier.spec import Model\n"
+            f"models = {{{HOST!r}: [Model(**{self.model!r})]}}\ndata = {{{HOST!r}: {data!r}}}\n"
+        )
         programs = self.directory / "bin"
         programs.mkdir(exist_ok=True)
         ssh = programs / "ssh"
@@ -188,8 +195,16 @@ class Site:
 
     def farrier(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run ``farrier WORDS`` in the project's directory, nobody at a terminal."""
+        return self.run(str(FARRIER), *words)
+
+    def deploy(self, file: str) -> subprocess.CompletedProcess[str]:
+        """Run ``pyinfra -y inventory FILE``."""
+        return self.run(str(FARRIER.with_name("pyinfra")), "-y", "inventory", file)
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of the project."""
         return subprocess.run(
-            [str(FARRIER), *words],
+            list(words),
             cwd=ROOT,
             env=self.environment(),
             stdin=subprocess.DEVNULL,

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from farrier.lab import Lab
-from tests.lab.preflight_site import HOST, PREPARE, TREE, VERSION, Site
+from tests.lab.preflight_site import HOST, PREPARE, SERVED, TREE, VERSION, VLLM, Site
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +25,9 @@ def prepared(brief: Lab, tmp_path_factory: pytest.TempPathFactory) -> Lab:
 
 
 @pytest.fixture
-def site(prepared: Lab, tmp_path: Path) -> Iterator[Site]:
-    it = Site(prepared, tmp_path)
-    yield it
-    after = Site(prepared, tmp_path).look()
-    assert after.state == "ready", f"left behind: {after}"
+def site(prepared: Lab, tmp_path: Path) -> Site:
+    """What a test leaves behind, the next one's first look meets."""
+    return Site(prepared, tmp_path)
 
 
 @dataclass(frozen=True)
@@ -213,7 +211,7 @@ def test_the_line_repairs_it(site: Site, name: str) -> None:
 
 def test_a_model_that_is_not_there(site: Site) -> None:
     """The operator's machine has it; the line copies it."""
-    site.source = "path:/srv/models/served"
+    site.model = SERVED | {"source": "path:/srv/models/served"}
     here = site.directory / "served"
     here.mkdir()
     (here / "config.json").write_text("{}")
@@ -291,29 +289,74 @@ def test_a_host_that_is_down(site: Site) -> None:
     assert "Failed:" not in look.stderr
 
 
-def test_without_a_driver_both_versions_are_named(site: Site) -> None:
-    """For people, this time."""
+@pytest.fixture
+def no_driver(site: Site) -> Iterator[None]:
+    """The host without any driver."""
+    names = "libcuda1 nvidia-driver-cuda nvidia-persistenced"
     site.root(
-        f"mv {TREE}/proc/driver/nvidia /srv/nvidia-proc; apt-get remove -y -q"
-        " --allow-change-held-packages libcuda1 nvidia-driver-cuda nvidia-persistenced"
+        f"mv {TREE}/proc/driver/nvidia /srv/nvidia-proc;"
+        f" apt-get remove -y -q --allow-change-held-packages {names}"
     )
+    yield
+    site.root(
+        f"mv /srv/nvidia-proc {TREE}/proc/driver/nvidia; apt-get install -y -q {names};"
+        f" systemctl daemon-reload; systemctl enable -q --now nvidia-persistenced; {HOLD}"
+    )
+
+
+@pytest.mark.usefixtures("no_driver")
+def test_without_a_driver_both_versions_are_named(site: Site) -> None:
+    """For people, this time; and a deploy says the same, ends with 3 and has changed nothing."""
+    told = (
+        "no NVIDIA driver (installed: none); vllm is built for CUDA 13.0, which needs 580.65.06 or"
+        " newer"
+    )
+    site.model = VLLM
+    site.root("mkdir -p /srv/models/served; echo '{}' > /srv/models/served/config.json")
     try:
         done = site.farrier("preflight")
         assert done.returncode == 3, done.stderr
-        assert "driver-missing: no NVIDIA driver (installed: none)" in done.stdout
+        assert f"driver-missing: {told}\n" in done.stdout
         assert 'nvidia_driver_source = "nvidia", nvidia_driver_branch = "580"' in done.stdout
         assert done.stdout.endswith("\n1 host: 1 refused\n")
         assert "\x1b[" not in done.stdout
+        deploy = site.deploy("deploys/llm.py")
+        assert deploy.returncode == 3, deploy.stderr
+        assert told in deploy.stderr.partition("\nFailed:\n")[2]
+        assert site.root("ls /opt/farrier /etc/farrier 2>/dev/null", check=False) == ""
     finally:
-        site.root(
-            f"mv /srv/nvidia-proc {TREE}/proc/driver/nvidia; apt-get install -y -q libcuda1"
-            " nvidia-driver-cuda nvidia-persistenced; systemctl daemon-reload;"
-            f" systemctl enable -q --now nvidia-persistenced; {HOLD}"
-        )
+        site.root("rm -rf /srv/models")
 
 
-@pytest.mark.usefixtures("site")
-def test_wrong_usage(site: Site, tmp_path: Path) -> None:
+def test_a_driver_that_is_too_old(site: Site) -> None:
+    """For vLLM; another engine is nobody's business here."""
+    site.root(f"sed -i s/{VERSION}/570.195.03/ {TREE}/proc/driver/nvidia/version")
+    library = "/usr/lib/x86_64-linux-gnu/libcuda.so"
+    site.root(f"touch {library}.570.195.03; ln -sf libcuda.so.570.195.03 {library}.1")
+    try:
+        assert site.look().state == "ready"
+        site.model = VLLM
+        site.root("mkdir -p /srv/models/served; echo '{}' > /srv/models/served/config.json")
+        look = site.look()
+        assert (look.state, look.codes) == ("refused", ["driver-too-old"])
+        message = look.reason("driver-too-old")["message"]
+        assert "570.195.03" in message
+        assert "580.65.06" in message
+    finally:
+        site.root(f"sed -i s/570.195.03/{VERSION}/ {TREE}/proc/driver/nvidia/version")
+        site.root(f"ln -sf libcuda.so.{VERSION} {library}.1; rm {library}.570.195.03")
+        site.root("rm -rf /srv/models")
+
+
+def test_a_deploy_that_fails_otherwise_ends_with_1(site: Site) -> None:
+    """A host that nobody can log in to is not refused: it could not be looked at."""
+    site.data["ssh_key"] = str(site.directory / "nowhere")
+    deploy = site.deploy("deploys/llm.py")
+    assert deploy.returncode == 1
+    assert "Failed:" in deploy.stderr
+
+
+def test_wrong_usage(site: Site) -> None:
     assert site.farrier("preflight", "--nothing").returncode == 2
     nobody = site.farrier("preflight", "gpu99")
     assert nobody.returncode == 1
@@ -323,3 +366,8 @@ def test_wrong_usage(site: Site, tmp_path: Path) -> None:
     assert wrong.returncode == 1
     assert "nginx_port" in wrong.stderr
     assert VERSION not in wrong.stdout
+
+
+def test_nothing_was_left_behind(site: Site) -> None:
+    look = site.look()
+    assert (look.state, look.reasons) == ("ready", ())
