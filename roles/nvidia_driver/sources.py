@@ -125,9 +125,9 @@ class EndedBranch(FactBase[str]):
     """Which of the packages *names* is an empty dependency on another branch; "" if none is."""
 
     def command(self, names: Sequence[str]) -> str:
-        """The version that apt would install of each."""
+        """All versions, the newest first: the guard of an installed driver leaves no candidate."""
         quoted = " ".join(shlex.quote(name) for name in names)
-        return f"LC_ALL=C apt-cache show --no-all-versions {quoted} 2>/dev/null || true"
+        return f"LC_ALL=C apt-cache show {quoted} 2>/dev/null || true"
 
     @staticmethod
     def default() -> str:
@@ -136,11 +136,13 @@ class EndedBranch(FactBase[str]):
 
     def process(self, output: list[str]) -> str:
         """Look for one whose only dependency is its own name with another branch."""
-        name = ""
-        for line in output:
-            field_name, _, value = line.partition(": ")
-            name = value if field_name == "Package" else name
-            if field_name == "Depends" and (later := successor(name, value)):
+        newest: dict[str, str] = {}
+        for record in "\n".join(output).split("\n\n"):
+            lines = (line.partition(": ") for line in record.splitlines() if line[:1] != " ")
+            told = {name: value for name, _, value in lines}
+            newest.setdefault(told.get("Package", ""), told.get("Depends", ""))
+        for name, depends in newest.items():
+            if later := successor(name, depends):
                 return f"{name} is an empty package that installs {later}"
         return ""
 

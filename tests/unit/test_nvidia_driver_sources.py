@@ -30,7 +30,7 @@ from roles.nvidia_driver.source_state import (
     SourceState,
     parse_state,
 )
-from roles.nvidia_driver.sources import absent
+from roles.nvidia_driver.sources import EndedBranch, absent
 
 DEBIAN = "http://deb.debian.org/debian"
 LIST = f"""\
@@ -288,3 +288,25 @@ def test_directory_without_what_is_needed(
         deb_files(str(tmp_path / "x"), "amd64")
     with pytest.raises(SourceDirectoryError, match="nvidia_driver_directory"):
         deb_files(None, "amd64")
+
+
+def test_a_branch_that_ended() -> None:
+    """noble-updates on 2026-11-21, the fields that count, and what an older pocket still has."""
+    said = """\
+Package: nvidia-dkms-570-server-open
+Version: 570.211.01-0ubuntu1.24.04.1
+Depends: nvidia-dkms-580-server-open
+Description: NVIDIA DKMS package (open kernel module)
+ This package builds it.
+
+Package: nvidia-dkms-570-server-open
+Version: 570.195.03-0ubuntu0.24.04.1
+Depends: dkms, nvidia-kernel-source-570-server-open (>= 570.195.03)
+"""
+    names = (
+        "nvidia-dkms-570-server-open is an empty package that installs nvidia-dkms-580-server-open"
+    )
+    assert EndedBranch().process(said.splitlines()) == names
+    older = said.partition("\n\n")[2]
+    assert EndedBranch().process(older.splitlines()) == ""
+    assert EndedBranch().process([]) == ""
