@@ -58,12 +58,17 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A host as the inventory wants it; *ssh* is the command that logs in to it."""
+    """A host as the inventory wants it.
+
+    *ssh* is the command that logs in to it. *container_toolkit* says that the role of that name
+    looks after containers' ways to the GPUs.
+    """
 
     spec: HostSpec
     driver: DriverWanted = field(default_factory=DriverWanted)
     programs: tuple[Program, ...] = ()
     ssh: str = ""
+    container_toolkit: bool = False
 
     @property
     def host(self) -> str:
@@ -105,7 +110,14 @@ def wanted(spec: HostSpec, data: Any) -> Wanted:
         ssh_config=data.get("ssh_config_file") or "",
         key=data.get("ssh_key") or "",
     )
-    return Wanted(spec, _driver(spec, data), _programs(spec, data), target.ssh)
+    containers = _settings("nvidia_container_toolkit", data) or {}
+    return Wanted(
+        spec,
+        _driver(spec, data),
+        _programs(spec, data),
+        target.ssh,
+        container_toolkit=bool(containers.get("nvidia_container_toolkit")),
+    )
 
 
 def _driver(spec: HostSpec, data: Any) -> DriverWanted:

@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 
 import roles.vllm
+from farrier.facts.containers import CdiSpec
 from farrier.facts.roots import Roots
+from farrier.preflight.found import Case
+from farrier.preflight.judge import judge
 from farrier.preflight.wanted import ENGINE_CUDA, DriverWanted, wanted
 from farrier.spec import HostSpec, Model, read_host
-from tests.unit.preflight_hosts import BGE, QWEN, SPEC
+from tests.unit.preflight_hosts import BGE, HEALTHY, QWEN, SPEC
 
 LOCKS = Path(roles.vllm.__file__).parent / "locks"
 
@@ -59,6 +62,17 @@ def test_programs_that_will_be_installed() -> None:
     assert program.path.startswith("/opt/farrier/vllm/")
     assert program.needs_mb > 10_000
     assert wanted(replace(SPEC, models=()), {}).programs == ()
+
+
+def test_a_role_looks_after_containers_where_it_is_asked_for() -> None:
+    assert not wanted(SPEC, {}).container_toolkit
+    meant = wanted(SPEC, {"nvidia_container_toolkit": True})
+    assert meant.container_toolkit
+    assert HEALTHY.containers is not None
+    stale = replace(HEALTHY.containers, cdi=(CdiSpec("/etc/cdi/nvidia.yaml", "570.195.03"),))
+    verdict = judge(Case(meant, replace(HEALTHY, containers=stale)))
+    assert [reason.code for reason in verdict.warnings if reason.code == "cdi-stale"]
+    assert not [one for one in verdict.within("llm").reasons if one.code == "cdi-stale"]
 
 
 def test_roots_of_the_inventory() -> None:

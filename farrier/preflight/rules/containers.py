@@ -42,15 +42,14 @@ def cdi(case: Case) -> Iterator[Reason]:
     if facts is None or facts.toolkit is None or not case.wanted.cuda or not case.loaded:
         return
     if not facts.cdi:
-        yield CDI_MISSING.reason(
+        told = (
             f"the container toolkit {facts.toolkit} is installed, and there is no CDI specification"
         )
+        yield _reason(case, CDI_MISSING, told)
     for spec in facts.cdi:
         if spec.driver_version and spec.driver_version != str(case.loaded):
-            yield CDI_STALE.reason(
-                f"{spec.path} is of driver {spec.driver_version}, {case.loaded} is loaded",
-                path=spec.path,
-            )
+            told = f"{spec.path} is of driver {spec.driver_version}, {case.loaded} is loaded"
+            yield _reason(case, CDI_STALE, told, spec.path)
 
 
 def device_links(case: Case) -> Iterator[Reason]:
@@ -58,10 +57,19 @@ def device_links(case: Case) -> Iterator[Reason]:
     facts = case.found.containers
     if facts is None or not case.wanted.cuda or not facts.runtimes or not facts.dev_char_missing:
         return
-    yield DEV_CHAR_MISSING.reason(
+    yield _reason(
+        case,
+        DEV_CHAR_MISSING,
         f"{len(facts.dev_char_missing)} device nodes have no link in /dev/char, for"
-        f" {', '.join(facts.runtimes)}: {', '.join(facts.dev_char_missing[:4])}"
+        f" {', '.join(facts.runtimes)}: {', '.join(facts.dev_char_missing[:4])}",
     )
+
+
+def _reason(case: Case, code: Code, told: str, path: str = "") -> Reason:
+    """The role ``nvidia_container_toolkit`` writes all of it anew, where the host is to have it."""
+    if case.wanted.container_toolkit:
+        return code.left_to(("llm",), case.host, told)
+    return code.reason(told, path=path)
 
 
 CODES = (CDI_STALE, CDI_MISSING, DEV_CHAR_MISSING)
