@@ -94,13 +94,15 @@ class AptSource:
 class SourceState:
     """A host's architecture and release, and its *files* of a source by path, the key among them.
 
-    *elsewhere* are other files of apt's that name the same address.
+    *elsewhere* are other files of apt's that name the same address, *key_users* those that name
+    the same key.
     """
 
     arch: str = ""
     distro: str = ""
     files: Mapping[str, bytes] = field(default_factory=dict)
     elsewhere: tuple[str, ...] = ()
+    key_users: tuple[str, ...] = ()
 
 
 def parse_source(output: Sequence[str]) -> SourceState:
@@ -115,6 +117,7 @@ def parse_source(output: Sequence[str]) -> SourceState:
             if word[0] == "file"
         },
         elsewhere=tuple(line.partition(" ")[2] for line in output if line.startswith("elsewhere ")),
+        key_users=tuple(line.partition(" ")[2] for line in output if line.startswith("keyuser ")),
     )
 
 

@@ -46,11 +46,14 @@ class SourceStates(FactBase[SourceState | None]):
         for path in (*source.texts(""), source.key_path):
             quoted = shlex.quote(path)
             lines.append(f"[ ! -e {quoted} ] || echo file {quoted} $(base64 -w0 -- {quoted})")
-        address = shlex.quote(source.uri.partition("{")[0].rstrip("/"))
-        lines.append(
-            f"grep -rlsF -e {address} /etc/apt/sources.list /etc/apt/sources.list.d"
-            f" | grep -vxF -e {shlex.quote(source.path)} | sed 's/^/elsewhere /'; true"
-        )
+        for word, text in (
+            ("elsewhere", source.uri.partition("{")[0].rstrip("/")),
+            ("keyuser", source.key_path),
+        ):
+            lines.append(
+                f"grep -rlsF -e {shlex.quote(text)} /etc/apt/sources.list /etc/apt/sources.list.d"
+                f" | grep -vxF -e {shlex.quote(source.path)} | sed 's/^/{word} /'; true"
+            )
         return "\n".join(lines)
 
     @staticmethod
@@ -152,15 +155,17 @@ def no_apt_source(source: AptSource) -> Commands:
     now: SourceState | None = answer()
     if now is None:
         yield Refuse("the host could not be asked for its package sources; see the line above")
-    elif not now.files:
+        return
+    paths = [path for path in source.texts("") if path in now.files]
+    if source.key_path in now.files and not now.key_users:
+        paths.append(source.key_path)
+    if not paths:
         host.noop(f"nothing of {source.path} is there")
-    else:
-        key = shlex.quote(source.key_path)
-        yield Script(
-            f"rm -f -- {' '.join(map(shlex.quote, source.texts('')))}\n"
-            f"grep -rqsF {key} /etc/apt/sources.list.d || rm -f -- {key}",
-            explain=in_words(f"{source.path} not removed"),
-        )
+        return
+    yield Script(
+        f"rm -f -- {' '.join(map(shlex.quote, paths))}",
+        explain=in_words(f"{source.path} not removed"),
+    )
 
 
 def _written(source: AptSource, texts: Mapping[str, str], key: bytes) -> Script:

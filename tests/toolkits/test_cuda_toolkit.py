@@ -116,3 +116,17 @@ def test_a_repository_that_apt_knows_already_is_used(
         assert hosts.ssh(HOST, "ls /etc/apt/*/farrier-* 2>/dev/null", check=False) == ""
     finally:
         hosts.root(HOST, "rm /etc/apt/sources.list.d/site.sources /etc/apt/keyrings/site.asc")
+
+
+def test_a_key_that_another_source_needs_stays(role: Role, hosts: Fleet, packages: Depot) -> None:
+    """The driver's source has the same one."""
+    key, other = "/etc/apt/keyrings/farrier-nvidia.gpg", "/etc/apt/sources.list.d/other.sources"
+    role.brought(**packages.data(), cuda_toolkit_version="13.0")
+    hosts.put(HOST, other, f"Types: deb\nURIs: http://a/\nSuites: /\nSigned-By: {key}\n")
+    try:
+        role.removed(**packages.data())
+        assert hosts.ssh(HOST, f"ls {key}") == f"{key}\n"
+    finally:
+        hosts.root(HOST, f"rm {other}")
+    role.removed(**packages.data())
+    assert hosts.ssh(HOST, f"ls {key} 2>/dev/null", check=False) == ""

@@ -107,6 +107,7 @@ def test_what_a_host_has() -> None:
         "file /etc/apt/preferences.d/farrier-toolkit ",
         f"file /etc/apt/keyrings/farrier-toolkit.gpg {base64.b64encode(key).decode()}",
         "elsewhere /etc/apt/sources.list.d/by hand.list",
+        "keyuser /etc/apt/sources.list.d/other.sources",
     ]
     assert parse_source(lines) == SourceState(
         "amd64",
@@ -116,6 +117,7 @@ def test_what_a_host_has() -> None:
             "/etc/apt/keyrings/farrier-toolkit.gpg": key,
         },
         ("/etc/apt/sources.list.d/by hand.list",),
+        ("/etc/apt/sources.list.d/other.sources",),
     )
 
 
