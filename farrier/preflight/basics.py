@@ -74,13 +74,22 @@ for d in __DISKS__; do
     until [ -d "$d" ]; do d=${d%/*}; d=${d:-/}; done
     at="$at $d"
 done
-df -Pm $at | awk 'NR > 1 {print "disk", $4, $6}'
-df -Pi $at | awk 'NR > 1 {print "inodes", ($2 > 0 ? $4 : "-")}'
+df -m --output=avail,iavail,itotal,target $at | { # few processes: every converge waits for them
+    read -r _
+    while read -r mb inodes total mount; do
+        case $total in 0 | -) inodes=-;; esac
+        echo "disk $mb $inodes $mount"
+    done
+}
 for p in __PROGRAMS__; do [ -e "$p/.complete" ] && echo "complete $p"; done
 for d in __MODELS__; do
-    mb=$(find -L "$d" -maxdepth 1 -name '*.safetensors' -printf '%s\n' 2>/dev/null |
-        awk '{s += $1} END {if (NR) printf "%d", s / 1048576; else printf "-"}')
-    state=ok
+    mb=- state=ok
+    set -- "$d"/*.safetensors
+    if [ -e "$1" ]; then
+        bytes=0
+        for size in $(stat -Lc %s "$@"); do bytes=$((bytes + size)); done
+        mb=$((bytes / 1048576))
+    fi
     if [ ! -d "$d" ]; then state=no-directory;
     elif [ ! -s "$d/config.json" ]; then state=no-config.json;
     elif [ -f "$d/model.safetensors.index.json" ]; then
@@ -136,8 +145,7 @@ class BasicFacts(FactBase[Basics | None]):
 def parse(output: Sequence[str]) -> Basics:
     """Parse the script's lines; each begins with the word for what it tells."""
     system, time = "", None
-    disks: list[tuple[int, str]] = []
-    inodes: list[int | None] = []
+    disks: list[Disk] = []
     models: dict[str, ModelFound] = {}
     missing: dict[str, list[str]] = {}
     listeners, complete = [], set()
@@ -149,10 +157,8 @@ def parse(output: Sequence[str]) -> Basics:
             case "time":
                 time = float(rest)
             case "disk":
-                free, _, mount = rest.partition(" ")
-                disks.append((int(free), mount))
-            case "inodes":
-                inodes.append(int(rest) if rest.isdigit() else None)
+                free, inodes, mount = rest.split(" ", 2)
+                disks.append(Disk(int(free), int(inodes) if inodes.isdigit() else None, mount))
             case "complete":
                 complete.add(rest)
             case "missing":
@@ -167,7 +173,5 @@ def parse(output: Sequence[str]) -> Basics:
                 listeners.append(
                     Listener(int(port), program.strip(), int(pid) if pid.isdigit() else 0, unit)
                 )
-    inodes += [None] * (len(disks) - len(inodes))
-    found = [Disk(mb, left, at) for (mb, at), left in zip(disks, inodes, strict=True)]
-    by_path = dict(zip(DISKS, found, strict=False))
+    by_path = dict(zip(DISKS, disks, strict=False))
     return Basics(system, by_path, tuple(listeners), models, frozenset(complete), time)

@@ -21,12 +21,9 @@ from tests.unit.preflight_hosts import HEALTHY, SPEC, VLLM, case
 
 SAID = """\
 system debian 12
-disk 9000 /
-disk 700 /var
-disk 9000 /
-inodes 6000000
-inodes 12
-inodes -
+disk 9000 6000000 /
+disk 700 12 /var
+disk 9000 - /
 complete /opt/farrier/vllm/0.32.0-1f3c5a7b
 model no-config.json - /srv/models/half copied
 missing model-00002-of-00002.safetensors /srv/models/qwen
