@@ -53,11 +53,20 @@ def preflight(
     """
     context.params["wants_fleet"] = True
     # Late and in this order: pyinfra's command line lets gevent replace sockets and threads.
+    from pyinfra.api.exceptions import PyinfraError  # noqa: PLC0415
+
     from farrier.preflight.hosts import open_site  # noqa: PLC0415
 
-    logging.getLogger("pyinfra").addHandler(logging.NullHandler())
-    logging.getLogger("pyinfra").propagate = False
-    site = open_site(inventory, limit, same_sudo_password=same_sudo_password)
+    logger = logging.getLogger("pyinfra")
+    logger.propagate = False
+    mistakes = logging.StreamHandler()  # pyinfra shows those of an inventory by its logger
+    logger.addHandler(mistakes)
+    try:
+        site = open_site(inventory, limit, same_sudo_password=same_sudo_password)
+    except PyinfraError as error:
+        raise click.ClickException(str(error)) from error
+    logger.removeHandler(mistakes)
+    logger.addHandler(logging.NullHandler())  # what it says of hosts is in their verdicts
     verdicts = sorted(_watched(site), key=lambda verdict: verdict.host)
     if json_output:
         for verdict in verdicts:

@@ -161,10 +161,11 @@ class Site:
     directory: Path
     data: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=lambda: SERVED)
+    host: str = HOST
 
     def root(self, command: str, *, check: bool = True) -> str:
         """Type *command* into root's shell on the host."""
-        done = self.lab.ssh(HOST, "sudo sh -s", input=command, check=False)
+        done = self.lab.ssh(self.host, "sudo sh -s", input=command, check=False)
         if check and done.returncode:
             pytest.fail(f"{command}\nstatus {done.returncode}\n{done.stdout}{done.stderr}")
         return done.stdout
@@ -179,7 +180,8 @@ class Site:
         } | self.data
         models.write_text(
             f"from farrier.spec import Model\n"
-            f"models = {{{HOST!r}: [Model(**{self.model!r})]}}\ndata = {{{HOST!r}: {data!r}}}\n"
+            f"models = {{{self.host!r}: [Model(**{self.model!r})]}}\n"
+            f"data = {{{self.host!r}: {data!r}}}\n"
         )
         programs = self.directory / "bin"
         programs.mkdir(exist_ok=True)
@@ -217,7 +219,7 @@ class Site:
 
     def look(self) -> Look:
         """``farrier preflight --json`` of the host."""
-        done = self.farrier("preflight", "--json", HOST)
+        done = self.farrier("preflight", "--json", self.host)
         try:
             (line,) = done.stdout.splitlines()
             told = json.loads(line)
