@@ -57,6 +57,10 @@ LAST_SUFFIXED = 580
 LAST_SUFFIXED_FABRIC = 575
 """The same of the fabric manager, on Debian as well."""
 
+MODPROBE = "nvidia-modprobe"
+"""Nothing depends on a version of it: unless it is named it stays behind when the branch changes,
+or runs ahead (NVIDIA/gpu-driver-container#899)."""
+
 
 class NamesError(ValueError):
     """There are no such packages; says why and what to write into the inventory instead."""
@@ -178,6 +182,7 @@ def _nvidias_for_debian(
         module,
         # nvidia-smi is in nvidia-driver-cuda, which conflicts with Debian's package of that name.
         (module, "nvidia-driver-cuda", "nvidia-persistenced"),
+        if_offered=(MODPROBE,),
         fabric=fabric,
         nvlink5=nvlink5,
         pinning=f"nvidia-driver-pinning-{branch}",
@@ -197,7 +202,7 @@ def _nvidias_for_ubuntu(
         module,
         (module, f"libnvidia-compute{suffix}", "nvidia-persistenced"),
         # nvidia-smi: a package of its own in some releases of the suffixed branches.
-        if_offered=(f"nvidia-utils{suffix}",) if suffix else (),
+        if_offered=(MODPROBE, f"nvidia-utils{suffix}") if suffix else (MODPROBE,),
         fabric=fabric,
         nvlink5=nvlink5,
         pinning=f"nvidia-driver-pinning-{branch}",

@@ -311,4 +311,6 @@ def in_ubuntus_archive() -> dict[str, list[Package]]:
             # As in noble-updates: nothing but its one dependency tells that it is empty.
             empty = Package(name.format(old), version, {"Depends": name.format(new)})
             (multiverse if "fabric" in name else restricted).append(empty)
-    return {"restricted": restricted, "multiverse": multiverse}
+    # The host that plays an Ubuntu has Debian's kernels.
+    headers = Package("linux-headers-generic", "6.8.0-1", {"Depends": "linux-headers-amd64"})
+    return {"main": [headers], "restricted": restricted, "multiverse": multiverse}

@@ -46,11 +46,11 @@ def flat(root: Path, debs: Sequence[Deb], signer: Signer, where: str) -> None:
 def archive(
     root: Path, components: Mapping[str, Sequence[Deb]], signer: Signer, codename: str
 ) -> None:
-    """Ubuntu's layout at ``root/ubuntu``, with an empty ``main``."""
+    """Ubuntu's layout at ``root/ubuntu``, signed with the good key, which is beside it."""
     pool = root / "ubuntu" / "pool"
     dist = root / "ubuntu" / "dists" / codename
     indices: dict[str, bytes] = {}
-    for component, debs in {"main": (), **components}.items():
+    for component, debs in components.items():
         (pool / component).mkdir(parents=True)
         for deb in debs:
             os.link(deb.path, pool / component / deb.path.name)
@@ -61,7 +61,8 @@ def archive(
         indices[name] = text.encode()
     head = (
         f"Origin: Ubuntu\nLabel: Ubuntu\nSuite: {codename}\nCodename: {codename}\n"
-        f"Architectures: amd64\nComponents: {' '.join(['main', *components])}\n"
+        f"Architectures: amd64\nComponents: {' '.join(components)}\n"
     )
     release = _release(head, indices)
     (dist / "InRelease").write_text(signer.sign(release, "good"), encoding="utf-8")
+    (root / "ubuntu" / "key.asc").write_bytes(signer.keys["good"].armored)
