@@ -49,11 +49,11 @@ d /run/farrier/agent 0755 {AGENT_USER} {AGENT_USER} -
 """
 
 # Without it needrestart, which apt calls after each upgrade, restarts what uses a replaced library:
-# on Ubuntu by itself, on Debian where a site says so. 0 = it names them, a person restarts them.
-# A fabric manager that exits ends every CUDA job of its host (ABORT_CUDA_JOBS_ON_FM_EXIT=1 in
-# NVIDIA's Fabric Manager user guide). The file is written where needrestart is not installed, too:
-# it counts from the moment that it is.
-_NEEDRESTART = r"""# Written by Farrier's role base.
+# in Ubuntu 24.04 without being told to, in Debian where a site says so. 0 = it names them, a person
+# restarts them. A fabric manager that exits ends every CUDA job of its host
+# (ABORT_CUDA_JOBS_ON_FM_EXIT=1 in its configuration). The file is written where needrestart is not
+# installed, too: it counts from the moment that it is.
+NEEDRESTART = r"""# Written by Farrier's role base.
 $nrconf{override_rc}{qr(^engine-.+\.service$)} = 0;
 $nrconf{override_rc}{qr(^nginx\.service$)} = 0;
 $nrconf{override_rc}{qr(^farrier-.+\.service$)} = 0;
@@ -69,7 +69,7 @@ def base() -> None:
     tree(
         Text("/etc/sysusers.d/farrier.conf", _SYSUSERS),
         Text("/etc/tmpfiles.d/farrier.conf", _TMPFILES),
-        Text("/etc/needrestart/conf.d/farrier.conf", _NEEDRESTART),
+        Text("/etc/needrestart/conf.d/farrier.conf", NEEDRESTART),
         Directory("/etc/farrier"),
         Directory("/opt/farrier"),
         Directory("/srv/models"),
