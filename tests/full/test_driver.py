@@ -25,8 +25,7 @@ while :; do
     [ "$phase" = "{phase}" ] && [ "$main" != 0 ] && {more} && break
     sleep 0.02
 done
-kill -9 $main
-systemctl kill --signal=KILL farrier-driver.service
+kill -9 $main $(grep -v '^0$' /sys/fs/cgroup/system.slice/farrier-driver.service/cgroup.procs)
 echo "$phase" > /var/tmp/killed-in
 """
 
@@ -44,8 +43,11 @@ def killed(bookworm: DriverHost) -> Callable[[str, str], str]:
     def kill(phase: str, more: str = "true") -> str:
         bookworm.root("rm -f /var/tmp/killed-in; : > /var/log/dpkg.log")
         killer = _watch(bookworm, phase, more)
-        run = bookworm.run(nvidia_driver_version=OLDER)
-        killer.wait(timeout=30)
+        try:
+            run = bookworm.run(nvidia_driver_version=OLDER)
+            killer.wait(timeout=30)
+        finally:
+            killer.kill()
         assert bookworm.root("cat /var/tmp/killed-in").strip() == phase
         assert run.returncode == 1, run.last_words()
         return run.last_section("Failed:")

@@ -51,6 +51,14 @@ hold() { # DIRECTORY
     names "$1/set" | xargs apt-mark hold >/dev/null
 }
 
+unpack_again() { # packages that dpkg was killed over: it wants them anew, and apt does not see that
+    again=$(dpkg-query -W -f '${db:Status-Eflag} ${binary:Package}\n' | sed -n 's/^reinstreq //p')
+    # shellcheck disable=SC2086 - names
+    [ -z "$again" ] || apt --fix-broken --reinstall --allow-change-held-packages \
+        --allow-downgrades install $again ||
+        echo "farrier: not unpacked again: $again"
+}
+
 steps() { # what apt would install in which version, and remove, in any order
     sed -n -E 's/^Inst ([^ ]+) (\[[^]]*\] )?\(([^ )]+).*/Inst \1 \3/p
         s/^(Remv|Purg) ([^ ]+).*/\1 \2/p' | sort
@@ -157,6 +165,7 @@ run() {
     guard open
     sync
     phase repair
+    unpack_again
     [ -z "$(dpkg --audit; ls /var/lib/dpkg/updates)" ] ||
         dpkg --configure -a --force-confdef --force-confold 9>&- ||
         echo "farrier: dpkg left something for apt-get --fix-broken"
