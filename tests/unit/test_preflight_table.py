@@ -269,6 +269,13 @@ TABLE = {
         BRING,
         "inventory",
     ),
+    "left-overs of a driver": Row(
+        case(driver=BARE | {"packages": packages()[-1:]}, fabric=NO_FABRIC),
+        "refused",
+        "driver-missing",
+        BRING,
+        "inventory",
+    ),
     "no driver, and the role brings one": Row(
         case(role=ROLE, driver=BARE, kernel={"dkms_installed": False}, fabric=NO_FABRIC),
         "attention",
@@ -520,6 +527,18 @@ TABLE = {
         "refused",
         "secure-boot",
         "mokutil --import /var/lib/dkms/mok.pub && systemctl reboot",
+    ),
+    "Secure Boot, and a driver to come": Row(
+        case(
+            role=ROLE,
+            basics={"system": "ubuntu 24.04"},
+            driver=BARE,
+            kernel={"secure_boot": True, "dkms_installed": False},
+            fabric=NO_FABRIC,
+        ),
+        "attention",
+        "secure-boot",
+        "mokutil --import /var/lib/shim-signed/mok/MOK.der && systemctl reboot",
     ),
     # Fabric manager and persistence
     "NVSwitches without a fabric manager": Row(
@@ -802,6 +821,13 @@ def test_a_deploy_is_silent_about_what_its_roles_repair() -> None:
 
 def test_what_was_not_asked_gives_no_reason() -> None:
     assert judge(Case(case().wanted, Found(HEALTHY.basics, looked_at=NOW))).reasons == ()
+
+
+def test_a_firewall_that_trusts_the_site_is_no_reason() -> None:
+    closed = Firewall("nftables", True, frozenset({22}), ("10.0.0.0/8",))
+    assert judge(case(machine={"firewall": closed})).reasons == ()
+    docker = replace(closed, trusted=("docker0",))
+    assert judge(case(machine={"firewall": docker})).state == "attention"
 
 
 def test_unknown_sizes_give_no_reason() -> None:

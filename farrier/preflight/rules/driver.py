@@ -113,10 +113,12 @@ def installed_packages(driver: DriverFacts) -> tuple[Package, ...]:
 def present(case: Case) -> Iterator[Reason]:
     """A driver on the disk, or a role that brings it."""
     driver, need = case.found.driver, case.wanted.engine_need
-    if driver is None or not case.wanted.cuda or case.driver or installed_packages(driver):
+    if driver is None or not case.wanted.cuda or case.driver:
         return
     why = f"{need[0]} is built for CUDA {need[1]}, which needs {need[2]} or newer" if need else ""
-    told = f"no NVIDIA driver (installed: none){'; ' + why if why else ''}"
+    # Firmware or a persistence daemon that was left behind drives no GPU.
+    names = ", ".join(one.name for one in installed_packages(driver)) or "none"
+    told = f"no NVIDIA driver (installed: {names}){'; ' + why if why else ''}"
     if case.wanted.driver.brings:
         yield DRIVER_MISSING.left_to(BOTH, case.host, told)
     else:

@@ -133,12 +133,17 @@ def secure_boot(case: Case) -> Iterator[Reason]:
     kernel = case.found.kernel
     if kernel is None or not case.wanted.cuda or case.loaded or not kernel.secure_boot:
         return
-    if kernel.mok_enrolled is False or (kernel.mok_enrolled is None and kernel.dkms_installed):
-        key = "/var/lib/dkms/mok.pub" if case.debian else "/var/lib/shim-signed/mok/MOK.der"
-        yield SECURE_BOOT.reason(
-            "Secure Boot is on, and the firmware does not know the key that DKMS signs with",
-            key=key,
-        )
+    to_come = case.wanted.driver.brings and case.driver is None
+    if kernel.mok_enrolled or not (kernel.dkms_installed or to_come):
+        return
+    told = "Secure Boot is on, and the firmware does not know the key that DKMS signs with"
+    if to_come:
+        told += ", which it makes when it builds the driver: the module loads only after that"
+    yield SECURE_BOOT.reason(
+        told,
+        severity="warn" if to_come else "refuse",
+        key="/var/lib/dkms/mok.pub" if case.debian else "/var/lib/shim-signed/mok/MOK.der",
+    )
 
 
 CODES = (NOUVEAU_LOADED, NOUVEAU_ALLOWED, HEADERS_MISSING, DKMS_NOT_BUILT, SECURE_BOOT)
