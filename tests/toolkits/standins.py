@@ -55,6 +55,8 @@ _REFRESH = """\
 [Service]
 Type=oneshot
 RemainAfterExit=yes
+# As the real one's, which looks for the module among those of the kernel.
+ExecCondition=/usr/bin/test -e DRIVER
 ExecStart=/usr/bin/nvidia-ctk cdi generate --output=/run/cdi/nvidia.yaml
 [Install]
 WantedBy=multi-user.target
@@ -68,7 +70,9 @@ def container_toolkit(version: str) -> Iterator[Package]:
     files = {"/usr/bin/nvidia-ctk": _CTK.replace("VERSION", version).replace("DRIVER", DRIVER)}
     scripts = {}
     if int(version.split(".")[1]) >= 18:
-        files["/usr/lib/systemd/system/nvidia-cdi-refresh.service"] = _REFRESH
+        files["/usr/lib/systemd/system/nvidia-cdi-refresh.service"] = _REFRESH.replace(
+            "DRIVER", DRIVER
+        )
         scripts["postinst"] = (
             "systemctl daemon-reload\nsystemctl enable nvidia-cdi-refresh.service\n"
             "systemctl start nvidia-cdi-refresh.service || echo Warning >&2"
