@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from farrier.converge.commands import last_lines
-from farrier.converge.fingerprints import primary_fingerprints
+from farrier.openpgp import read_certificates
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -124,7 +124,7 @@ def parse_source(output: Sequence[str]) -> SourceState:
 def wrong_key(content: bytes, source: AptSource) -> str:
     """Why *content* is not the key of *source*, "" if it is."""
     try:
-        found = primary_fingerprints(content)
+        found = tuple(one.fingerprint for one in read_certificates(content))
     except ValueError:
         found = ()
     if found == (source.fingerprint,):

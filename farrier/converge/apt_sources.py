@@ -21,10 +21,10 @@ from farrier.converge.apt_repository import (
     wrong_key,
 )
 from farrier.converge.commands import Refuse, Script, in_words, last_lines
-from farrier.converge.fingerprints import binary
 from farrier.converge.packages import LOCK_TIMEOUT, waiting
 from farrier.converge.questions import Question, answer
 from farrier.converge.typed import operation
+from farrier.openpgp import read_certificates
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -143,7 +143,7 @@ def apt_source(source: AptSource) -> Commands:
                 " fingerprint into the inventory, else ask who serves another one"
             )
             return
-    yield _written(source, texts, binary(key))
+    yield _written(source, texts, b"".join(one.packets for one in read_certificates(key)))
 
 
 @operation(asks=lambda source: Question(SourceStates, {"source": source}))

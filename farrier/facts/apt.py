@@ -6,10 +6,11 @@ import base64
 import binascii
 import re
 from dataclasses import dataclass
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from pyinfra.api import FactBase
+
+from farrier.openpgp import CertificateError, read_certificates
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -228,10 +229,8 @@ def _broken(said: Sequence[str]) -> str:
 
 def _keys(content: str, path: str) -> list[RepoKey]:
     """The keys of a keyring in base64; none if it cannot be read as one."""
-    # Late, as in all of this package: roles import facts.
-    certificate = import_module("roles.nvidia_driver.certificate")
     try:
-        found = certificate.read_certificates(base64.b64decode(content, validate=True))
-    except (binascii.Error, certificate.CertificateError):
+        found = read_certificates(base64.b64decode(content, validate=True))
+    except (binascii.Error, CertificateError):
         return []
     return [RepoKey(path, one.fingerprint, one.expires, one.sha1_bound) for one in found]

@@ -19,7 +19,7 @@ from pyinfra.api.command import PyinfraCommand
 
 from farrier.converge.commands import Script, in_words, last_lines, tell_failure
 from farrier.converge.report import note
-from roles.nvidia_driver.certificate import Certificate, CertificateError, read_certificates
+from farrier.openpgp import Certificate, CertificateError, read_certificates
 
 if TYPE_CHECKING:
     from pyinfra.api import Host, State

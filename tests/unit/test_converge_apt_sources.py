@@ -17,7 +17,7 @@ from farrier.converge.apt_repository import (
     source_text,
     wrong_key,
 )
-from farrier.converge.fingerprints import primary_fingerprints
+from farrier.openpgp import read_certificates
 
 
 def source(fingerprint: str = "AB" * 20, proxy: str | None = None) -> AptSource:
@@ -47,6 +47,10 @@ def gpg(home: Path, *words: str) -> bytes:
     ).stdout
 
 
+def fingerprints(content: bytes) -> tuple[str, ...]:
+    return tuple(one.fingerprint for one in read_certificates(content))
+
+
 def fingerprint(home: Path, name: str) -> str:
     listed = gpg(home, "--with-colons", "--list-keys", f"{name}@example.org").decode()
     return next(line.split(":")[9] for line in listed.splitlines() if line.startswith("fpr"))
@@ -56,8 +60,8 @@ def fingerprint(home: Path, name: str) -> str:
 def test_fingerprints_are_those_that_gpg_says(home: Path, armor: list[str]) -> None:
     one, two = (fingerprint(home, name) for name in ("one", "two"))
     exported = [gpg(home, *armor, "--export", name) for name in (one, two)]
-    assert [primary_fingerprints(key) for key in exported] == [(one,), (two,)]
-    assert primary_fingerprints(b"".join(exported)) == (one, two)
+    assert [fingerprints(key) for key in exported] == [(one,), (two,)]
+    assert fingerprints(b"".join(exported)) == (one, two)
     assert wrong_key(exported[0], source(one.lower()).on(SourceState())) == ""
     assert one in wrong_key(exported[0], source(two))
     assert wrong_key(b"".join(exported), source(one)) != "", "a second key could sign as well"

@@ -11,7 +11,7 @@ from datetime import date
 
 import pytest
 
-from roles.nvidia_driver.certificate import CertificateError, read_certificates
+from farrier.openpgp import CertificateError, read_certificates
 from roles.nvidia_driver.keys import (
     FINGERPRINTS,
     Verifier,
