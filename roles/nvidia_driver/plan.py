@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from farrier.nvidia.generations import generation_of, has_nvlink5
+from farrier.nvidia.generations import generation_of, has_nvlink5, open_module
 from roles.nvidia_driver.names import NamesError, PackageSet, is_driver_package, package_set
 
 if TYPE_CHECKING:
@@ -62,9 +62,9 @@ def flavour_for(settings: Settings, pci: NvidiaPci) -> Flavour:
     """The kernel module's flavour. Raises :class:`PlanError` where the GPUs refuse it."""
     needs = {}
     for gpu in pci.gpus:
-        generation = generation_of(gpu.device)
-        if generation is not None:
-            needs[generation.open_module] = generation.value
+        generation, need = generation_of(gpu.device), open_module(gpu.device)
+        if generation is not None and need is not None:
+            needs[need] = generation.value
     if "required" in needs and "forbidden" in needs:
         raise PlanError(
             f"{needs['required']} works with the open kernel module only and {needs['forbidden']}"
