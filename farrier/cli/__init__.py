@@ -36,5 +36,5 @@ def farrier() -> None:
 
 
 def main() -> None:
-    """Entry point of the console script. Exit codes: 0 done, 1 failed, 2 wrong usage."""
+    """Entry point. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a host is refused."""
     farrier()
