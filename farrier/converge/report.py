@@ -19,7 +19,7 @@ __all__ = ["Note", "forget", "note", "notes", "only_refused", "refused"]
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """One line of the summary: *kind* is ``attention``, ``pending``, ``left`` or ``failed``."""
+    """One line of the summary: *kind* is a key of :data:`_HEADINGS`."""
 
     kind: str
     host: str
@@ -31,6 +31,7 @@ _refused: set[str] = set()
 _HEADINGS = {
     "attention": "Works, and will bite:",
     "pending": "Restart pending (running engines are never restarted by a converge):",
+    "yours": "Left to you (nothing is rebooted, restarted or exchanged behind your back):",
     "left": "Left as it is:",
     "failed": "Failed:",
 }

@@ -129,4 +129,4 @@ def _tell(name: str) -> None:
     how = f"sudo systemctl restart {name} (look first at what it does to your containers)"
     if name == "docker":
         how = "sudo systemctl reload docker (containers run on)"
-    note("pending", host.name, f"{name} does not know NVIDIA's runtime yet: {how}")
+    note("yours", host.name, f"{name} does not know NVIDIA's runtime yet: {how}")

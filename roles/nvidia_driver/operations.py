@@ -99,7 +99,7 @@ def planned(
         )
         return
     if decision.kind == "leave":
-        note("pending", host.name, decision.words)
+        note("yours", host.name, decision.words)
     if decision.acts:
         host.log_styled(decision.words, fg="yellow", log_func=logger.info)
     host.noop(decision.words)
@@ -174,7 +174,7 @@ def _changed(look: Look, plan: Plan, version: str) -> Commands:
     for release in (name.removeprefix("linux-headers-") for name in rehearsal.unknown):
         if any(kernel.release == release for kernel in look.kernel.kernels):
             note(
-                "pending",
+                "yours",
                 host.name,
                 f"kernel {release} gets no driver: its headers are in no source of apt. Boot a"
                 " newer kernel, or remove this one",

@@ -79,7 +79,7 @@ def settled(roots: Roots) -> Commands:  # noqa: ARG001 - for the question
                 explain=in_words(f"{service.name} not started"),
             )
     for words in _pending(look):
-        note("pending", host.name, words)
+        note("yours", host.name, words)
     if nothing:
         host.noop("boot images and daemons are as they should be")
 

@@ -155,13 +155,13 @@ def test_a_container_engine_is_told_and_not_restarted(
     before = hosts.unit(HOST, "containerd", "MainPID")
     data = wanted | {"nvidia_container_runtimes": ["containerd"]}
     for run in (role.brought(**data), role.run(**data)):
-        pending = run.last_section("Restart pending")
+        pending = run.last_section("Left to you")
         assert "containerd does not know NVIDIA's runtime yet" in pending, run.last_words()
         assert "sudo systemctl restart containerd" in pending
     assert hosts.unit(HOST, "containerd", "MainPID") == before
     hosts.root(HOST, "systemctl restart containerd")
     run = role.brought(**data)
-    assert run.last_section("Restart pending") == ""
+    assert run.last_section("Left to you") == ""
 
 
 def test_half_an_installation_is_finished(
