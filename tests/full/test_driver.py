@@ -18,14 +18,15 @@ from tests.driver.host import NEWER, OLDER, STATE, DriverHost
 __all__ = ["bookworm", "driver_lab", "trixie"]
 
 _KILLER = """
-main=0
+main=
 while :; do
     phase=; read -r phase 2>/dev/null < {state}/open/phase
-    [ "$main" != 0 ] || main=$(systemctl show -P MainPID farrier-driver.service)
-    [ "$phase" = "{phase}" ] && [ "$main" != 0 ] && {more} && break
+    [ -n "$main" ] || main=$(pgrep -o -f '^/bin/sh {state}/transaction run')
+    [ "$phase" = "{phase}" ] && [ -n "$main" ] && {more} && break
     sleep 0.02
 done
-kill -9 $main $(grep -v '^0$' /sys/fs/cgroup/system.slice/farrier-driver.service/cgroup.procs)
+group=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/$main/cgroup)
+kill -9 $main $(grep -v '^0$' $group/cgroup.procs)
 echo "$phase" > /var/tmp/killed-in
 """
 
