@@ -34,6 +34,7 @@ lint: ## ruff and mypy
 docs: ## the pages that are made from the code
 	@scripts/bootstrap
 	@$(BIN)/python -m farrier.pages
+	@$(BIN)/python -m farrier.preflight.page
 
 bench: ## a no-change converge against Ansible on the same hosts, into docs/benchmarks.md (root)
 	@scripts/bootstrap --lab

@@ -20,9 +20,12 @@ from tests.unit.preflight_hosts import BGE, HEALTHY, QWEN, SPEC
 LOCKS = Path(roles.vllm.__file__).parent / "locks"
 
 
-@pytest.mark.parametrize("python", ["312", "313"])
-def test_the_engines_cuda_is_that_of_the_lock(python: str) -> None:
-    lock = (LOCKS / f"cuda-cp{python}.txt").read_text(encoding="utf-8")
+@pytest.mark.parametrize("file", sorted(LOCKS.glob("cuda-*.txt")), ids=lambda file: file.stem)
+def test_the_engines_cuda_is_that_of_the_lock(file: Path) -> None:
+    lock = file.read_text(encoding="utf-8")
+    torch = re.search(r"^torch==(\S+)", lock, re.MULTILINE)
+    assert torch is not None
+    assert "+" not in torch[1], "a build of torch for something else than PyPI's CUDA"
     runtime = re.search(r"^nvidia-cuda-runtime==([0-9]+\.[0-9]+)", lock, re.MULTILINE)
     assert runtime is not None
     assert runtime[1] == ENGINE_CUDA["vllm"]
