@@ -45,15 +45,18 @@ def parse_firewall(output: Sequence[str]) -> Firewall:
     """Parse lines ``ufw …``, ``iptables …`` and ``nft …``; who is on top says what counts.
 
     ufw makes iptables rules, and iptables is often nftables underneath: so ufw is looked at first,
-    then iptables, then nftables.
+    then iptables, then nftables. What lets everything in (fail2ban's rules, or what ufw left
+    behind) stands in nobody's way: one that drops counts before it.
     """
     said: dict[str, list[str]] = {"ufw": [], "iptables": [], "nft": []}
     for line in output:
         kind, _, rest = line.partition(" ")
         if kind in said:
             said[kind].append(rest)
-    found = _ufw(said["ufw"]) or _iptables(said["iptables"]) or _nftables("\n".join(said["nft"]))
-    return found or Firewall()
+    if by_ufw := _ufw(said["ufw"]):
+        return by_ufw
+    found = [one for one in (_iptables(said["iptables"]), _nftables("\n".join(said["nft"]))) if one]
+    return next((one for one in found if one.drops_by_default), (found or [Firewall()])[0])
 
 
 def _ports(text: str) -> frozenset[int]:

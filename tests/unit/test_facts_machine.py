@@ -161,6 +161,13 @@ def test_firewalls_that_were_recorded(folder: str, firewall: Firewall) -> None:
         (["iptables *nat", "iptables :INPUT DROP [0:0]"], Firewall()),
         (["ufw ENABLED=yes", 'ufw DEFAULT_INPUT_POLICY="ACCEPT"'], Firewall("ufw", False)),
         (["ufw ENABLED=no", "ufw tuple ### allow tcp 22 0.0.0.0/0 any 0.0.0.0/0 in"], Firewall()),
+        (
+            ["iptables *filter", "iptables :INPUT ACCEPT [0:0]",
+             "iptables -A INPUT -p tcp -m multiport --dports 22 -j f2b-sshd",
+             'nft {"nftables": [{"chain": {"family": "inet", "table": "t", "name": "i", "type":'
+             ' "filter", "hook": "input", "policy": "drop"}}]}'],
+            Firewall("nftables", True),
+        ),
         (["nft {"], Firewall()),
         (["nft []"], Firewall()),
         (['nft {"nftables": [{"chain": 3}, 4, {"rule": {"expr": 5}}]}'], Firewall()),
