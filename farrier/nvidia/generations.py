@@ -69,8 +69,8 @@ _RANGES: tuple[tuple[int, int, Generation], ...] = (
     (0x3180, 0x31FF, _G.BLACKWELL),  # B300, GB300
 )
 """First and last device id of a generation's GPUs. Up to Hopper compared with every chip that
-pci.ids names; Blackwell after NVIDIA/gpu-admin-tools' gpu/devid_chips.py and, for GB10 and B300,
-NVIDIA's tables of supported products."""
+pci.ids names; Blackwell after NVIDIA/gpu-admin-tools' gpu/devid_chips.py, except GB10, 2B00 and
+B300, which are from memory and were compared with no table."""
 
 _GRACE_HOPPER = range(0x2340, 0x2380)
 
