@@ -41,6 +41,7 @@ __all__ = [
     "is_driver_package",
     "package_set",
     "successor",
+    "superseded",
 ]
 
 Source = Literal["nvidia", "ubuntu", "debian", "directory"]
@@ -271,3 +272,38 @@ def successor(name: str, depends: str) -> str | None:
         return None
     same = _BRANCH.sub("*", target, count=1) == _BRANCH.sub("*", name, count=1)
     return target if same else None
+
+
+_STEMS = (
+    "libnvidia-(?:cfg1|common|compute|decode|encode|extra|fbc1|gl|gpucomp)",
+    "nvidia-(?:compute-utils|dkms|driver|firmware|headless|headless-no-dkms)",
+    "nvidia-(?:kernel-common|kernel-source|utils)",
+    "xserver-xorg-video-nvidia",
+)
+_STYLED = re.compile(rf"(?:{'|'.join(_STEMS)})(?P<style>(?:-[0-9]{{3}})?(?:-server)?)(?:-.*)?")
+_MODULES = re.compile(r"nvidia-(?:open-)?kernel-(?:open-)?dkms|nvidia-dkms.*")
+_PAIRED = re.compile(r"(?:nvidia-fabricmanager|libnvidia-nscq|nvidia-imex)(?:-[0-9]{3})?")
+
+
+def superseded(wanted: PackageSet, installed: Collection[str]) -> tuple[str, ...]:
+    """Which of *installed* have to go for *wanted*: what is called differently there.
+
+    The other flavour's module; on Ubuntu the packages of another branch, or with the other sort of
+    names; a fabric manager that is called differently. They conflict with the wanted ones, but apt
+    prefers to keep what is there, and held at that, unless it is told.
+    """
+    own = _STYLED.fullmatch(wanted.module)
+    kept = {*wanted.names, *wanted.if_offered}
+    gone = []
+    for name in installed:
+        styled = _STYLED.fullmatch(name)
+        if name not in kept and (
+            _MODULES.fullmatch(name)
+            or (own and styled and styled["style"] != own["style"])
+            or (_PAIRED.fullmatch(name) and wanted.fabric)
+            or (name == "nvidia-smi" and "nvidia-driver-cuda" in kept)
+            or (name == "nvidia-driver-cuda" and "nvidia-smi" in kept)
+            or (name == "nvidia-persistenced" and own and own["style"].endswith("-server"))
+        ):
+            gone.append(name)
+    return tuple(sorted(gone))

@@ -14,6 +14,7 @@ from roles.nvidia_driver.names import (
     is_driver_package,
     package_set,
     successor,
+    superseded,
 )
 
 NVIDIA_DEBIAN = ("nvidia-driver-cuda", "nvidia-persistenced")
@@ -170,3 +171,63 @@ def test_apt_preferences_and_facts_mean_the_same_families() -> None:
     }.items():
         assert is_driver_package(name) is is_one, name
         assert any(fnmatchcase(name, pattern) for pattern in FAMILIES) is is_one, name
+
+
+UBUNTU_580 = (
+    "libnvidia-compute-580",
+    "nvidia-dkms-580-open",
+    "nvidia-firmware-580",
+    "nvidia-kernel-common-580",
+    "nvidia-kernel-source-580-open",
+    "nvidia-utils-580",
+)
+ALWAYS = ("libnvidia-container1", "nvidia-container-toolkit", "nvidia-modprobe")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "installed", "gone"),
+    [
+        (("nvidia", "ubuntu2404", "590", "open"), (*UBUNTU_580, "nvidia-persistenced"), UBUNTU_580),
+        (("nvidia", "ubuntu2404", "580", "open"), (*UBUNTU_580, "nvidia-persistenced"), ()),
+        (
+            ("nvidia", "ubuntu2404", "580", "open"),
+            ("libnvidia-compute", "nvidia-dkms-open", "nvidia-kernel-common"),
+            ("libnvidia-compute", "nvidia-dkms-open", "nvidia-kernel-common"),
+        ),
+        (
+            ("ubuntu", "ubuntu2404", "580", "open"),
+            (*UBUNTU_580, "nvidia-persistenced", "nvidia-firmware-580-server-580.95.05"),
+            (*UBUNTU_580, "nvidia-persistenced"),
+        ),
+        (
+            ("ubuntu", "ubuntu2404", "595", "proprietary"),
+            ("nvidia-firmware-580-server-580.95.05", "nvidia-dkms-595-server-open"),
+            ("nvidia-dkms-595-server-open", "nvidia-firmware-580-server-580.95.05"),
+        ),
+        (
+            ("nvidia", "debian12", "590", "open"),
+            ("nvidia-kernel-open-dkms", "nvidia-driver-cuda", "libcuda1", "nvidia-kernel-common"),
+            (),
+        ),
+        (
+            ("nvidia", "debian12", "580", "open"),
+            ("nvidia-kernel-dkms", "nvidia-smi", "libcuda1", "nvidia-kernel-common"),
+            ("nvidia-kernel-dkms", "nvidia-smi"),
+        ),
+        (
+            ("debian", "debian12", "535", "proprietary"),
+            ("nvidia-kernel-open-dkms", "nvidia-driver-cuda", "libcuda1"),
+            ("nvidia-driver-cuda", "nvidia-kernel-open-dkms"),
+        ),
+    ],
+)
+def test_what_has_to_go_for_other_names(
+    arguments: Any, installed: tuple[str, ...], gone: tuple[str, ...]
+) -> None:
+    assert superseded(package_set(*arguments), (*installed, *ALWAYS)) == tuple(sorted(gone))
+
+
+def test_a_fabric_manager_by_another_name_goes() -> None:
+    wanted = package_set("nvidia", "debian12", "580", "open", fabric=True)
+    there = ("nvidia-fabricmanager-570", "nvidia-fabricmanager")
+    assert superseded(wanted, there) == ("nvidia-fabricmanager-570",)
