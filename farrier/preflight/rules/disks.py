@@ -20,7 +20,7 @@ MINIMUM_INODES = 5_000
 """For packages: a round number, with room to spare."""
 
 PROGRAM_INODES = 80_000
-"""For an environment of vLLM. The CPU build's has 38,255 files and directories (counted with 0.32.0);
+"""For an environment of vLLM. The CPU build's has 38,255 files and directories (0.32.0, counted);
 CUDA's has more, which nobody has counted: twice that is an estimate."""
 
 DISK_FULL = Code(
