@@ -58,6 +58,7 @@ LAST_SUFFIXED = 580
 LAST_SUFFIXED_FABRIC = 575
 """The same of the fabric manager, on Debian as well."""
 
+PERSISTENCED = "nvidia-persistenced"
 MODPROBE = "nvidia-modprobe"
 """Nothing depends on a version of it: unless it is named it stays behind when the branch changes,
 or runs ahead (NVIDIA/gpu-driver-container#899)."""
@@ -182,7 +183,7 @@ def _nvidias_for_debian(
         flavour,
         module,
         # nvidia-smi is in nvidia-driver-cuda, which conflicts with Debian's package of that name.
-        (module, "nvidia-driver-cuda", "nvidia-persistenced"),
+        (module, "nvidia-driver-cuda", PERSISTENCED),
         if_offered=(MODPROBE,),
         fabric=fabric,
         nvlink5=nvlink5,
@@ -201,7 +202,7 @@ def _nvidias_for_ubuntu(
         branch,
         flavour,
         module,
-        (module, f"libnvidia-compute{suffix}", "nvidia-persistenced"),
+        (module, f"libnvidia-compute{suffix}", PERSISTENCED),
         # nvidia-smi: a package of its own in some releases of the suffixed branches.
         if_offered=(MODPROBE, f"nvidia-utils{suffix}") if suffix else (MODPROBE,),
         fabric=fabric,
@@ -236,7 +237,7 @@ def _debians_own(branch: str, flavour: Flavour) -> PackageSet:
         branch,
         flavour,
         module,
-        (module, "libcuda1", "nvidia-smi", "nvidia-persistenced"),
+        (module, "libcuda1", "nvidia-smi", PERSISTENCED),
         other_module=other,
     )
 
@@ -303,7 +304,8 @@ def superseded(wanted: PackageSet, installed: Collection[str]) -> tuple[str, ...
             or (_PAIRED.fullmatch(name) and wanted.fabric)
             or (name == "nvidia-smi" and "nvidia-driver-cuda" in kept)
             or (name == "nvidia-driver-cuda" and "nvidia-smi" in kept)
-            or (name == "nvidia-persistenced" and own and own["style"].endswith("-server"))
+            # Ubuntu's archive has the one in another package, and no use for the other.
+            or (own and own["style"].endswith("-server") and name in {MODPROBE, PERSISTENCED})
         ):
             gone.append(name)
     return tuple(sorted(gone))

@@ -19,7 +19,7 @@ from farrier.lab import Lab, LabError
 from tests.fakes.nvidia_repo.running import StandIn, started
 from tests.roles.converging import Converge, Run
 
-__all__ = ["BOTH", "Depot"]
+__all__ = ["BOTH", "Depot", "any_depot", "depot"]
 
 BOTH = ("gpu01", "gpu02")
 

@@ -181,7 +181,7 @@ UBUNTU_580 = (
     "nvidia-kernel-source-580-open",
     "nvidia-utils-580",
 )
-ALWAYS = ("libnvidia-container1", "nvidia-container-toolkit", "nvidia-modprobe")
+ALWAYS = ("libnvidia-container1", "nvidia-container-toolkit")
 
 
 @pytest.mark.parametrize(
@@ -196,8 +196,13 @@ ALWAYS = ("libnvidia-container1", "nvidia-container-toolkit", "nvidia-modprobe")
         ),
         (
             ("ubuntu", "ubuntu2404", "580", "open"),
-            (*UBUNTU_580, "nvidia-persistenced", "nvidia-firmware-580-server-580.95.05"),
-            (*UBUNTU_580, "nvidia-persistenced"),
+            (
+                *UBUNTU_580,
+                "nvidia-modprobe",
+                "nvidia-persistenced",
+                "nvidia-firmware-580-server-580.95.05",
+            ),
+            (*UBUNTU_580, "nvidia-modprobe", "nvidia-persistenced"),
         ),
         (
             ("ubuntu", "ubuntu2404", "595", "proprietary"),
@@ -206,7 +211,7 @@ ALWAYS = ("libnvidia-container1", "nvidia-container-toolkit", "nvidia-modprobe")
         ),
         (
             ("nvidia", "debian12", "590", "open"),
-            ("nvidia-kernel-open-dkms", "nvidia-driver-cuda", "libcuda1", "nvidia-kernel-common"),
+            ("nvidia-kernel-open-dkms", "nvidia-driver-cuda", "libcuda1", "nvidia-modprobe"),
             (),
         ),
         (
