@@ -78,8 +78,9 @@ for name in __OPTIONAL__; do
     else echo "unknown $name"; fi
 done
 echo simulation
+# Our own holds: only what is asked for by name is taken out of them. The transaction names all.
 apt-get -s -q -y -o Dir::Etc::PreferencesParts="$parts" -o APT::Install-Recommends=false \
-    --fix-broken __FLAGS__ install "$@" 2>&1
+    -o APT::Ignore-Hold=true --fix-broken __FLAGS__ install "$@" 2>&1
 true
 """
 
