@@ -235,14 +235,9 @@ class Lab:
         """
         disk = self.files.host(host.name)
         began = time.monotonic()
-        repaired = False
         while True:
             state = self._state(host, patience=20)
             waited = time.monotonic() - began
-            if state.failed_units and not repaired:
-                repaired = True
-                self._login.restart_unspawned(host.name, state.failed_units)
-                continue
             if state.system in {"running", "degraded"} or (state.ssh and waited > patience):
                 return state
             # Between two boots only the supervisor is there; two seconds are its own start.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import subprocess
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -70,21 +69,6 @@ class Login:
         """The boot_id of *host*; None when it does not answer and *check* is off."""
         done = self.run(host, "cat /proc/sys/kernel/random/boot_id", check=check)
         return done.stdout.strip() or None if done.returncode == 0 else None
-
-    def restart_unspawned(self, host: str, units: Sequence[str]) -> None:
-        """Start those of the failed *units* again that were never spawned.
-
-        While a guest boots, its systemd now and then finds a unit's cgroup gone (seen with systemd
-        252 and 257 on cgroup v1 kernels): the unit fails before its program begins.
-        """
-        lost = "Failed at step CGROUP"
-        self.run(
-            host,
-            f"for unit in {' '.join(units)}; do"
-            f' if sudo journalctl -q -b -o cat | grep -qF "$unit: {lost}"; then'
-            ' sudo systemctl restart "$unit"; fi; done',
-            check=False,
-        )
 
     def ask(self, silent: HostState, patience: int = 0) -> HostState:
         """*silent* with what the host says of itself, within *patience* seconds booted to the end.

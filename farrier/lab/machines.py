@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from farrier.lab import cgroups
 from farrier.lab.commands import run
 from farrier.lab.definitions import HostDefinition, LabDefinition
 from farrier.lab.disks import is_mounted, unmount_below
@@ -55,7 +56,8 @@ def start(
     lab: LabDefinition, host: HostDefinition, files: HostFiles, binds: tuple[Path, ...] = ()
 ) -> None:
     """Boot *host*, detached from this process and its terminal."""
-    argv = [sys.executable, "-I", str(SUPERVISOR), *nspawn_argv(lab, host, files, binds)]
+    supervisor = [sys.executable, "-I", str(SUPERVISOR)]
+    machine = nspawn_argv(lab, host, files, binds)
     # cgroup v2 inside, also where the operator's kernel was booted with v1 (systemd-nspawn(1)).
     env = {"PATH": os.environ["PATH"], "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"}
     if Path("/run/systemd/system").exists():
@@ -65,11 +67,12 @@ def start(
         settings.append(f"--unit=farrier-lab-{lab.machine(host.name)}")
         settings.append(f"--property=StandardOutput=append:{files.console}")
         settings += ["--property=Delegate=yes", "--property=KillMode=mixed"]
-        run(["systemd-run", "--quiet", "--collect", *settings, "--", *argv])
+        run(["systemd-run", "--quiet", "--collect", *settings, "--", *supervisor, *machine])
         return
+    own = [f"--cgroup={group}" for group in cgroups.make(lab.machine(host.name))]
     with files.console.open("wb") as console:
         subprocess.Popen(
-            argv,
+            [*supervisor, *own, *machine],
             env=env,
             cwd="/",
             stdin=subprocess.DEVNULL,
@@ -152,6 +155,7 @@ def cut_power(lab: LabDefinition, host: str, files: HostFiles) -> None:
             leftover.rmdir()
     if lock:
         lock.unlink(missing_ok=True)
+    cgroups.remove(lab.machine(host))
 
 
 def _image_lock(files: HostFiles) -> Path | None:

@@ -60,8 +60,14 @@ def raise_network(lab: LabDefinition) -> None:
     run(["ip", "address", "replace", address, "dev", lab.bridge])
     run(["ip", "link", "set", lab.bridge, "mtu", str(uplink_mtu()), "up"])
     for host in lab.hosts:  # machines that outlived their bridge
-        if interface_exists(lab.veth(host.name)):
-            run(["ip", "link", "set", lab.veth(host.name), "master", lab.bridge])
+        veth = lab.veth(host.name)
+        try:
+            if interface_exists(veth):
+                run(["ip", "link", "set", veth, "master", lab.bridge])
+        except LabError:
+            # A machine that was killed: the kernel takes its cable away in its own time.
+            if interface_exists(veth):
+                raise
     run(["nft", "-f", "-"], input=masquerade(lab))
     _forward(True)
 

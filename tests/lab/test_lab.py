@@ -31,6 +31,17 @@ def test_a_host_boots_to_the_end_and_has_nothing_failed(brief: Lab) -> None:
     assert 0 < state.uptime < 600
 
 
+def test_a_guests_processes_are_in_no_other_guests_cgroups(brief: Lab) -> None:
+    """Every guest's systemd removes what it takes for its own, and kills what runs there."""
+    guest = machines.processes(brief.files.host(HOST))["guest"]
+    assert len(guest) > 5
+    for pid in guest:
+        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+        used = [line for line in lines if line.startswith("0::") or ":name=systemd:" in line]
+        assert used
+        assert all(re.search(r"/farrier-lab[.-]brief-gpu01\b", line) for line in used), used
+
+
 def test_the_user_is_not_root_and_sudo_asks_nothing(brief: Lab) -> None:
     assert brief.ssh(HOST, "id -un").stdout == "farrier\n"
     assert brief.ssh(HOST, "sudo -n id -u").stdout == "0\n"

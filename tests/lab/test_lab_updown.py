@@ -140,7 +140,7 @@ def test_down_leaves_nothing(nothing: Lab) -> None:
     before = traces()
     nothing.up()
     during = traces()
-    for kind in ("mounts", "links", "rules", "processes", "files", "nspawn"):
+    for kind in ("mounts", "links", "rules", "processes", "files", "nspawn", "cgroups"):
         assert during[kind] > before[kind], f"the test does not see the lab's {kind}"
     nothing.ssh(HOST, "echo used > mark")
     nothing.down()
