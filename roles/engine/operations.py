@@ -168,8 +168,11 @@ def _wait_script(model: Model) -> str:
     return f"""
 run_of() {{ systemctl show -P InvocationID {unit}; }}
 start_of() {{ # with microseconds: runs may follow one another within a second
-    began=$(systemctl show --timestamp=us -P ExecMainStartTimestamp {unit})
-    [ -z "$began" ] || date -d "$began" +@%s.%6N
+    # Its main process has none while ExecStartPre= runs; the unit has, of this very run.
+    for property in ExecMainStartTimestamp InactiveExitTimestamp; do
+        began=$(systemctl show --timestamp=us -P $property {unit})
+        [ -z "$began" ] || {{ date -d "$began" +@%s.%6N && return; }}
+    done
 }}
 run=$(run_of) since=$(start_of) again=0
 deadline=$(($(date +%s) + {int(model.start_timeout)}))

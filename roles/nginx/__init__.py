@@ -52,6 +52,8 @@ DEFAULTS = Defaults(
 
 _TEMPLATES = Path(__file__).parent / "templates"
 GATES = "/run/farrier/open"
+DROP_IN = "/etc/systemd/system/nginx.service.d/farrier.conf"
+"""Makes a reload wait until it is done."""
 
 
 @deploy("nginx")
@@ -73,6 +75,9 @@ def nginx(spec: HostSpec) -> None:
             render(_TEMPLATES / "farrier.conf.j2", spec=spec, settings=settings, gates=GATES),
         ),
         Absent("/etc/nginx/sites-enabled/default"),
+        Text("/etc/nginx/farrier/reload", (_TEMPLATES / "reload.sh").read_text(), mode="700"),
+        Directory(DROP_IN.rpartition("/")[0]),
+        Text(DROP_IN, (_TEMPLATES / "nginx.service.conf").read_text()),
         name="Configuration",
         applied="nginx.service",
     )
@@ -100,6 +105,7 @@ def remove() -> None:
     units(Unit("nginx.service", stopped=True), name="Service")
     tree(
         Absent("/etc/nginx/conf.d/farrier.conf"),
+        Absent(DROP_IN),
         Absent("/etc/nginx/farrier"),
         name="Configuration",
         applied="nginx.service",

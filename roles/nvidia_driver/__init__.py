@@ -108,7 +108,9 @@ def change(spec: HostSpec) -> None:
 
 def _driver(spec: HostSpec, *, may_change: bool) -> None:
     values = DEFAULTS.read(host.data)
-    if spec.accelerator != "cuda" or values["nvidia_driver_source"] == "none":
+    if "gpu" not in spec.groups or spec.accelerator != "cuda":
+        return
+    if values["nvidia_driver_source"] == "none":
         return
     planned(values, _offered(values), may_change, spec.roots, name="Plan")
     apt_source(
@@ -124,7 +126,7 @@ def _driver(spec: HostSpec, *, may_change: bool) -> None:
     )
     transacted(spec.roots, name="Packages and kernel modules")
     tree(*_files(values), name="Module options", _if=lambda: not decided("leave"))
-    settled(spec.roots, name="Boot images and daemons")
+    settled(bool(spec.models) and not may_change, spec.roots, name="Boot images and daemons")
 
 
 def _offered(values: Mapping[str, Any]) -> tuple[str, ...]:

@@ -77,8 +77,7 @@ class PackageSet:
     *fabric* has to have exactly the driver's upstream version (its Debian revision may differ:
     ``580.95.05-1`` beside ``580.95.05-0ubuntu1``). *nvlink5* has versions of its own. *pinning* is
     NVIDIA's package of apt preferences for the branch, where names alone do not tell the branch;
-    whoever pins versions himself does not need it. *other_module* is the same module in the other
-    flavour, which has to go.
+    whoever pins versions himself does not need it.
     """
 
     branch: str
@@ -89,7 +88,6 @@ class PackageSet:
     fabric: tuple[str, ...] = ()
     nvlink5: tuple[str, ...] = ()
     pinning: str | None = None
-    other_module: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -176,8 +174,7 @@ def _named(
 def _nvidias_for_debian(
     branch: str, flavour: Flavour, fabric: tuple[str, ...], nvlink5: tuple[str, ...]
 ) -> PackageSet:
-    both = ("nvidia-kernel-open-dkms", "nvidia-kernel-dkms")
-    module, other = both if flavour == "open" else both[::-1]
+    module = "nvidia-kernel-open-dkms" if flavour == "open" else "nvidia-kernel-dkms"
     return PackageSet(
         branch,
         flavour,
@@ -188,7 +185,6 @@ def _nvidias_for_debian(
         fabric=fabric,
         nvlink5=nvlink5,
         pinning=f"nvidia-driver-pinning-{branch}",
-        other_module=other,
     )
 
 
@@ -196,8 +192,7 @@ def _nvidias_for_ubuntu(
     branch: str, flavour: Flavour, fabric: tuple[str, ...], nvlink5: tuple[str, ...]
 ) -> PackageSet:
     suffix = f"-{branch}" if int(branch) <= LAST_SUFFIXED else ""
-    both = (f"nvidia-dkms{suffix}-open", f"nvidia-dkms{suffix}")
-    module, other = both if flavour == "open" else both[::-1]
+    module = f"nvidia-dkms{suffix}{'-open' if flavour == 'open' else ''}"
     return PackageSet(
         branch,
         flavour,
@@ -208,13 +203,11 @@ def _nvidias_for_ubuntu(
         fabric=fabric,
         nvlink5=nvlink5,
         pinning=f"nvidia-driver-pinning-{branch}",
-        other_module=other,
     )
 
 
 def _ubuntus_own(branch: str, flavour: Flavour, *, fabric: bool) -> PackageSet:
-    both = (f"nvidia-dkms-{branch}-server-open", f"nvidia-dkms-{branch}-server")
-    module, other = both if flavour == "open" else both[::-1]
+    module = f"nvidia-dkms-{branch}-server{'-open' if flavour == 'open' else ''}"
     return PackageSet(
         branch,
         flavour,
@@ -226,19 +219,16 @@ def _ubuntus_own(branch: str, flavour: Flavour, *, fabric: bool) -> PackageSet:
             f"nvidia-compute-utils-{branch}-server",  # nvidia-persistenced
         ),
         fabric=(f"nvidia-fabricmanager-{branch}",) if fabric else (),
-        other_module=other,
     )
 
 
 def _debians_own(branch: str, flavour: Flavour) -> PackageSet:
-    both = ("nvidia-open-kernel-dkms", "nvidia-kernel-dkms")
-    module, other = both if flavour == "open" else both[::-1]
+    module = "nvidia-open-kernel-dkms" if flavour == "open" else "nvidia-kernel-dkms"
     return PackageSet(
         branch,
         flavour,
         module,
         (module, "libcuda1", "nvidia-smi", PERSISTENCED),
-        other_module=other,
     )
 
 

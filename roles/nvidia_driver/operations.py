@@ -14,6 +14,7 @@ from farrier.converge.report import note
 from farrier.converge.typed import operation
 from roles.nvidia_driver.kernels import headers
 from roles.nvidia_driver.look import Look, LookFact
+from roles.nvidia_driver.names import superseded
 from roles.nvidia_driver.plan import PlanError, decide, module_of, upstream, wanted_set
 from roles.nvidia_driver.removal import RemovalFact, RemovalPlan
 from roles.nvidia_driver.settings import SettingsError, read_settings
@@ -131,7 +132,7 @@ def _changed(look: Look, plan: Plan, version: str) -> Commands:
     """The transaction to the newest version that begins with *version*."""
     wanted, installed = plan.wanted, look.installed
     needed = headers(look.kernel, look.own.images, look.own.system, look.own.architecture)
-    gone = [f"{wanted.other_module}-"] if wanted.other_module in installed else []
+    gone = [f"{name}-" for name in superseded(wanted, installed)]
     names = [*wanted.names, *needed.meta, *gone]
     optional = [*wanted.if_offered, *needed.each]
     rehearsal: Rehearsal | None = host.get_fact(
@@ -184,7 +185,7 @@ def _changed(look: Look, plan: Plan, version: str) -> Commands:
     yield from start(
         "run",
         _lock_timeout(),
-        journal(rehearsal.simulation, installed, [*needed.meta, *offered, *gone]),
+        journal(rehearsal.simulation, installed, [*needed.meta, *offered]),
     )
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pyinfra import host
 
-from farrier.converge.commands import Script, in_words, last_lines
+from farrier.converge.commands import Refuse, Script, in_words, last_lines
 from farrier.converge.questions import answer
 from farrier.converge.report import note
 from farrier.converge.typed import operation
@@ -23,9 +23,10 @@ __all__ = ["settled"]
 
 
 @operation(asks=look_question)
-def settled(roots: Roots) -> Commands:  # noqa: ARG001 - for the question
+def settled(needed: bool, roots: Roots) -> Commands:  # noqa: ARG001 - roots is for the question
     """What follows from an installed driver: boot images, daemons, the module in the kernel.
 
+    + needed: whether engines are to be started next: refused where the driver cannot be used yet
     + roots: where facts look
     """
     look: Look | None = answer()
@@ -79,6 +80,12 @@ def settled(roots: Roots) -> Commands:  # noqa: ARG001 - for the question
                 explain=in_words(f"{service.name} not started"),
             )
     for words in _pending(look):
+        if needed:
+            yield Refuse(
+                f"the driver cannot be used yet, and no engine was started: {words}\n"
+                "Then run the deploy again"
+            )
+            return
         note("yours", host.name, words)
     if nothing:
         host.noop("boot images and daemons are as they should be")
@@ -86,7 +93,7 @@ def settled(roots: Roots) -> Commands:  # noqa: ARG001 - for the question
 
 def _pending(look: Look) -> list[str]:
     reboot = f"ssh {host.name} sudo systemctl reboot"
-    if look.kernel.container:
+    if look.kernel.container and not look.driver.loaded:
         return [
             "this host is a container and runs another machine's kernel: the driver is installed"
             " and built, and nothing can load it here"

@@ -139,11 +139,12 @@ class Journal:
 def journal(simulation: Simulation, installed: Mapping[str, str], extra: Sequence[str]) -> Journal:
     """The journal of what was rehearsed. *extra* are arguments besides the driver's packages.
 
-    Every package of the driver is named with its version: what apt is asked for leaves it nothing
-    to choose.
+    Every package of the driver is named with its version, and every one that has to go: what apt
+    is asked for leaves it nothing to choose, and nothing to keep because it is held.
     """
     packages = simulation.after(installed)
     exact = [f"{name}={version}" for name, version in packages.items()]
+    exact += [f"{name}-" for name in simulation.removes]
     lines = "".join(f"{name} {version}\n" for name, version in packages.items())
     return Journal(
         {

@@ -1,4 +1,4 @@
-"""The hosts on which drivers are really installed: the lab ``driver``."""
+"""The hosts on which drivers are really installed, and the stand-in repositories beside others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from farrier.lab import Lab, LabError
+from tests.driver.depot import Depot
 from tests.driver.host import DriverHost
+from tests.fakes.nvidia_repo.running import started
 from tests.roles.converging import Converge
 
 
@@ -49,3 +51,26 @@ def bookworm(driver_lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Drive
 def trixie(driver_lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> DriverHost:
     """Debian 13, whose archive has branch 550."""
     return _host(driver_lab, tmp_path_factory.mktemp("trixie"), "gpu02", "550")
+
+
+@pytest.fixture(scope="session")
+def any_depot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Depot]:
+    """The lab ``depot``, up and ours alone. FARRIER_KEEP_LAB=1 leaves it running."""
+    with Path(tempfile.gettempdir(), "farrier-tests-depot.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            lab = Lab.open("depot", report=print)
+            lab.up()
+        except LabError as error:
+            pytest.fail(str(error), pytrace=False)
+        with started(str(lab.definition.gateway)) as standin:
+            yield Depot(lab, standin, tmp_path_factory.mktemp("depot"))
+        if os.environ.get("FARRIER_KEEP_LAB") != "1":
+            lab.down()
+
+
+@pytest.fixture
+def depot(any_depot: Depot) -> Depot:
+    """The depot without any source of the driver's on its hosts."""
+    any_depot.bare()
+    return any_depot

@@ -5,21 +5,17 @@ gpu01 is Debian 12 (gpgv), gpu02 Debian 13 (sqv).
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shlex
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from farrier.lab import Lab, LabError
-from tests.fakes.nvidia_repo.running import StandIn, started
+from farrier.lab import Lab
+from tests.fakes.nvidia_repo.running import StandIn
 from tests.roles.converging import Converge, Run
 
-__all__ = ["BOTH", "Depot", "any_depot", "depot"]
+__all__ = ["BOTH", "Depot"]
 
 BOTH = ("gpu01", "gpu02")
 
@@ -92,26 +88,3 @@ class Depot:
         """Both hosts without a source, and with the lists of their own archive."""
         for host in BOTH:
             self.root(host, f"rm -rf {' '.join(OWN)}; rm -f /var/lib/apt/lists/198.18.6.1*")
-
-
-@pytest.fixture(scope="session")
-def any_depot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Depot]:
-    """The lab ``depot``, up and ours alone. FARRIER_KEEP_LAB=1 leaves it running."""
-    with Path(tempfile.gettempdir(), "farrier-tests-depot.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
-            lab = Lab.open("depot", report=print)
-            lab.up()
-        except LabError as error:
-            pytest.fail(str(error), pytrace=False)
-        with started(str(lab.definition.gateway)) as standin:
-            yield Depot(lab, standin, tmp_path_factory.mktemp("depot"))
-        if os.environ.get("FARRIER_KEEP_LAB") != "1":
-            lab.down()
-
-
-@pytest.fixture
-def depot(any_depot: Depot) -> Depot:
-    """The depot without any source of the driver's on its hosts."""
-    any_depot.bare()
-    return any_depot

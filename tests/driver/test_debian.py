@@ -108,6 +108,18 @@ def test_another_version_is_left_alone_and_told(bookworm: DriverHost) -> None:
     assert bookworm.snapshot() == before
 
 
+def test_no_engine_is_started_on_a_driver_that_the_kernel_has_not_loaded(
+    bookworm: DriverHost,
+) -> None:
+    before = bookworm.snapshot()
+    run = bookworm.run(deploy=PLAIN, models=True, nvidia_driver_version=OLDER)
+    assert run.returncode == 1
+    failed = run.last_section("Failed:")
+    assert "the driver cannot be used yet, and no engine was started" in failed, failed
+    assert "this host is a container" in failed, failed
+    assert bookworm.snapshot() == before
+
+
 def test_a_host_whose_engines_run_is_refused(bookworm: DriverHost) -> None:
     bookworm.root("systemd-run -q --unit engine-tiny.service sleep infinity")
     try:

@@ -13,11 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.driver.depot import Depot, any_depot
+from tests.driver.depot import Depot
 from tests.driver.host import PLAIN, DriverHost
 from tests.fakes.nvidia_repo.catalogue import NVLSM, WITHOUT_FABRIC_MANAGER
-
-__all__ = ["any_depot"]
 
 DRIVER = {"accelerator": "cuda", "nvidia_driver_source": "nvidia"}
 NOBLE = 'ID=ubuntu\nVERSION_ID="24.04"\nVERSION_CODENAME=noble\nPRETTY_NAME="stand-in"\n'

@@ -7,11 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.driver.depot import BOTH, Depot, any_depot, depot
+from tests.driver.depot import BOTH, Depot
 from tests.fakes.nvidia_repo.catalogue import VERSIONS
 from tests.roles.converging import Run
-
-__all__ = ["any_depot", "depot"]
 
 NEWEST_580 = "580.105.08-1"
 

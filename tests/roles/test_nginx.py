@@ -124,3 +124,39 @@ def test_the_log_tells_a_cut_stream_from_a_whole_one_and_names_the_key(
     assert (entry["status"], entry["completion"]) == (200, completion)
     assert (entry["replica"], entry["key"]) == ("tiny", "demo")
     assert fleet.key not in fleet.root("gpu02", "cat /var/log/nginx/*.log")
+
+
+def test_a_reload_has_taken_effect_when_it_returns(fleet: Fleet) -> None:
+    site = "/etc/nginx/conf.d/zz-test.conf"
+    script = f"""set -eu
+for number in $(seq 10); do
+    echo "server {{ listen 127.0.0.1:8999; return 200 $number; }}" > {site}
+    systemctl reload nginx
+    curl -sS http://127.0.0.1:8999/
+    echo
+done
+"""
+    try:
+        assert fleet.root("gpu01", script).split() == [str(number) for number in range(1, 11)]
+    finally:
+        fleet.root("gpu01", f"rm -f {site}; systemctl reload nginx")
+
+
+def test_a_reload_that_nginx_cannot_follow_fails(fleet: Fleet) -> None:
+    """nginx -t does not see that a port is taken, and `nginx -s reload` does not hear of it."""
+    site = "/etc/nginx/conf.d/zz-test.conf"
+    taken = fleet.ssh("gpu01", "ss -Hltn 'sport = :22' | awk '{print $4}' | head -n 1").strip()
+    assert taken.endswith(":22")
+    try:
+        said = fleet.root(
+            "gpu01",
+            f"echo 'server {{ listen {taken}; }}' > {site}; nginx -t -q && echo good;"
+            " systemctl reload nginx || echo refused; journalctl -u nginx -n 20 -o cat",
+            check=False,
+        )
+        assert said.startswith("good\nrefused\n"), said
+        assert "did not take its new configuration" in said
+        assert "Address already in use" in said
+        assert fleet.chat("gpu01").status == 200
+    finally:
+        fleet.root("gpu01", f"rm -f {site}; systemctl reload nginx")

@@ -10,7 +10,10 @@ from tests.roles.converging import Converge
 from tests.roles.fleet import Fleet, until
 
 HOST = "gpu03"
-ROLES = ["agent", "base", "engine", "nginx", "node_exporter", "prometheus", "vllm"]
+ROLES = [
+    *("agent", "base", "cuda_toolkit", "engine", "nginx", "node_exporter"),
+    *("nvidia_container_toolkit", "nvidia_driver", "prometheus", "vllm"),
+]
 
 
 def _answers(fleet: Fleet, host: str, port: int) -> bool:

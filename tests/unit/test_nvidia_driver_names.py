@@ -65,7 +65,6 @@ def test_names(arguments: Any, names: tuple[str, ...]) -> None:
     found = package_set(*arguments)
     assert found.names == names
     assert found.module == names[0]
-    assert found.other_module != found.module
     assert all(is_driver_package(name) for name in (*found.names, *found.if_offered))
 
 

@@ -146,7 +146,13 @@ persistenced() { # Debian starts it when it is installed, device or not
 run() {
     [ -d open ] || { echo "farrier: no transaction is open" && return 0; }
     before=$(cat open/phase 2>/dev/null || echo start)
-    set -- $(cat open/arguments)
+    set --
+    for word in $(cat open/arguments); do
+        case $word in *-) # gone since an interrupted run, and perhaps in no source any more
+            dpkg-query -W "${word%-}" >/dev/null 2>&1 || continue ;;
+        esac
+        set -- "$@" "$word"
+    done
     [ "$before" != start ] || {
         # What was judged is what is done: another apt may have been at work in between.
         rehearse "$@" >open/rehearsal 2>&1 || true
