@@ -47,5 +47,5 @@ down: ## take every lab of this machine down (root)
 	done
 
 clean: ## remove what can be made again: .venv, build outputs and caches (labs stay: make down)
-	@rm -rf .venv .venv-tools build dist agent/dist .mypy_cache .ruff_cache .pytest_cache
+	@rm -rf .venv .venv-tools build dist agent/dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
