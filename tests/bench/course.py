@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,12 +10,12 @@ from pathlib import Path
 
 from farrier.lab import Lab
 from tests.bench.models import STAND_IN
+from tests.fakes.engine.packing import packed
 
 __all__ = ["LAB", "ROOT", "course", "environment", "leaders"]
 
 ROOT = Path(__file__).parents[2]
 LAB = "bench"
-_STAND_IN_ENGINE = ROOT / "tests" / "fakes" / "engine" / "standin.py"
 
 
 def environment(vllm: Sequence[str] = ()) -> dict[str, str]:
@@ -33,9 +34,10 @@ def course(say: Callable[[str], None]) -> Iterator[Lab]:
     lab = Lab.open(LAB, report=say)
     try:
         lab.up()
+        engine = base64.b64encode(packed()).decode()
         for host in lab.hosts:
             if "gpu" in host.groups:
-                lab.ssh(host.name, f"sudo tee {STAND_IN} >/dev/null", _STAND_IN_ENGINE.read_text())
+                lab.ssh(host.name, f"base64 -d | sudo tee {STAND_IN} >/dev/null", engine)
         yield lab
     finally:
         if os.environ.get("FARRIER_KEEP_LAB") != "1":

@@ -10,7 +10,7 @@ from farrier.lab import TINY_MODEL
 from farrier.spec import Model
 
 STAND_IN = "/opt/standin.py"
-"""Where the harness puts tests/fakes/engine/standin.py on the hosts."""
+"""Where the harness puts the stand-in engine (tests/fakes/engine) on the hosts."""
 
 _real = os.environ.get("FARRIER_BENCH_VLLM", "").split(",")
 

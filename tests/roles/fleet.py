@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import pytest
 
 from farrier.lab import TINY_MODEL, Lab
-from tests.fakes.engine import standin
+from tests.fakes.engine.packing import packed
 from tests.fakes.nvml import build as fake_nvml
 from tests.roles.converging import Converge
 
@@ -92,11 +92,9 @@ class Fleet:
 
     def prepare(self) -> None:
         """Bring to the hosts what the inventory names and no role installs."""
-        engine = standin.__file__
-        with open(engine, encoding="utf-8") as file:  # noqa: PTH123 - a module's own path
-            source = file.read()
+        engine = packed()
         for host in ("gpu02", "gpu03"):
-            self.put(host, _STAND_IN_PATH, source, mode="755")
+            self.put_bytes(host, _STAND_IN_PATH, engine, mode="755")
         library = fake_nvml.build(self.converge.directory / "nvml").read_bytes()
         self.put_bytes("gpu02", NVML, library, mode="755")
         self.put("gpu02", GPU_STATE, "count 1\n0.temperature 41\n")
