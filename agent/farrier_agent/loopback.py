@@ -1,4 +1,4 @@
-"""A small HTTP client for one GET on this host: bounded in time and in size."""
+"""A small HTTP client for one question on this host: bounded in time and in size."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import asyncio
 
 import h11
 
-from farrier_agent.engines.answer import Answer
+from farrier_agent.engines.answer import Answer, Question
 
-__all__ = ["get"]
+__all__ = ["ask", "get"]
 
 MAX_BODY = 1024 * 1024
 MAX_HEAD = 64 * 1024
@@ -16,8 +16,16 @@ MAX_HEAD = 64 * 1024
 
 async def get(port: int, path: str, *, deadline: float, host: str = "127.0.0.1") -> Answer:
     """GET *path* from *host*:*port* within *deadline* seconds. Never raises for what it meets."""
+    return await ask(port, Question(path), deadline=deadline, host=host)
+
+
+async def ask(port: int, question: Question, *, deadline: float, host: str = "127.0.0.1") -> Answer:
+    """Put *question* to *host*:*port* and read the answer to its end, within *deadline* seconds.
+
+    Never raises for what it meets.
+    """
     try:
-        return await asyncio.wait_for(_get(host, port, path), deadline)
+        return await asyncio.wait_for(_ask(host, port, question), deadline)
     except asyncio.TimeoutError:
         return Answer(error=f"no answer within {deadline:g} s")
     except ConnectionRefusedError:
@@ -28,14 +36,17 @@ async def get(port: int, path: str, *, deadline: float, host: str = "127.0.0.1")
         return Answer(error=f"not HTTP: {error}")
 
 
-async def _get(host: str, port: int, path: str) -> Answer:
+async def _ask(host: str, port: int, question: Question) -> Answer:
     reader, writer = await asyncio.open_connection(host, port)
     try:
         connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
-        headers = [("Host", f"{host}:{port}"), ("Connection", "close")]
-        writer.write(
-            connection.send(h11.Request(method="GET", target=path, headers=headers)) or b""
-        )
+        headers = [("Host", f"{host}:{port}"), ("Connection", "close"), *question.headers]
+        if question.body is not None:
+            headers.append(("Content-Length", str(len(question.body))))
+        head = h11.Request(method=question.method, target=question.path, headers=headers)
+        writer.write(connection.send(head) or b"")
+        if question.body:
+            writer.write(connection.send(h11.Data(question.body)) or b"")
         writer.write(connection.send(h11.EndOfMessage()) or b"")
         await writer.drain()
         return await _read(reader, connection)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from farrier_agent.engines import openai, vllm
-from farrier_agent.engines.answer import Answer, Engine
+from farrier_agent.engines.answer import Answer, Engine, Load, Question, Step
 
-__all__ = ["ENGINES", "Answer", "Engine"]
+__all__ = ["ENGINES", "Answer", "Engine", "Load", "Question", "Step"]
 
 ENGINES = {engine.name: engine for engine in (openai.ENGINE, vllm.ENGINE)}
 """Every adapter by the name that ``agent.toml`` uses."""

@@ -1,20 +1,23 @@
-"""What an engine answered to one GET, and the questions that adapters ask of it. No I/O here."""
+"""What an engine is asked, what it answered, and how adapters judge that. No I/O here."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import msgspec
 
-__all__ = ["Answer", "Engine", "missing_model", "refusal"]
+__all__ = ["Answer", "Engine", "Load", "Question", "Step", "missing_model", "parsed", "refusal"]
+
+T = TypeVar("T")
 
 NAMES_SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer to one GET: a status and a body, or an ``error`` in words instead of both."""
+    """The answer to one question: a status and a body, or an ``error`` in words instead of both."""
 
     status: int = 0
     body: bytes = b""
@@ -22,15 +25,69 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Question:
+    """One HTTP request: a GET without a *body*, else a POST of it."""
+
+    path: str
+    body: bytes | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def method(self) -> str:
+        """The request's method."""
+        return "GET" if self.body is None else "POST"
+
+
+@dataclass(frozen=True)
+class Load:
+    """What an engine says of its own work.
+
+    ``running`` and ``waiting`` are requests; ``progress`` is a number that changes whenever the
+    engine gets anything done. None stands for what it does not tell.
+    """
+
+    running: int | None = None
+    waiting: int | None = None
+    progress: float | None = None
+
+    @property
+    def requests(self) -> int | None:
+        """Running and waiting requests together."""
+        if self.running is None or self.waiting is None:
+            return None
+        return self.running + self.waiting
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of warming an engine up.
+
+    ``questions(model)`` are put in their order until one gets another status than those that mean
+    that the engine does not have it; ``judge(model, path, answer)`` says why its answer is not
+    good, or None. ``generates``: the answer costs the engine a generation.
+    """
+
+    title: str
+    questions: Callable[[str], tuple[Question, ...]]
+    judge: Callable[[str, str, Answer], str | None]
+    generates: bool = False
+
+
+@dataclass(frozen=True)
 class Engine:
     """An adapter: the paths to ask an engine for, and the judge of what came back.
 
     ``judge(model, answers)`` returns None when the engine serves *model*, else why it does not.
+    ``steps`` warm it up. ``load(body)`` reads what it answers on ``metrics``; both are None where
+    an engine tells nothing of its work.
     """
 
     name: str
     paths: tuple[str, ...]
     judge: Callable[[str, Mapping[str, Answer]], str | None]
+    steps: tuple[Step, ...]
+    metrics: str | None = None
+    load: Callable[[bytes], Load] | None = None
 
 
 class _Card(msgspec.Struct):
@@ -53,11 +110,19 @@ def missing_model(path: str, answer: Answer, model: str) -> str | None:
     refused = refusal(path, answer)
     if refused:
         return refused
-    try:
-        names = [card.id for card in msgspec.json.decode(answer.body, type=_Models).data]
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    models = parsed(answer.body, _Models)
+    if models is None:
         return f"{path} is no list of models"
+    names = [card.id for card in models.data]
     if model in names:
         return None
     shown = ", ".join(repr(name[:80]) for name in names[:NAMES_SHOWN]) or "none"
     return f"{path} does not name {model!r} (it names {shown})"
+
+
+def parsed(body: bytes, kind: type[T]) -> T | None:
+    """*body*, JSON, as a *kind*; None when it is not one, whatever it is instead."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None

@@ -1,18 +1,51 @@
-"""vLLM: ``/health`` is 200 once its core runs, ``/v1/models`` has ``--served-model-name``."""
+"""vLLM: ``/health`` is 200 once its core runs, ``/v1/models`` has ``--served-model-name``.
+
+Its metrics tell what runs and waits. Its work moves on when tokens are generated or prompts are
+read; the count of its scheduler's steps also moves in the middle of a long prompt.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from farrier_agent.engines.answer import Answer, Engine, missing_model, refusal
+from farrier_agent.engines.answer import Answer, Engine, Load, missing_model, refusal
+from farrier_agent.engines.exposition import sums
+from farrier_agent.engines.generation import GENERATIONS, MODELS, answers_200, models_named
 
 __all__ = ["ENGINE"]
 
-HEALTH, MODELS = "/health", "/v1/models"
+HEALTH = "/health"
+RUNNING, WAITING = "vllm:num_requests_running", "vllm:num_requests_waiting"
+MOVING = (
+    "vllm:generation_tokens_total",
+    "vllm:prompt_tokens_total",
+    "vllm:iteration_tokens_total_count",
+)
 
 
 def _judge(model: str, answers: Mapping[str, Answer]) -> str | None:
     return refusal(HEALTH, answers[HEALTH]) or missing_model(MODELS, answers[MODELS], model)
 
 
-ENGINE = Engine("vllm", (HEALTH, MODELS), _judge)
+def _load(body: bytes) -> Load:
+    found = sums(body, (RUNNING, WAITING, *MOVING))
+    moving = [found[name] for name in MOVING if name in found]
+    return Load(
+        running=_count(found.get(RUNNING)),
+        waiting=_count(found.get(WAITING)),
+        progress=sum(moving) if moving else None,
+    )
+
+
+def _count(value: float | None) -> int | None:
+    return int(value) if value is not None and value >= 0 else None
+
+
+ENGINE = Engine(
+    "vllm",
+    (HEALTH, MODELS),
+    _judge,
+    (answers_200(HEALTH), models_named(), *GENERATIONS),
+    metrics="/metrics",
+    load=_load,
+)

@@ -1,0 +1,104 @@
+"""Warms an engine up: from *it runs* to *it answers*, with real generations.
+
+Health and the list of models are waited for, as loading takes minutes; then one short generation
+and one stream to its end. An engine that is healthy but cannot generate (vLLM answers 200 on
+``/health`` with a wedged core) does not pass. The first generation may compile kernels, so each
+may take as long as the deadline leaves.
+
+Who warms up ends it by cancelling the task, say when the unit ended meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+
+from farrier_agent import loopback
+from farrier_agent.engines import Answer, Engine, Question, Step
+
+__all__ = ["AGAIN", "Ask", "Done", "WarmUp", "over_loopback", "warm_up"]
+
+Ask = Callable[[Question, float], Awaitable[Answer]]
+"""Puts a question with a deadline in seconds; never raises for what it meets."""
+
+AGAIN = 1.0
+"""Seconds between two attempts at a step."""
+LOOK_SECONDS = 5.0
+"""Seconds that an answer may take that costs no generation."""
+NOT_THERE = frozenset({400, 404, 405, 501})
+"""Statuses after which the step's next question is tried: the engine does not have that one."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """A step that was done, and the seconds from the start of the warm-up to it."""
+
+    title: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """How warming up ended. ``why`` says what failed last, None when the engine is warm."""
+
+    done: tuple[Done, ...]
+    seconds: float
+    why: str | None = None
+
+    @property
+    def warm(self) -> bool:
+        """Every step was done."""
+        return self.why is None
+
+
+def over_loopback(port: int) -> Ask:
+    """Ask the engine on *port* of 127.0.0.1."""
+    ask = partial(loopback.ask, port)
+    return lambda question, deadline: ask(question, deadline=deadline)
+
+
+async def warm_up(
+    ask: Ask,
+    engine: Engine,
+    model: str,
+    *,
+    deadline: float,
+    again: float = AGAIN,
+    say: Callable[[str], None] = lambda _: None,
+) -> WarmUp:
+    """Take the steps of *engine* in order, each until it is done, within *deadline* seconds.
+
+    *say* is told what it waits for, in words, whenever that changes.
+    """
+    begun = time.monotonic()
+    end = begun + deadline
+    done: list[Done] = []
+    for step in engine.steps:
+        told = None
+        while (why := await _attempt(ask, step, model, end)) is not None:
+            if time.monotonic() + again >= end:
+                why = f"{step.title}: {why}; not warm within {deadline:g} s"
+                return WarmUp(tuple(done), time.monotonic() - begun, why)
+            if why != told:
+                say(f"{step.title}: {why}")
+                told = why
+            await asyncio.sleep(again)
+        done.append(Done(step.title, time.monotonic() - begun))
+        say(f"{step.title}: done")
+    return WarmUp(tuple(done), time.monotonic() - begun)
+
+
+async def _attempt(ask: Ask, step: Step, model: str, end: float) -> str | None:
+    """Why *step* is not done yet, or None. The best answer of its questions counts."""
+    first: str | None = None
+    for question in step.questions(model):
+        left = max(0.1, end - time.monotonic())
+        answer = await ask(question, left if step.generates else min(left, LOOK_SECONDS))
+        why = step.judge(model, question.path, answer)
+        if why is None or answer.error is not None or answer.status not in NOT_THERE:
+            return why
+        first = first or why
+    return first

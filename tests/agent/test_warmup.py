@@ -1,0 +1,159 @@
+"""An engine is warm when it answers, and what keeps it from that is said in words."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+
+import pytest
+from farrier_agent.engines import ENGINES, Answer, Question
+from farrier_agent.engines.generation import GENERATIONS
+from farrier_agent.warmup import WarmUp, over_loopback, warm_up
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from tests.agent.host import free_port
+from tests.agent.standin import engine
+
+SHORT, STREAM = GENERATIONS
+
+
+def warmed(
+    port: int, *, model: str = "tiny", kind: str = "vllm", deadline: float = 20.0
+) -> tuple[WarmUp, list[str]]:
+    said: list[str] = []
+    result = asyncio.run(
+        warm_up(
+            over_loopback(port),
+            ENGINES[kind],
+            model,
+            deadline=deadline,
+            again=0.05,
+            say=said.append,
+        )
+    )
+    return result, said
+
+
+@pytest.mark.parametrize(
+    ("kind", "steps"),
+    [
+        ("vllm", ["health", "model", "short generation", "stream"]),
+        ("openai", ["model", "short generation", "stream"]),
+    ],
+)
+def test_an_engine_that_serves_is_warm_after_two_real_generations(
+    kind: str, steps: list[str]
+) -> None:
+    with engine() as (client, _):
+        result, _ = warmed(client.port, kind=kind)
+        assert result.warm
+        assert [done.title for done in result.done] == steps
+        client.ends("length", "length")
+        assert client.executed()["begun"] == 2
+
+
+def test_an_engine_that_loads_slowly_is_waited_for_and_what_for_is_said_once() -> None:
+    with engine("--load-delay=0.7", "--start-delay=0.7", wait=False) as (client, _):
+        result, said = warmed(client.port)
+    assert result.warm
+    assert said[0] == f"health: /health: nothing listens on 127.0.0.1:{client.port}"
+    assert said[1] == "health: /health answers 503"
+    assert said[2:] == [f"{done.title}: done" for done in result.done]
+
+
+@pytest.mark.parametrize(
+    ("manner", "step", "words"),
+    [
+        ("503", "short generation", "/v1/chat/completions answers 503: as it was asked to"),
+        ("500", "short generation", "answers 500: as it was asked to"),
+        ("abort", "short generation", "answers 200 with finish_reason 'abort'"),
+        ("close", "short generation", "not HTTP"),
+        ("garbage", "short generation", "with something that is no completion"),
+        ("wedge", "short generation", "no answer within"),
+        ("undone", "stream", "the stream ended after 8 events without [DONE]"),
+        ("break", "stream", "not HTTP"),
+    ],
+)
+def test_an_engine_with_bad_manners_is_never_warm(manner: str, step: str, words: str) -> None:
+    with engine(f"--answers={manner}", "--token-delay=0") as (client, _):
+        begun = time.monotonic()
+        result, _ = warmed(client.port, deadline=0.6)
+        assert time.monotonic() - begun < 5
+    assert not result.warm
+    assert result.why is not None
+    assert result.why.startswith(f"{step}: ")
+    assert words in result.why
+    assert result.why.endswith("not warm within 0.6 s")
+
+
+def test_it_becomes_warm_when_its_manners_improve() -> None:
+    with engine("--answers=503") as (client, _):
+
+        async def improve() -> WarmUp:
+            ask = over_loopback(client.port)
+            said = asyncio.Event()
+            task = asyncio.create_task(
+                warm_up(ask, ENGINES["vllm"], "tiny", deadline=20, say=lambda _: said.set())
+            )
+            await said.wait()
+            await asyncio.to_thread(client.manners, answers="well")
+            return await task
+
+        assert asyncio.run(improve()).warm
+
+
+def test_another_model_is_not_this_one() -> None:
+    with engine() as (client, _):
+        result, _ = warmed(client.port, model="large", deadline=0.3)
+        assert client.executed()["begun"] == 0
+    assert "model: /v1/models does not name 'large' (it names 'tiny')" in (result.why or "")
+
+
+def test_nothing_listens() -> None:
+    result, _ = warmed(free_port(), deadline=0.3)
+    assert "nothing listens" in (result.why or "")
+
+
+def test_a_model_without_a_chat_template_is_asked_for_plain_text() -> None:
+    asked = []
+    good = {"choices": [{"finish_reason": "stop"}]}
+
+    async def ask(question: Question, deadline: float) -> Answer:
+        asked.append(question.path)
+        if question.path == "/v1/chat/completions":
+            return Answer(400, b'{"error": {"message": "no chat template"}}')
+        if question.path == "/v1/models":
+            return Answer(200, b'{"data": [{"id": "tiny"}]}')
+        whole = json.dumps(good).encode()
+        stream = json.loads(question.body or b"")["stream"]
+        return Answer(200, b"data: " + whole + b"\n\ndata: [DONE]\n\n" if stream else whole)
+
+    assert asyncio.run(warm_up(ask, ENGINES["openai"], "tiny", deadline=1)).warm
+    assert asked == ["/v1/models", *["/v1/chat/completions", "/v1/completions"] * 2]
+
+
+def test_an_error_in_a_stream_of_status_200_is_told() -> None:
+    body = b'data: {"error": {"message": "EngineCore died\\n"}}\n\ndata: [DONE]\n\n'
+    assert STREAM.judge("tiny", "/x", Answer(200, body)) == (
+        "/x answers 200 with an error: EngineCore died "
+    )
+
+
+@given(st.binary(max_size=300))
+@example(b"[" * 100_000)
+@example(b'{"error": ' + b"[" * 100_000)
+@example(b'{"choices": null}')
+@example(b'{"choices": [{"finish_reason": "\\ud800"}]}')
+def test_no_answer_of_an_engine_breaks_the_judges(garbage: bytes) -> None:
+    for step in GENERATIONS:
+        for answer in (
+            Answer(200, garbage),
+            Answer(500, garbage),
+            Answer(200, b"data: " + garbage),
+        ):
+            why = step.judge("tiny", "/x", answer)
+            assert why is not None
+            assert len(why) < 400
+            assert "\n" not in why
