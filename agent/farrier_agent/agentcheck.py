@@ -65,10 +65,15 @@ class AgentCheck:
         """Serve until cancelled; then nothing of it is left open."""
         loop = asyncio.get_running_loop()
         server = await loop.create_server(
-            lambda: _Question(self), sock=self._listener, backlog=MAX_CONNECTIONS
+            lambda: _Question(self),
+            sock=self._listener,
+            backlog=MAX_CONNECTIONS,
+            start_serving=False,
         )
         try:
-            await server.serve_forever()
+            await server.start_serving()
+            # not serve_forever(): since Python 3.12 it waits until the last client has left
+            await loop.create_future()
         finally:
             server.close()
             for question in list(self._silent):

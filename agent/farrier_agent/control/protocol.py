@@ -1,0 +1,309 @@
+"""What is spoken on the control socket: one request, then replies until the last word.
+
+Every message is a line of JSON. A connection carries one request; the agent answers with
+:class:`Accepted` at once, then with any number of :class:`Progress`, :class:`Entry` and
+:class:`Beat` (a sign of life in a long wait), and ends with one of :data:`Final`.
+
+Within one version fields are only added. A reader of replies ignores what it does not know; a
+request with an unknown field is refused, for what it asks for beyond that would silently not be
+done. A drain is asked for, not owned: the asker may go away, the drain goes on.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeVar, Union
+
+import msgspec
+
+from farrier_agent.config import Label
+from farrier_agent.control.errors import Code, ProtocolError
+from farrier_agent.status import Status as Snapshot
+
+__all__ = [
+    "BEAT",
+    "MAX_REPLY",
+    "MAX_REQUEST",
+    "VERSION",
+    "Accepted",
+    "Beat",
+    "Bundle",
+    "Done",
+    "Drain",
+    "Entry",
+    "Evidence",
+    "Failed",
+    "Final",
+    "Journal",
+    "News",
+    "Progress",
+    "Ready",
+    "Reply",
+    "Report",
+    "Request",
+    "Restart",
+    "Result",
+    "Status",
+    "Stopping",
+    "decode_reply",
+    "decode_request",
+    "encode",
+    "exit_code",
+]
+
+VERSION = 1
+"""Version of this protocol. The agent refuses a request of a newer one, a client a newer agent."""
+MAX_REQUEST = 16 * 1024
+"""Bytes of a request, newline included."""
+MAX_REPLY = 4 * 1024 * 1024
+"""Bytes of a reply, newline included."""
+BEAT = 5.0
+"""Seconds: the agent is never silent for longer while it works on a request."""
+
+Names = Annotated[tuple[Label, ...], msgspec.Meta(max_length=256)]
+Line = Annotated[str, msgspec.Meta(max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=7 * 86400)]
+Policy = Literal["extend", "abort", "force"]
+
+
+class _Request(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="verb"
+):
+    version: Annotated[int, msgspec.Meta(ge=1, le=VERSION)] = VERSION
+
+
+class _Of(_Request, frozen=True, kw_only=True):
+    """A request about ``replicas``, or about ``all`` of the host."""
+
+    replicas: Names = ()
+    all: bool = False
+
+    def __post_init__(self) -> None:
+        if self.all == bool(self.replicas):
+            raise ValueError("name replicas, or say all: one of the two")
+
+
+class Status(_Request, frozen=True, kw_only=True, tag="status"):
+    """What the agent knows. Answered with :class:`Report`."""
+
+
+class Drain(_Of, frozen=True, kw_only=True, tag="drain"):
+    """Let no new request in and the running ones finish.
+
+    After ``deadline`` seconds (None: as configured) ``on_deadline`` happens: wait on, take the
+    drain back, or go on although requests are cut. With ``wait`` the last word comes when it is
+    drained, else as soon as it drains. ``reason`` goes to the journal.
+    """
+
+    deadline: Seconds | None = None
+    on_deadline: Policy | None = None
+    wait: bool = False
+    reason: Line = ""
+
+
+class Stopping(_Request, frozen=True, kw_only=True, tag="stopping"):
+    """systemd stops the replica's unit: drain, without a way back.
+
+    Asked by the unit's ExecStop program. ``main_pid`` is what systemd told it, None when the
+    engine is gone already. Answered when the replica is drained.
+    """
+
+    replica: Label
+    main_pid: Annotated[int, msgspec.Meta(ge=1)] | None = None
+
+
+class Ready(_Of, frozen=True, kw_only=True, tag="ready"):
+    """Take a drain back. With ``wait`` the last word comes when the gate is open."""
+
+    wait: bool = False
+    reason: Line = ""
+
+
+class Restart(_Of, frozen=True, kw_only=True, tag="restart"):
+    """Drain, restart the unit, warm up. ``wait``: the last word comes when it is ready again."""
+
+    deadline: Seconds | None = None
+    on_deadline: Policy | None = None
+    wait: bool = False
+    reason: Line = ""
+
+
+class Evidence(_Request, frozen=True, kw_only=True, tag="evidence"):
+    """Collect a bundle of evidence about a replica, now. Answered with :class:`Bundle`."""
+
+    replica: Label
+    reason: Line = ""
+
+
+class Journal(_Request, frozen=True, kw_only=True, tag="journal"):
+    """The last ``lines`` of what the agent logged, of one ``replica`` or of all: :class:`Entry`.
+
+    ``follow``: then go on with what is logged until the asker goes away.
+    """
+
+    replica: Label | None = None
+    lines: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 100
+    follow: bool = False
+
+
+Request = Union[Status, Drain, Stopping, Ready, Restart, Evidence, Journal]  # noqa: UP007 - 3.10
+
+
+class _Reply(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
+    pass
+
+
+class Accepted(_Reply, frozen=True, kw_only=True, tag="accepted"):
+    """The request was understood. ``agent`` is the agent's version, ``version`` the protocol's."""
+
+    version: int = VERSION
+    agent: str
+
+
+class Beat(_Reply, frozen=True, kw_only=True, tag="beat"):
+    """The agent is alive and still at it."""
+
+
+class Progress(_Reply, frozen=True, kw_only=True, tag="progress"):
+    """How a replica fares. ``state`` is a state of the replica, as serving names them.
+
+    ``remaining`` are the seconds to the deadline; ``text`` is for a person.
+    """
+
+    replica: str
+    state: str
+    in_flight: int | None = None
+    remaining: float | None = None
+    text: str = ""
+
+
+class Entry(_Reply, frozen=True, kw_only=True, tag="entry"):
+    """One entry of the journal; ``priority`` is syslog's (3 error, 4 warning, 6 information)."""
+
+    at: float
+    priority: int = 6
+    message: str
+    replica: str | None = None
+    cause: str | None = None
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one replica.
+
+    ``code`` as an exit code: 0 done, 1 failed, 3 refused. ``changed`` is false when it was so
+    already. ``in_flight`` when it was asked, ``cut`` requests that were not let finish,
+    ``seconds`` that it took.
+    """
+
+    replica: str
+    state: str
+    code: Literal[0, 1, 3] = 0
+    changed: bool = True
+    text: str = ""
+    in_flight: int | None = None
+    cut: int = 0
+    seconds: float | None = None
+
+
+class Done(_Reply, frozen=True, kw_only=True, tag="done"):
+    """The last word about replicas, or (without any) about a journal."""
+
+    results: tuple[Result, ...] = ()
+
+
+class Report(_Reply, frozen=True, kw_only=True, tag="report"):
+    """The last word of ``status``."""
+
+    status: Snapshot
+
+
+class Bundle(_Reply, frozen=True, kw_only=True, tag="bundle"):
+    """The last word of ``evidence``: where it lies on the host. ``missing``: what it lacks, why."""
+
+    path: str
+    size_bytes: int
+    missing: tuple[str, ...] = ()
+
+
+class Failed(_Reply, frozen=True, kw_only=True, tag="failed"):
+    """The last word when the request as a whole came to nothing. ``code`` is the exit code."""
+
+    code: Code
+    error: str
+    next: str | None = None
+
+
+Final = Union[Done, Report, Bundle, Failed]  # noqa: UP007 - 3.10
+News = Union[Progress, Entry]  # noqa: UP007 - 3.10
+Reply = Union[Accepted, Beat, Progress, Entry, Done, Report, Bundle, Failed]  # noqa: UP007
+
+
+class _RequestHead(msgspec.Struct):
+    version: int
+    verb: str
+
+
+class _ReplyHead(msgspec.Struct):
+    kind: str
+    version: int = VERSION
+
+
+_VERBS = ("status", "drain", "stopping", "ready", "restart", "evidence", "journal")
+_request: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
+_request_head = msgspec.json.Decoder(_RequestHead)
+_reply: msgspec.json.Decoder[Reply] = msgspec.json.Decoder(Reply)
+_reply_head = msgspec.json.Decoder(_ReplyHead)
+_T = TypeVar("_T")
+
+
+def encode(message: Request | Reply) -> bytes:
+    """*message* as its line."""
+    return msgspec.json.encode(message) + b"\n"
+
+
+def decode_request(line: bytes) -> Request:
+    """The request in *line*. Raises :class:`ProtocolError` that names the field."""
+    head = _decoded(_request_head, line, "not a request")
+    if head.version > VERSION:
+        raise ProtocolError(
+            f"the request is of version {head.version}, this agent speaks {VERSION}",
+            "upgrade the agent",
+        )
+    if head.verb not in _VERBS:
+        raise ProtocolError(f"no such verb: {head.verb[:40]!r}; there are {', '.join(_VERBS)}")
+    return _decoded(_request, line, head.verb)
+
+
+def decode_reply(line: bytes) -> Reply | None:
+    """The reply in *line*; None for a kind that this program does not know, to be passed over.
+
+    Raises :class:`ProtocolError`.
+    """
+    head = _decoded(_reply_head, line, "not a reply")
+    if head.version > VERSION:
+        raise ProtocolError(
+            f"the agent speaks version {head.version} of the protocol, this program {VERSION}",
+            "use the host's own farrier-agent command, or upgrade on this side",
+        )
+    if head.kind not in _KINDS:
+        return None
+    return _decoded(_reply, line, head.kind)
+
+
+def _decoded(decoder: msgspec.json.Decoder[_T], line: bytes, what: str) -> _T:
+    try:
+        return decoder.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ProtocolError(f"{what}: {error}") from error
+
+
+_KINDS = ("accepted", "beat", "progress", "entry", "done", "report", "bundle", "failed")
+
+
+def exit_code(final: Final) -> int:
+    """The exit code that *final* means: a failure outweighs a refusal, as everywhere."""
+    if isinstance(final, Failed):
+        return final.code
+    if isinstance(final, Done):
+        codes = {result.code for result in final.results}
+        return 1 if 1 in codes else 3 if 3 in codes else 0
+    return 0

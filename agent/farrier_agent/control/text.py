@@ -1,0 +1,85 @@
+"""Replies as a person reads them. Pure; what came from elsewhere loses its control characters."""
+
+from __future__ import annotations
+
+import time
+
+from farrier_agent import table
+from farrier_agent.control.protocol import (
+    Bundle,
+    Done,
+    Entry,
+    Final,
+    News,
+    Progress,
+    Report,
+    Result,
+)
+
+__all__ = ["failure", "last_word", "news", "printable"]
+
+
+def printable(text: str) -> str:
+    """*text* in one line that moves no cursor and changes no colour."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def news(one: News) -> str:
+    """One line for *one*."""
+    if isinstance(one, Entry):
+        return _entry(one)
+    return _progress(one)
+
+
+def _progress(one: Progress) -> str:
+    parts = [one.state]
+    if one.in_flight is not None:
+        parts.append(f"{one.in_flight} in flight")
+    if one.remaining is not None:
+        parts.append(f"{_minutes(one.remaining)} to the deadline")
+    if one.text:
+        parts.append(one.text)
+    return printable(f"{one.replica}: {', '.join(parts)}")
+
+
+def _entry(one: Entry) -> str:
+    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.at))
+    about = f" {one.replica}:" if one.replica else ""
+    cause = f" [{one.cause}]" if one.cause else ""
+    return printable(f"{at}{about} {one.message}{cause}")
+
+
+def last_word(final: Final) -> str:
+    """*final* as lines; empty where there is nothing to say. Failures: :func:`failure`."""
+    if isinstance(final, Report):
+        return table.render(final.status)
+    if isinstance(final, Done):
+        return "\n".join(_result(result) for result in final.results)
+    if isinstance(final, Bundle):
+        lines = [f"{final.path} ({final.size_bytes} bytes)"]
+        lines += [f"  missing: {what}" for what in final.missing]
+        return "\n".join(printable(line) for line in lines)
+    return failure(final.error, final.next)
+
+
+def _result(one: Result) -> str:
+    parts = [one.state if one.changed or one.code else f"{one.state} already"]
+    if one.seconds is not None:
+        parts.append(f"after {one.seconds:.1f} s")
+    if one.in_flight is not None:
+        parts.append(f"{one.in_flight} in flight when it began")
+    if one.cut:
+        parts.append(f"{one.cut} CUT")
+    word = {0: "", 1: "FAILED: ", 3: "REFUSED: "}[one.code]
+    reason = f": {one.text}" if one.text else ""
+    return printable(f"{one.replica}: {word}{', '.join(parts)}{reason}")
+
+
+def failure(error: str, next: str | None) -> str:  # noqa: A002 - as it is spoken
+    """What failed and the next command to type, in one line."""
+    return printable(f"{error}; next: {next}" if next else error)
+
+
+def _minutes(seconds: float) -> str:
+    whole = max(0, round(seconds))
+    return f"{whole // 60}:{whole % 60:02} min"
