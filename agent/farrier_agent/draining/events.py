@@ -1,0 +1,120 @@
+"""What can happen to a replica. The moment at which it happens is told beside the event."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from farrier_agent.draining.record import Asker, Policy
+
+__all__ = [
+    "DrainAsked",
+    "Event",
+    "GateOpened",
+    "Looked",
+    "ReadyAsked",
+    "Resumed",
+    "StopBegan",
+    "Ticked",
+    "UnitSeen",
+    "WarmUpFailed",
+    "WarmedUp",
+]
+
+
+@dataclass(frozen=True)
+class UnitSeen:
+    """systemd was asked for the unit, or said of itself that it changed.
+
+    The values are those of ``systemctl show``; ``read_at`` is when systemd was asked, in seconds of
+    CLOCK_BOOTTIME. The same one may be told again and again.
+    """
+
+    active_state: str
+    sub_state: str
+    invocation_id: str | None
+    read_at: float
+    result: str = "success"
+
+
+@dataclass(frozen=True)
+class WarmedUp:
+    """Warm-up went through in the run *invocation_id*."""
+
+    invocation_id: str | None
+
+
+@dataclass(frozen=True)
+class WarmUpFailed:
+    """Warm-up gave up in the run *invocation_id*."""
+
+    invocation_id: str | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class GateOpened:
+    """The gate's file was made, and after that the unit was still in the run *invocation_id*."""
+
+    invocation_id: str | None
+
+
+@dataclass(frozen=True)
+class DrainAsked:
+    """A drain is asked for: *settle* and *seconds* (to its deadline) count from now."""
+
+    asker: Asker
+    settle: float = 3.0
+    seconds: float = 900.0
+    policy: Policy = "extend"
+
+
+@dataclass(frozen=True)
+class ReadyAsked:
+    """A drain is to be taken back, or a replica that failed its warm-up tried again."""
+
+    asker: Asker
+
+
+@dataclass(frozen=True)
+class StopBegan:
+    """``ExecStop=`` began in the run *invocation_id*; *cap* seconds from now nobody waits longer.
+
+    *policy* is ``extend`` (wait until the cap) or ``force`` (until *seconds* from now).
+    """
+
+    invocation_id: str | None
+    settle: float = 0.0
+    seconds: float = 900.0
+    policy: Policy = "extend"
+    cap: float = 1380.0
+
+
+@dataclass(frozen=True)
+class Looked:
+    """The requests in flight were counted; None when they could not be."""
+
+    in_flight: int | None
+
+
+@dataclass(frozen=True)
+class Ticked:
+    """Time went by."""
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """The agent started: whatever a dead one had decided but not yet done is to be done."""
+
+
+Event = (
+    UnitSeen
+    | WarmedUp
+    | WarmUpFailed
+    | GateOpened
+    | DrainAsked
+    | ReadyAsked
+    | StopBegan
+    | Looked
+    | Ticked
+    | Resumed
+)
