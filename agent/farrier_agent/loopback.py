@@ -1,14 +1,18 @@
-"""A small HTTP client for one question on this host: bounded in time and in size."""
+"""A small HTTP client for one question: bounded in time and in size."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import h11
 
 from farrier_agent.engines.answer import Answer, Question
 
-__all__ = ["ask", "get"]
+__all__ = ["Ask", "ask", "asker", "get"]
+
+Ask = Callable[[Question, float], Awaitable[Answer]]
+"""Puts a question with a deadline in seconds; never raises for what it meets."""
 
 MAX_BODY = 1024 * 1024
 MAX_HEAD = 64 * 1024
@@ -17,6 +21,11 @@ MAX_HEAD = 64 * 1024
 async def get(port: int, path: str, *, deadline: float, host: str = "127.0.0.1") -> Answer:
     """GET *path* from *host*:*port* within *deadline* seconds. Never raises for what it meets."""
     return await ask(port, Question(path), deadline=deadline, host=host)
+
+
+def asker(port: int, host: str = "127.0.0.1") -> Ask:
+    """What puts questions to *host*:*port*."""
+    return lambda question, deadline: ask(port, question, deadline=deadline, host=host)
 
 
 async def ask(port: int, question: Question, *, deadline: float, host: str = "127.0.0.1") -> Answer:

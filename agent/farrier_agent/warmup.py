@@ -12,17 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
-from farrier_agent import loopback
-from farrier_agent.engines import Answer, Engine, Question, Step
+from farrier_agent.engines import Engine, Step
+from farrier_agent.loopback import Ask
 
-__all__ = ["AGAIN", "Ask", "Done", "WarmUp", "over_loopback", "warm_up"]
-
-Ask = Callable[[Question, float], Awaitable[Answer]]
-"""Puts a question with a deadline in seconds; never raises for what it meets."""
+__all__ = ["AGAIN", "Done", "WarmUp", "warm_up"]
 
 AGAIN = 1.0
 """Seconds between two attempts at a step."""
@@ -52,12 +48,6 @@ class WarmUp:
     def warm(self) -> bool:
         """Every step was done."""
         return self.why is None
-
-
-def over_loopback(port: int) -> Ask:
-    """Ask the engine on *port* of 127.0.0.1."""
-    ask = partial(loopback.ask, port)
-    return lambda question, deadline: ask(question, deadline=deadline)
 
 
 async def warm_up(

@@ -9,7 +9,8 @@ import time
 import pytest
 from farrier_agent.engines import ENGINES, Answer, Question
 from farrier_agent.engines.generation import GENERATIONS
-from farrier_agent.warmup import WarmUp, over_loopback, warm_up
+from farrier_agent.loopback import asker
+from farrier_agent.warmup import WarmUp, warm_up
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -25,7 +26,7 @@ def warmed(
     said: list[str] = []
     result = asyncio.run(
         warm_up(
-            over_loopback(port),
+            asker(port),
             ENGINES[kind],
             model,
             deadline=deadline,
@@ -92,7 +93,7 @@ def test_it_becomes_warm_when_its_manners_improve() -> None:
     with engine("--answers=503") as (client, _):
 
         async def improve() -> WarmUp:
-            ask = over_loopback(client.port)
+            ask = asker(client.port)
             said = asyncio.Event()
             task = asyncio.create_task(
                 warm_up(ask, ENGINES["vllm"], "tiny", deadline=20, say=lambda _: said.set())

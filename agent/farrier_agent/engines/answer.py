@@ -26,16 +26,17 @@ class Answer:
 
 @dataclass(frozen=True)
 class Question:
-    """One HTTP request: a GET without a *body*, else a POST of it."""
+    """One HTTP request: a GET without a *body*, else a POST of it, unless *verb* says otherwise."""
 
     path: str
     body: bytes | None = None
     headers: tuple[tuple[str, str], ...] = ()
+    verb: str | None = None
 
     @property
     def method(self) -> str:
         """The request's method."""
-        return "GET" if self.body is None else "POST"
+        return self.verb or ("GET" if self.body is None else "POST")
 
 
 @dataclass(frozen=True)
