@@ -8,9 +8,9 @@ import subprocess
 import sys
 import time
 import urllib.request
+from calendar import timegm
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from tests.agent.host import FAKES, free_port, until
 
-NOW = datetime(2026, 11, 21, 15, 0, 0, tzinfo=UTC).timestamp()
+NOW = float(timegm((2026, 11, 21, 15, 0, 0)))
 
 
 class Cloud:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from farrier_agent import __version__
 from farrier_agent.engines import Engine, Question
+from farrier_agent.evidence import stacks
 from farrier_agent.evidence.bundle import Bounds, Item, gather, write
 from farrier_agent.evidence.redaction import redact, secrets_of
 from farrier_agent.evidence.running import Cut, run
@@ -51,10 +52,11 @@ def items(subject: Subject, bounds: Bounds, *, proc: Path = Path("/proc")) -> li
 
     unit = f"--unit={subject.unit}"
     journal = ("journalctl", "--no-pager", "--quiet", "--output=short-iso-precise")
-    stacks = (sys.executable, "-m", "farrier_agent.evidence.stacks", subject.unit, str(proc))
+    # by its path: it needs nothing of the agent, and starts in a moment
+    where = (sys.executable, "-I", stacks.__file__, subject.unit, str(proc))
     both = f"( sport = :{subject.port} or dport = :{subject.port} )"
     found = [
-        program("stacks.txt", *stacks),
+        program("stacks.txt", *where),
         *_python_stacks(subject, program),
         program("sockets.txt", "ss", "-Htnie", both),
         program("journal.txt", *journal, unit, f"--lines={JOURNAL_LINES}", cut="tail"),

@@ -1,7 +1,8 @@
-"""Prints where every thread of a unit stands: ``python -m farrier_agent.evidence.stacks UNIT``.
+"""Prints where every thread of a unit stands: ``python stacks.py UNIT [PROC]``.
 
-A program of its own, so that nothing in /proc that blocks can block the agent. It reads no command
-line and no environment: both take a lock that a wedged process may hold, and both hold secrets.
+A program of its own, of the standard library alone, so that nothing in /proc that blocks can block
+the agent. It reads no command line and no environment: both take a lock that a wedged process may
+hold, and both hold secrets.
 """
 
 from __future__ import annotations
