@@ -13,6 +13,7 @@ __all__ = [
     "EXTENSION",
     "LOOKS",
     "asked",
+    "gave_up",
     "looked",
     "passed",
     "resumed",
@@ -130,10 +131,10 @@ def passed(record: Record, now: Now) -> Record:
     if record.phase is not Phase.DRAINING or drain is None:
         return record
     if record.stop_cap is not None and now.boot >= record.stop_cap:
-        return _given_up(record, drain, "systemd waits no longer", now)
+        return gave_up(record, "systemd waits no longer", now)
     if now.boot >= drain.deadline:
         if drain.policy == "force":
-            return _given_up(record, drain, "its deadline passed", now)
+            return gave_up(record, "its deadline passed", now)
         if drain.policy == "abort" and not record.stopping:
             asker = drain.askers[-1].by
             return taken_back(record, "the drain's deadline passed: taken back", asker, now)
@@ -163,7 +164,11 @@ def taken_back(record: Record, reason: str, by: str, now: Now) -> Record:
     return enter(record, Phase.READY, reason, by, now, drain=None, gate=gate)
 
 
-def _given_up(record: Record, drain: Drain, why: str, now: Now) -> Record:
+def gave_up(record: Record, why: str, now: Now) -> Record:
+    """Drained as far as anybody waits for it; what is still in flight is counted as cut."""
+    drain = record.drain
+    if record.phase is not Phase.DRAINING or drain is None:
+        return record
     drain = _replace(drain, closed=True, forced=True, cut=drain.in_flight, ended=now.boot)
     count = "an unknown number of" if drain.in_flight is None else drain.in_flight
     reason = f"{why}: {count} requests still in flight"

@@ -10,6 +10,7 @@ __all__ = [
     "DrainAsked",
     "Event",
     "GateOpened",
+    "GaveUp",
     "Looked",
     "ReadyAsked",
     "Resumed",
@@ -97,6 +98,13 @@ class Looked:
 
 
 @dataclass(frozen=True)
+class GaveUp:
+    """Whoever waited for a drain waits no longer: *why*."""
+
+    why: str
+
+
+@dataclass(frozen=True)
 class Ticked:
     """Time went by."""
 
@@ -115,6 +123,7 @@ Event = (
     | ReadyAsked
     | StopBegan
     | Looked
+    | GaveUp
     | Ticked
     | Resumed
 )

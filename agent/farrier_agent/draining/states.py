@@ -98,6 +98,8 @@ def _next(record: Record, event: events.Event, now: Now) -> Record:  # noqa: PLR
             return drains.stop_began(record, event, now)
         case events.Looked(in_flight):
             return drains.looked(record, in_flight, now)
+        case events.GaveUp(why):
+            return drains.gave_up(record, why, now)
         case events.Ticked():
             return drains.passed(record, now)
         case events.Resumed():
@@ -145,9 +147,11 @@ def _actions(old: Record, new: Record) -> tuple[Action, ...]:
     if warmed != (old.phase is Phase.WARMING, old.invocation_id):
         due |= {Action.STOP_WARM_UP} if old.phase is Phase.WARMING else set()
         due |= {Action.START_WARM_UP} if new.phase is Phase.WARMING else set()
+    counts = new.counting and not old.counting
     if new.counting != old.counting:
-        due.add(Action.START_COUNTING if new.counting else Action.STOP_COUNTING)
-    if new.gate == "closed" and old.gate != "closed":
+        due.add(Action.START_COUNTING if counts else Action.STOP_COUNTING)
+    # also one that somebody opened by hand while it was drained
+    if new.gate == "closed" and (old.gate != "closed" or counts):
         due.add(Action.CLOSE_GATE)
     if new.gate == "opening":
         due.add(Action.OPEN_GATE)

@@ -324,7 +324,10 @@ def test_a_stop_of_a_drained_replica_ends_at_once() -> None:
 
 
 def test_unless_somebody_opened_its_gate_by_hand() -> None:
-    story = Story().serves().drained().stop().happens(Looked(2))
+    story = Story().serves().drained().stop()
+    story.since()
+    story.happens(Looked(2))
+    assert story.since() == [CLOSE, COUNT]
     assert (story.state, story.record.counting) == ("draining", True)
     assert story.looks(0, 0, 0).state == "drained"
 
