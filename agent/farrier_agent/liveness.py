@@ -4,9 +4,12 @@
 when it has requests and nothing of its own work has moved for a while, however busy it looks:
 
 - An engine that tells its load is judged by that: it has requests, and its progress stands still
-  for ``Patience.progress`` seconds. When it has none, it is not wedged, whatever sockets there are:
-  an upload that a client stalls, or an answer that a client does not read, must not be able to
-  have an engine restarted.
+  for ``Patience.progress`` seconds.
+- When it tells of none, and yet owes answers on sockets, either a client stalls (its upload, or the
+  reading of its answer), which must not be able to have an engine restarted, or the engine hangs
+  without knowing (vLLM tells of a request after its first step). It is *suspect*: somebody has to
+  ask it for a generation, which an engine without requests answers at once. That moves its
+  progress, or else it is wedged.
 - When it told its load before and no longer answers, or never told one, only the sockets are left:
   nothing moved on any of them for ``Patience.silence`` seconds, though the engine owes an answer on
   one at least. That is much longer, for an answer that is not streamed sends nothing until it is
@@ -31,11 +34,13 @@ class Patience:
     """Seconds without any progress after which an engine counts as wedged.
 
     ``progress`` holds where the engine tells its load; with a look every 5 s a wedged one is found
-    within 30 s. ``silence`` holds where only its sockets are seen, and is longer than nginx lets a
-    client stall its upload (60 s). ``gap``: two looks further apart are not one observation.
+    within 30 s. A suspect one has ``probe`` seconds for its generation. ``silence`` holds where
+    only its sockets are seen, and is longer than nginx lets a client stall its upload (60 s).
+    ``gap``: two looks further apart are not one observation.
     """
 
     progress: float = 25.0
+    probe: float = 8.0
     silence: float = 300.0
     gap: float = 15.0
 
@@ -48,7 +53,8 @@ class Sample:
     the kernel has them, and ``unread`` those among them with data that the other side has yet to
     read: they wait for their client, not for the engine. ``moved`` is any number that changes when
     bytes move on those sockets. ``load`` is what the engine itself tells; None when it did not
-    answer, or has no such thing. None stands for what could not be seen.
+    answer, or has no such thing. ``probing`` is for how many seconds a generation that was asked of
+    a suspect engine has been without an answer. None stands for what could not be seen.
     """
 
     at: float
@@ -57,6 +63,12 @@ class Sample:
     unread: int = 0
     moved: int | None = None
     load: Load | None = None
+    probing: float | None = None
+
+    @property
+    def owed(self) -> int:
+        """The requests on whose sockets the engine, and nobody else, has to act."""
+        return max(0, (self.sockets or 0) - self.unread)
 
     @property
     def told(self) -> bool:
@@ -80,9 +92,13 @@ class Watch:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a look says. ``seconds`` is how long nothing has moved, ``why`` is for people."""
+    """What a look says. ``seconds`` is how long nothing has moved, ``why`` is for people.
 
-    state: Literal["idle", "busy", "wedged", "unknown"]
+    ``suspect`` is a request: ask the engine for a generation, and say in the next samples how long
+    that has been without an answer.
+    """
+
+    state: Literal["idle", "busy", "suspect", "wedged", "unknown"]
     seconds: float = 0.0
     why: str = ""
 
@@ -110,37 +126,53 @@ def _progressed(last: Sample, now: Sample) -> bool | None:
     """Work was done between two looks, or there was none to do; None when it cannot be known."""
     if last.load is None or now.load is None or not (last.told and now.told):
         return None
-    if not last.load.requests or not now.load.requests:
+    if last.load.progress != now.load.progress:
         return True
-    return last.load.progress != now.load.progress
+    if last.load.requests and now.load.requests:
+        return False
+    # what it does not know of: an upload that goes on, or nothing that it owes to anybody
+    return (
+        not (last.load.requests or last.owed)
+        or not (now.load.requests or now.owed)
+        or (last.moved != now.moved)
+    )
 
 
 def _sounded(last: Sample, now: Sample) -> bool:
     """Bytes moved between two looks, or none were owed, or it cannot be known."""
     if None in (last.moved, now.moved, last.sockets, now.sockets):
         return True
-    return not _owed(last) or not _owed(now) or last.moved != now.moved
-
-
-def _owed(sample: Sample) -> int:
-    """The requests on whose sockets the engine, and nobody else, has to act."""
-    return max(0, (sample.sockets or 0) - sample.unread)
+    return not last.owed or not now.owed or last.moved != now.moved
 
 
 def _verdict(watch: Watch, now: Sample, patience: Patience) -> Verdict:
     if now.load is not None and now.told:
-        if not now.load.requests:
-            return Verdict("idle")
-        seconds, limit = now.at - watch.progress_since, patience.progress
-        what = f"{now.load.running} running and {now.load.waiting} waiting requests, no progress"
-    elif now.sockets is None or now.moved is None:
+        return _by_load(now, now.load, now.at - watch.progress_since, patience)
+    if now.sockets is None or now.moved is None:
         return Verdict("unknown", why="neither its load nor its sockets can be seen")
-    elif not now.sockets:
+    if not now.sockets:
         return Verdict("idle")
-    else:
-        seconds, limit = now.at - watch.silence_since, patience.silence
-        silent = ", and no answer on its metrics any more" if watch.tells else ""
-        what = f"{now.sockets} requests in flight, no byte moved{silent}"
-    if seconds < limit:
+    seconds = now.at - watch.silence_since
+    if seconds < patience.silence:
         return Verdict("busy", seconds)
+    silent = ", and no answer on its metrics any more" if watch.tells else ""
+    what = f"{now.sockets} requests in flight, no byte moved{silent}"
     return Verdict("wedged", seconds, f"{what} for {seconds:.0f} s")
+
+
+def _by_load(now: Sample, load: Load, seconds: float, patience: Patience) -> Verdict:
+    """The verdict on an engine that tells its *load* and stands still for *seconds*."""
+    if load.requests:
+        if seconds < patience.progress:
+            return Verdict("busy", seconds)
+        what = f"{load.running} running and {load.waiting} waiting requests, no progress"
+        return Verdict("wedged", seconds, f"{what} for {seconds:.0f} s")
+    if not now.owed:
+        return Verdict("idle")
+    if seconds < patience.progress / 2:
+        return Verdict("busy", seconds)
+    what = f"{now.owed} requests in flight that it does not know of"
+    if seconds < patience.progress or now.probing is None or now.probing < patience.probe:
+        return Verdict("suspect", seconds, what)
+    why = f"{what}, no progress for {seconds:.0f} s, and no generation in {now.probing:.0f} s"
+    return Verdict("wedged", seconds, why)

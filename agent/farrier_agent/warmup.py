@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from farrier_agent.engines import Engine, Step
 from farrier_agent.loopback import Ask
 
-__all__ = ["AGAIN", "Done", "WarmUp", "warm_up"]
+__all__ = ["AGAIN", "Done", "WarmUp", "generate", "warm_up"]
 
 AGAIN = 1.0
 """Seconds between two attempts at a step."""
@@ -79,6 +79,15 @@ async def warm_up(
         done.append(Done(step.title, time.monotonic() - begun))
         say(f"{step.title}: done")
     return WarmUp(tuple(done), time.monotonic() - begun)
+
+
+async def generate(ask: Ask, engine: Engine, model: str, *, deadline: float) -> str | None:
+    """Ask for one short generation: why there was none within *deadline* seconds, or None.
+
+    For an engine that is suspected to be wedged; it says so itself when it is not busy.
+    """
+    step = next(step for step in engine.steps if step.generates)
+    return await _attempt(ask, step, model, time.monotonic() + deadline)
 
 
 async def _attempt(ask: Ask, step: Step, model: str, end: float) -> str | None:

@@ -13,6 +13,8 @@ from farrier_agent import loopback
 from farrier_agent.engines import ENGINES, Load
 from farrier_agent.engines.exposition import sums
 from farrier_agent.liveness import Patience, Sample, Verdict, Watch, look
+from farrier_agent.loopback import asker
+from farrier_agent.warmup import generate
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -83,7 +85,8 @@ def test_wedged_is_only_what_had_work_and_stood_still_in_every_look_of_that_time
     for pause, run, sockets, moved, tokens, running in looks:
         at += pause
         load = None if tokens is None else Load(running, 0, tokens)
-        samples.append(Sample(at=at, run=run, sockets=sockets, moved=moved, load=load))
+        sample = Sample(at=at, run=run, sockets=sockets, moved=moved, load=load, probing=pause)
+        samples.append(sample)
     for index, verdict in enumerate(verdicts(samples)):
         if verdict.state != "wedged":
             continue
@@ -93,16 +96,49 @@ def test_wedged_is_only_what_had_work_and_stood_still_in_every_look_of_that_time
         assert now.at - samples[0].at >= limit
         assert {s.run for s in during} == {now.run}
         if now.told:
-            assert all(s.load and s.load.running for s in during)
+            assert all(s.load and (s.load.running or s.sockets) for s in during)
+            assert now.load
+            assert now.load.running or (now.probing or 0) >= PATIENCE.probe
             assert len({s.load.progress for s in during if s.load}) == 1
         else:
             assert all(s.sockets for s in during)
             assert len({s.moved for s in during}) == 1
 
 
-def test_sockets_without_requests_in_the_engine_prove_nothing() -> None:
-    """Stalled uploads, and answers that their clients do not read, are no fault of the engine."""
-    samples = [Sample(TICK * n, "a", 5, 0, 0, Load(0, 0, 7)) for n in range(1000)]
+def unknown(at: float, *, moved: int = 0, tokens: int = 7, probing: float | None = None) -> Sample:
+    """Sockets that an engine owes answers on, of which it tells nothing."""
+    return Sample(at, "a", 5, 0, moved, Load(0, 0, tokens), probing)
+
+
+def test_requests_that_the_engine_does_not_know_of_make_it_suspect_and_then_wedged() -> None:
+    samples = [unknown(0), *(unknown(TICK * n) for n in range(1, 4))]
+    samples += [unknown(20, probing=4.9), unknown(25, probing=9.9)]
+    found = verdicts(samples)
+    assert [verdict.state for verdict in found] == ["busy"] * 3 + ["suspect"] * 2 + ["wedged"]
+    assert found[-1].why == (
+        "5 requests in flight that it does not know of, no progress for 25 s, "
+        "and no generation in 10 s"
+    )
+
+
+def test_stalled_uploads_wedge_nothing_as_long_as_it_answers_when_asked() -> None:
+    """The generation that a suspect engine is asked for moves its progress."""
+    watch, tokens, states = Watch(), 0, []
+    for n in range(1000):
+        watch, verdict = look(watch, unknown(TICK * n, tokens=tokens), PATIENCE)
+        tokens += verdict.state == "suspect"
+        states.append(verdict.state)
+    assert set(states) == {"busy", "suspect"}
+    assert states.count("suspect") < 300
+
+
+def test_uploads_that_go_on_are_not_even_suspect() -> None:
+    samples = [unknown(TICK * n, moved=n) for n in range(1000)]
+    assert {verdict.state for verdict in verdicts(samples)} == {"busy"}
+
+
+def test_answers_that_their_clients_do_not_read_are_not_even_suspect() -> None:
+    samples = [Sample(TICK * n, "a", 5, 5, 0, Load(0, 0, 7)) for n in range(1000)]
     assert {verdict.state for verdict in verdicts(samples)} == {"idle"}
 
 
@@ -159,31 +195,63 @@ def loads(client: Client) -> Load:
     return adapter.load(answer.body)
 
 
+class Watcher:
+    """Watches a real engine, with *sockets* that it owes answers on."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.sockets = 0
+        self.probing: float | None = None
+        self._watch = Watch()
+        self._patience = Patience(progress=0.5, probe=0.2, gap=5)
+
+    def state(self) -> str:
+        sample = Sample(
+            at=monotonic(),
+            run="a",
+            sockets=self.sockets,
+            moved=0,
+            load=loads(self.client),
+            probing=self.probing,
+        )
+        self._watch, verdict = look(self._watch, sample, self._patience)
+        return verdict.state
+
+
 def test_the_metrics_of_an_engine_that_works_wedges_and_recovers() -> None:
-    patience = Patience(progress=0.5, gap=2)
     with engine("--token-delay=0.01", "--max-running=1") as (client, _):
         running = client.begin("running", tokens=100_000)
         queued = http.client.HTTPConnection("127.0.0.1", client.port)
         queued.request("POST", "/v1/completions", '{"model": "tiny"}')
         until(lambda: loads(client).waiting == 1)
-        watch = Watch()
-
-        def state(wanted: str) -> bool:
-            nonlocal watch
-            load = loads(client)
-            watch, verdict = look(watch, Sample(at=monotonic(), run="a", load=load), patience)
-            return verdict.state == wanted
-
+        watcher = Watcher(client)
         begun = monotonic()
-        until(lambda: not state("busy") or monotonic() - begun > 1.5)
-        assert state("busy")
+        until(lambda: watcher.state() != "busy" or monotonic() - begun > 1.5)
+        assert watcher.state() == "busy"
         client.manners(answers="wedge")
         assert client.listens()
-        until(lambda: state("wedged"))
+        until(lambda: watcher.state() == "wedged")
         client.manners(answers="well")
-        until(lambda: state("busy"))
+        until(lambda: watcher.state() == "busy")
         running.close()
         queued.close()
+
+
+def test_an_engine_that_wedged_while_it_was_idle_does_not_know_of_its_requests() -> None:
+    async def probe(client: Client) -> str | None:
+        return await generate(asker(client.port), ENGINES["vllm"], "tiny", deadline=0.3)
+
+    with engine() as (client, _):
+        watcher = Watcher(client)
+        watcher.sockets = 1
+        until(lambda: watcher.state() == "suspect")
+        assert asyncio.run(probe(client)) is None
+        assert watcher.state() == "busy"
+        client.manners(answers="wedge")
+        until(lambda: watcher.state() == "suspect")
+        assert "no answer within" in (asyncio.run(probe(client)) or "")
+        watcher.probing = 0.3
+        until(lambda: watcher.state() == "wedged")
 
 
 def test_an_engine_without_metrics_has_no_load() -> None:

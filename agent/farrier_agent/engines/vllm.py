@@ -1,7 +1,9 @@
 """vLLM: ``/health`` is 200 once its core runs, ``/v1/models`` has ``--served-model-name``.
 
-Its metrics tell what runs and waits. Its work moves on when tokens are generated or prompts are
-read; the count of its scheduler's steps also moves in the middle of a long prompt.
+Its metrics tell what runs and waits, as its core said at the end of its last step: a core that
+hangs in the first step of a request never tells of that request. Work moves on when tokens are
+generated; in the middle of a long prompt nothing is counted (0.32.0, v1/engine/async_llm.py: a step
+without output has no statistics), but the share of its cache that is used grows with every step.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ MOVING = (
     "vllm:generation_tokens_total",
     "vllm:prompt_tokens_total",
     "vllm:iteration_tokens_total_count",
+    "vllm:kv_cache_usage_perc",
 )
 
 

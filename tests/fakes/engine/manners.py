@@ -7,7 +7,7 @@
 - ``500``, ``503``: that status; ``close``: the connection is closed without an answer;
 - ``break``: the connection is closed in the middle; ``undone``: a stream ends without ``[DONE]``;
 - ``garbage``: HTTP 200 with something that is no completion;
-- ``wedge``: nothing moves any more, while ``/health`` stays 200.
+- ``wedge``: nothing moves any more, and the metrics stay as they are, while ``/health`` stays 200.
 
 ``on_sigterm`` is what SIGTERM does:
 

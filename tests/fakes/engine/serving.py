@@ -13,7 +13,7 @@ from socketserver import TCPServer
 from typing import Any
 
 from . import shapes
-from .manners import Conduct, MannersError
+from .manners import Conduct, Manners, MannersError
 from .work import Run, Work
 
 MAX_BODY = 16 * 1024 * 1024
@@ -50,6 +50,7 @@ class Engine(ThreadingHTTPServer):
         self.refuses: int | None = None
         self._unhealthy_while = unhealthy_while
         self._healthy_at = time.monotonic() + start_delay
+        self._last_metrics = b""
 
     def server_bind(self) -> None:
         """Bind without the base's reverse look-up of the address, which can take seconds."""
@@ -63,6 +64,17 @@ class Engine(ThreadingHTTPServer):
     def healthy(self) -> bool:
         """What /health says, whatever the truth is."""
         return self.started() and not (self._unhealthy_while and self._unhealthy_while.exists())
+
+    def metrics(self) -> bytes:
+        """Its metrics; of a wedged engine those of before (vLLM's core tells after each step)."""
+        if not self._last_metrics or self.conduct.now.answers != "wedge":
+            self._last_metrics = shapes.exposition(self.model, self.work)
+        return self._last_metrics
+
+    def change(self, changes: object) -> Manners:
+        """Change its manners. Raises MannersError."""
+        self.metrics()
+        return self.conduct.change(changes)
 
     def stop_listening(self) -> None:
         """Accept no connection any more; those that are there stay."""
@@ -94,15 +106,14 @@ class Handler(BaseHTTPRequestHandler):
         elif self.path == "/v1/models":
             self._send_json(200, shapes.models(self.server.model))
         elif self.path == "/metrics" and self.server.conduct.now.metrics:
-            text = shapes.exposition(self.server.model, self.server.work)
-            self._send(200, text, "text/plain; version=0.0.4")
+            self._send(200, self.server.metrics(), "text/plain; version=0.0.4")
         else:
             self._problem(404, f"no such path: {self.path}")
 
     def do_POST(self) -> None:
         try:
             if self.path == "/manners":
-                changed = self.server.conduct.change(self._read_json())
+                changed = self.server.change(self._read_json())
                 self._send_json(200, vars(changed))
             elif not self.server.started():
                 self._refuse(503, "the engine is starting")
