@@ -49,6 +49,7 @@ def ask(library: Path, tmp_path: Path, state: str | None, program: str) -> str:
         "c_nvmlUtilization_t",
         "c_nvmlTemperature_v1_t",
         "nvmlPciInfo_t",
+        "c_nvmlProcessInfo_v2_t",
     ],
 )
 def test_layouts_are_those_of_the_installed_binding(nvml_library: Path, name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import signal
 import socket
 import subprocess
@@ -21,6 +22,7 @@ from farrier_agent.gate import Gates
 
 from tests.agent.host import until
 
+USER = pwd.getpwuid(os.getuid()).pw_name
 RUN = "0123456789abcdef0123456789abcdef"
 
 
@@ -103,11 +105,11 @@ class Scene:
     # -- programs --------------------------------------------------------------------------
 
     def stop(self, *more: str, environment: Mapping[str, str] | None = None) -> Program:
-        return self._start(
+        return self.program(
             "farrier_agent.draining.stop",
             "tiny",
             f"--port={self.port}",
-            "--nginx-user=root",
+            f"--nginx-user={USER}",
             f"--gate-dir={self.gate_dir}",
             f"--state-dir={self.state_dir}",
             f"--socket={self.socket_path}",
@@ -116,7 +118,7 @@ class Scene:
         )
 
     def agent(self, manner: str = "good") -> Program:
-        agent = self._start(
+        agent = self.program(
             "tests.agent.draining.agent_for_stop",
             str(self.socket_path),
             str(self.state_dir),
@@ -128,7 +130,7 @@ class Scene:
         agent.until_it_says("listens")
         return agent
 
-    def _start(self, module: str, *arguments: str, environment: Mapping[str, str]) -> Program:
+    def program(self, module: str, *arguments: str, environment: Mapping[str, str]) -> Program:
         self.logs += 1
         log = self.root / f"log{self.logs}"
         base = {key: value for key, value in os.environ.items() if key != "JOURNAL_STREAM"}

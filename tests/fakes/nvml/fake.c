@@ -10,6 +10,8 @@
  *   0.temperature 41                a value of GPU 0, in NVML's own units (see the DEFAULTS below)
  *   all.temperature 41              the same for every GPU that has no line of its own
  *   0.temperature N/A               NVML_ERROR_NOT_SUPPORTED
+ *   0.processes 4711:1000,4712      processes on GPU 0 and their bytes, N/A without a number;
+ *                                   processes.graphics and processes.mps likewise
  *   0.lost 1                        every call on GPU 0 is NVML_ERROR_GPU_IS_LOST
  *   err.<function>[.<gpu>] 18       that function returns 18
  *   hang.<function>[.<gpu>] 60000   that function sleeps so many ms, or until the line is gone
@@ -17,7 +19,7 @@
  * <function> is the C symbol without a version suffix: nvmlInit, nvmlDeviceGetMemoryInfo.
  * Struct layouts are checked against the installed binding by tests/agent/test_fake_nvml.py.
  */
-#define _POSIX_C_SOURCE 200809L
+#define _DEFAULT_SOURCE
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,6 +46,7 @@ typedef struct { u64 total, free, used; } memory_t;
 typedef struct { unsigned version; u64 total, reserved, free, used; } memory_v2_t;
 typedef struct { unsigned gpu, memory; } utilization_t;
 typedef struct { unsigned version, sensor; int temperature; } temperature_t;
+typedef struct { unsigned pid; u64 used; unsigned gpu_instance, compute_instance; } process_t;
 typedef struct {
     char bus_id_legacy[16];
     unsigned domain, bus, device, pci_device_id, pci_subsystem_id;
@@ -501,6 +504,48 @@ EXPORT int nvmlDeviceGetMaxClockInfo(nvmlDevice_t device, int type, unsigned *ou
     return read_clock("nvmlDeviceGetMaxClockInfo", "clock.max.", device, type, out);
 }
 
+/* As NVML does: with too small an array only the number, and INSUFFICIENT_SIZE. */
+static int list_processes(const char *function, nvmlDevice_t device, const char *name,
+                          unsigned *count, process_t *out)
+{
+    char text[VALUE_SIZE] = "";
+    unsigned found = 0, room = *count;
+    int code = enter_device(function, device);
+    if (code != SUCCESS)
+        return code;
+    if (text_of(device, name, text) != SUCCESS && text[0])
+        return NOT_SUPPORTED;
+    char *rest = text;
+    for (char *one; (one = strsep(&rest, ",")) && *one; found++) {
+        char *bytes = strchr(one, ':');
+        if (out && found < room)
+            out[found] = (process_t){(unsigned)strtoul(one, NULL, 10),
+                                     bytes ? strtoull(bytes + 1, NULL, 10) : ~0ull, ~0u, ~0u};
+    }
+    *count = found;
+    return found > room ? INSUFFICIENT_SIZE : SUCCESS;
+}
+
+EXPORT int nvmlDeviceGetComputeRunningProcesses_v3(nvmlDevice_t device, unsigned *count,
+                                                   process_t *out)
+{
+    return list_processes("nvmlDeviceGetComputeRunningProcesses", device, "processes", count, out);
+}
+
+EXPORT int nvmlDeviceGetGraphicsRunningProcesses_v3(nvmlDevice_t device, unsigned *count,
+                                                    process_t *out)
+{
+    return list_processes("nvmlDeviceGetGraphicsRunningProcesses", device, "processes.graphics",
+                          count, out);
+}
+
+EXPORT int nvmlDeviceGetMPSComputeRunningProcesses_v3(nvmlDevice_t device, unsigned *count,
+                                                      process_t *out)
+{
+    return list_processes("nvmlDeviceGetMPSComputeRunningProcesses", device, "processes.mps",
+                          count, out);
+}
+
 EXPORT int nvmlDeviceGetPersistenceMode(nvmlDevice_t device, unsigned *out)
 {
     return device_unsigned("nvmlDeviceGetPersistenceMode", device, "persistence", out);
@@ -520,6 +565,7 @@ EXPORT int fakeStructSize(const char *name)
         {"c_nvmlUtilization_t", sizeof(utilization_t)},
         {"c_nvmlTemperature_v1_t", sizeof(temperature_t)},
         {"nvmlPciInfo_t", sizeof(pci_t)},
+        {"c_nvmlProcessInfo_v2_t", sizeof(process_t)},
     };
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         if (strcmp(sizes[i].name, name) == 0)
