@@ -134,9 +134,7 @@ def test_a_foreign_process_on_the_gpu_is_named(host: Host) -> None:
     host.gpus("1.processes 4711:2147483648", "1.memory.used 2147483648")
     assert host.check(gpus="0").ends() == 0, "the other GPU is of no concern"
     said = host.refuses(gpus="0,1")
-    assert (
-        f"replica tiny does not start: GPU 1 is used by blender (pid 4711, {USER}" in said
-    )
+    assert f"replica tiny does not start: GPU 1 is used by blender (pid 4711, {USER}" in said
     assert "with 2.0 GiB; next: end it" in said
 
 
