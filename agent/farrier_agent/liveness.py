@@ -7,9 +7,10 @@ when it has requests and nothing of its own work has moved for a while, however 
   for ``Patience.progress`` seconds.
 - When it tells of none, and yet owes answers on sockets, either a client stalls (its upload, or the
   reading of its answer), which must not be able to have an engine restarted, or the engine hangs
-  without knowing (vLLM tells of a request after its first step). It is *suspect*: somebody has to
-  ask it for a generation, which an engine without requests answers at once. That moves its
-  progress, or else it is wedged.
+  without knowing: vLLM tells of a request after its first step (0.32.0 with its core stopped while
+  it was idle: ``num_requests_running 0``, ``/health`` 200). It is *suspect*: somebody has to ask it
+  for a generation, which an engine without requests answers at once. That moves its progress, or
+  else it is wedged.
 - When it told its load before and no longer answers, or never told one, only the sockets are left:
   nothing moved on any of them for ``Patience.silence`` seconds, though the engine owes an answer on
   one at least. That is much longer, for an answer that is not streamed sends nothing until it is

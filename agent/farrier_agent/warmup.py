@@ -84,10 +84,16 @@ async def warm_up(
 async def generate(ask: Ask, engine: Engine, model: str, *, deadline: float) -> str | None:
     """Ask for one short generation: why there was none within *deadline* seconds, or None.
 
-    For an engine that is suspected to be wedged; it says so itself when it is not busy.
+    For an engine that is suspected to be wedged. One that answers that it has no generations (a
+    model of embeddings) is no worse for it: None.
     """
     step = next(step for step in engine.steps if step.generates)
-    return await _attempt(ask, step, model, time.monotonic() + deadline)
+    end = time.monotonic() + deadline
+    for question in step.questions(model):
+        answer = await ask(question, max(0.1, end - time.monotonic()))
+        if answer.error is not None or answer.status not in NOT_THERE:
+            return step.judge(model, question.path, answer)
+    return None
 
 
 async def _attempt(ask: Ask, step: Step, model: str, end: float) -> str | None:
