@@ -10,8 +10,8 @@ two answers, both complete, for a bare ``ready`` does not undo an earlier ``down
   ``on-marked-down shutdown-sessions`` it cuts streams.
 
 What is not a name (other bytes, too many of them, none in time) is closed without an answer, and
-HAProxy leaves the server as it is: a question that was not understood changes nothing. The host's
-gate decides anyway.
+HAProxy leaves the server as it is (2.6: ``UP``, the agent's status ``L7RSP`` or ``L7TOUT``): a question
+that was not understood changes nothing. The host's gate decides anyway.
 """
 
 from __future__ import annotations

@@ -6,9 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.agent.host import Host
 from tests.fakes.nvml.build import build
+
+# A machine that is busy with hosts makes examples slowly: that is no defect of what is tested.
+settings.register_profile(
+    "busy", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session")

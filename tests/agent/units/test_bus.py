@@ -54,7 +54,7 @@ async def daemon(path: Path, script: Script) -> AsyncIterator[None]:
         server.close()
         for writer in writers:
             writer.transport.abort()
-        path.unlink()
+        path.unlink(missing_ok=True)  # Python 3.13 removes it itself
 
 
 async def requests(reader: asyncio.StreamReader) -> AsyncIterator[Message]:
