@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +35,7 @@ class Work:
         self._at_once = at_once
         self._free = threading.Condition()
         self.running = 0
-        self.waiting = 0
+        self._queue: deque[object] = deque()
         self.generated = 0
         self.prompted = 0
         self._begun: Counter[str] = Counter()
@@ -45,15 +45,23 @@ class Work:
             self._read(account)
             self._fd = os.open(account, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
+    @property
+    def waiting(self) -> int:
+        """The requests that wait for a place; first come, first served."""
+        return len(self._queue)
+
     @contextmanager
     def execution(self, name: str, prompt_tokens: int) -> Iterator[Run]:
         """Wait for a place, then execute the request *name*."""
         with self._free:
-            self.waiting += 1
-            try:
-                self._free.wait_for(lambda: not self._at_once or self.running < self._at_once)
-            finally:
-                self.waiting -= 1
+            self._queue.append(place := object())
+            self._free.wait_for(
+                lambda: (
+                    self._queue[0] is place and (not self._at_once or self.running < self._at_once)
+                )
+            )
+            self._queue.popleft()
+            self._free.notify_all()
             self.running += 1
             self.prompted += prompt_tokens
             self._begun[name] += 1
