@@ -141,6 +141,8 @@ class _Stop:
                 break
             self._report(record)
             if self._told_to_end(EVERY):
+                # the last count may be old: who is told to end may have been stopped until now
+                self._book.tell(Looked(self._count()))
                 self._book.tell(GaveUp("the program of ExecStop= was told to end"))
                 return False
         if not (record.drain and record.drain.forced):

@@ -150,6 +150,20 @@ def test_told_to_end_it_ends_and_records_what_is_cut(scene: Scene) -> None:
     assert (drain.forced, drain.cut) == (True, 2)
 
 
+def test_what_is_cut_is_counted_at_the_end(scene: Scene) -> None:
+    scene.serves().begin(3)
+    stop = scene.stop()
+    until(lambda: counting(scene, 3))
+    stop.process.send_signal(signal.SIGSTOP)
+    scene.finish(2)
+    stop.process.send_signal(signal.SIGTERM)
+    stop.process.send_signal(signal.SIGCONT)
+    assert stop.ends() == 1
+    drain = scene.record().drain
+    assert drain is not None
+    assert (drain.forced, drain.cut) == (True, 1)
+
+
 def test_an_engine_that_ended_by_itself_is_not_waited_for(scene: Scene) -> None:
     scene.serves().begin(1)
     assert scene.stop(environment={"MAINPID": ""}).ends() == 0
