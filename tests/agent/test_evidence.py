@@ -7,7 +7,9 @@ import json
 import os
 import shutil
 import stat
+import subprocess
 import tarfile
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Any
 
 import pytest
 from farrier_agent.engines import ENGINES
-from farrier_agent.evidence import Bounds, EvidenceError, Subject, keep, write
+from farrier_agent.evidence import Bounds, EvidenceError, Subject, keep, stacks, write
 from farrier_agent.evidence.redaction import redact, secrets_of
 from farrier_agent.evidence.running import RunError, run
 from farrier_agent.evidence.stacks import lines, processes
@@ -237,3 +239,25 @@ def test_the_tail_is_kept_and_a_program_that_is_killed_leaves_no_child(host: Hos
         os.kill(int((host.bin / "pid").read_text()), 0)
     with pytest.raises(RunError, match="nothing-of-this-name"):
         asyncio.run(run(("nothing-of-this-name",), deadline=1, limit=10))
+
+
+def test_what_is_not_permitted_is_said() -> None:
+    """The agent has no capabilities: then the kernel's stacks are not for it."""
+    with tempfile.TemporaryDirectory() as directory:
+        proc = Path(directory)
+        task = proc / "7" / "task" / "7"
+        task.mkdir(parents=True)
+        (proc / "7" / "cgroup").write_text(f"0::/system.slice/{UNIT}\n")
+        (task / "comm").write_text("python\n")
+        (task / "stack").write_text("[<0>] secret_function\n")
+        (task / "stack").chmod(0)
+        for path in (proc, proc / "7", proc / "7" / "task", task):
+            path.chmod(0o755)
+        source = Path(stacks.__file__).read_text()
+        nobody = 65534 if os.geteuid() == 0 else None
+        # the system's Python: nobody may not be allowed into root's
+        command = ["/usr/bin/python3", "-I", "-", UNIT, directory]
+        text = subprocess.check_output(command, input=source, text=True, user=nobody)
+    assert "thread 7 (python)" in text
+    assert "secret_function" not in text
+    assert text.endswith("\nnot permitted to read: stack\n")

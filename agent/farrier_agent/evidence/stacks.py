@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["lines", "processes"]
+__all__ = ["Reader", "lines", "processes"]
 
 MOST_THREADS = 4000
 STATUS = ("State", "PPid", "Threads", "VmRSS", "VmSwap", "SigBlk", "SigIgn")
@@ -23,51 +23,62 @@ def processes(proc: Path, unit: str) -> list[int]:
     for entry in proc.iterdir():
         if not entry.name.isdigit():
             continue
-        groups = _text(entry / "cgroup").splitlines()
+        groups = Reader().text(entry / "cgroup").splitlines()
         if any(f"/{unit}/" in f"{group}/" for group in groups):
             found.append(int(entry.name))
     return sorted(found)
+
+
+class Reader:
+    """Reads files that may be gone, or not for everybody; keeps what was ``denied``."""
+
+    def __init__(self) -> None:
+        self.denied: set[str] = set()
+
+    def text(self, path: Path) -> str:
+        """The text of *path*, empty when it cannot be read."""
+        try:
+            return path.read_text(encoding="utf-8", errors="replace")
+        except PermissionError:
+            self.denied.add(path.name)
+        except OSError:  # it ended meanwhile
+            pass
+        return ""
 
 
 def lines(proc: Path, unit: str) -> Iterator[str]:
     """Every process of *unit* with its threads, and where the kernel has each of them."""
     found = processes(proc, unit)
     yield f"{len(found)} processes in the control group of {unit}"
-    count = 0
+    reader, count = Reader(), 0
     for pid in found:
-        pairs = (line.partition(":") for line in _text(proc / str(pid) / "status").splitlines())
+        pairs = (line.partition(":") for line in reader.text(proc / f"{pid}/status").splitlines())
         status = {name: value.strip() for name, _, value in pairs}
         facts = ", ".join(f"{name} {status[name]}" for name in STATUS if name in status)
         yield f"\nprocess {pid} ({status.get('Name', 'gone')}): {facts}"
-        tasks = proc / str(pid) / "task"
-        for task in sorted(_names(tasks), key=lambda name: (len(name), name)):
+        for task in _tasks(proc / f"{pid}/task"):
             count += 1
             if count > MOST_THREADS:
                 yield f"\nmore than {MOST_THREADS} threads: the rest is left out"
                 return
-            yield from _thread(tasks / task)
+            yield from _thread(task, reader)
+    if reader.denied:
+        yield f"\nnot permitted to read: {', '.join(sorted(reader.denied))}"
 
 
-def _thread(task: Path) -> Iterator[str]:
-    comm, wchan = _text(task / "comm").strip(), _text(task / "wchan").strip()
+def _thread(task: Path, reader: Reader) -> Iterator[str]:
+    comm, wchan = (reader.text(task / name).strip() for name in ("comm", "wchan"))
     # the state is the first field after the name, which may hold anything but a newline
-    state = _text(task / "stat").rpartition(")")[2].split()[:1]
+    state = reader.text(task / "stat").rpartition(")")[2].split()[:1]
     yield f"  thread {task.name} ({comm}): {''.join(state)} {wchan}".rstrip()
-    yield from (f"    {line}" for line in _text(task / "stack").splitlines())
+    yield from (f"    {line}" for line in reader.text(task / "stack").splitlines())
 
 
-def _names(directory: Path) -> list[str]:
+def _tasks(directory: Path) -> list[Path]:
     try:
-        return [entry.name for entry in directory.iterdir()]
+        return sorted(directory.iterdir(), key=lambda task: (len(task.name), task.name))
     except OSError:
         return []
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
 
 
 if __name__ == "__main__":
