@@ -9,9 +9,9 @@ two answers, both complete, for a bare ``ready`` does not undo an earlier ``down
   this host. Never ``down``: it says *failed* of what only is not here, and with
   ``on-marked-down shutdown-sessions`` it cuts streams.
 
-What is not a name (other bytes, too many of them, none in time) is closed without an answer, and
-HAProxy leaves the server as it is (2.6: ``UP``, the agent's status ``L7RSP`` or ``L7TOUT``): a question
-that was not understood changes nothing. The host's gate decides anyway.
+What is not a name (other bytes, too many of them, none in time) is closed without an answer. Then
+HAProxy leaves the server as it is (2.6: still ``UP``, its agent check ``L7RSP`` or ``L7TOUT``): a
+question that was not understood changes nothing. The host's gate decides anyway.
 """
 
 from __future__ import annotations

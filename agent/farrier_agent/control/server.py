@@ -28,6 +28,8 @@ MAX_SILENT = 64
 """Connections without a request yet; one more, and the oldest of them is closed."""
 MAX_RUNNING = 64
 """Requests that are worked on at once."""
+RESERVED = 32
+"""More of them, which only ``stopping`` gets: nobody who waits keeps an ExecStop program out."""
 PATIENCE = 5.0
 """Seconds that a request may take to arrive, and that a client may take to read a reply."""
 
@@ -153,7 +155,8 @@ class ControlServer:
         await client.finish(final)
 
     async def _work(self, client: _Client, request: Request, asker: Asker) -> Final:
-        if self._running >= MAX_RUNNING:
+        room = MAX_RUNNING + (RESERVED if isinstance(request, protocol.Stopping) else 0)
+        if self._running >= room:
             return Failed(code=1, error=f"busy with {self._running} requests", next="try again")
         self._running += 1
         try:
@@ -213,7 +216,9 @@ def _failed(error: ControlError) -> Failed:
 
 def _defect() -> Failed:
     return Failed(
-        code=1, error="a defect in the agent; its journal says more", next="farrier-agent journal"
+        code=1,
+        error="a defect in the agent; its journal says more",
+        next="journalctl -u farrier-agent",
     )
 
 

@@ -149,6 +149,7 @@ class Units:
     async def _settle(self, bus: Bus) -> None:
         """Read what changed until nothing more did. Raises BusLostError."""
         self._news.clear()
+        self._dirty |= dict.fromkeys(self._problems)  # whatever it was may be over
         anew = False
         while self._stale or self._dirty:
             if self._stale:

@@ -240,6 +240,8 @@ def test_no_more_than_so_many_requests_run_at_once(agent: House) -> None:
         final = ask(Status(), path=agent.path)
         assert isinstance(final, Failed)
         assert "busy" in final.error
+        # systemd's stop of a unit is not kept waiting by anybody
+        assert isinstance(ask(Stopping(replica="tiny"), path=agent.path), Done)
         agent.drained()
         until(lambda: agent.handlers.waiting == 0)
         assert all(isinstance(replies(one)[-1], Done) for one in waiting)
