@@ -45,9 +45,14 @@ def asked(record: Record, event: DrainAsked, now: Now) -> Record:
             return record  # nothing runs, nothing to keep: it is as drained as it can be
         case Phase.READY:
             return _draining(record, fresh, now)
+        case Phase.WARMING | Phase.FAILED if record.engine_runs:
+            return _draining_closed(record, fresh, now)
+        case Phase.DRAINING | Phase.DRAINED if record.drain:
+            return passed(_replace(record, drain=_joined(record.drain, fresh)), now)
         case _:
+            # no engine yet, or again: it is kept for when there is one
             drain = _joined(record.drain, fresh) if record.drain else _replace(fresh, closed=True)
-            return passed(_replace(record, drain=drain), now)
+            return _replace(record, drain=drain)
 
 
 def stop_began(record: Record, event: StopBegan, now: Now) -> Record:
@@ -68,12 +73,7 @@ def stop_began(record: Record, event: StopBegan, now: Now) -> Record:
         case Phase.DRAINING | Phase.DRAINED if record.drain:
             return passed(_replace(stopping, drain=_joined(record.drain, fresh)), now)
         case _:
-            # its gate is closed, but not for as long as that nothing can be in flight
-            closed = _replace(fresh, closed=True)
-            drain = _joined(record.drain, closed) if record.drain else closed
-            return enter(
-                stopping, Phase.DRAINING, by.reason, by.by, now, drain=drain, gate="closed"
-            )
+            return _draining_closed(stopping, fresh, now)
 
 
 def looked(record: Record, in_flight: int | None, now: Now) -> Record:
@@ -183,6 +183,14 @@ def _draining(record: Record, drain: Drain, now: Now) -> Record:
         gate, drain = "closed", _replace(drain, closed=True)
     draining = enter(record, Phase.DRAINING, who.reason, who.by, now, drain=drain, gate=gate)
     return passed(draining, now)
+
+
+def _draining_closed(record: Record, drain: Drain, now: Now) -> Record:
+    """Draining of one whose gate is closed, but not for as long as that nothing is in flight."""
+    drain = _replace(drain, closed=True)
+    drain = _joined(record.drain, drain) if record.drain else drain
+    who = drain.askers[-1]
+    return enter(record, Phase.DRAINING, who.reason, who.by, now, drain=drain, gate="closed")
 
 
 def _fresh(asker: Asker, event: DrainAsked | StopBegan, now: Now) -> Drain:

@@ -122,7 +122,7 @@ class _Stop:
                     return True
                 self._report(record)
                 if _gets_on(record):
-                    patience = time.monotonic() + STALE
+                    patience = time.monotonic() + EVERY
             if over:
                 why = asking.why
                 break

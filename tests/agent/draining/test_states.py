@@ -247,9 +247,21 @@ def test_a_drain_of_a_stopped_replica_is_nothing() -> None:
 
 
 def test_a_replica_that_was_to_be_drained_while_it_started_is_not_opened() -> None:
-    story = Story().runs().drain().happens(WarmedUp("run1"))
+    story = Story().unit("activating", "start-pre").drain()
+    assert (story.state, story.record.held) == ("starting", True)
+    story.unit("active", "running").happens(WarmedUp("run1"))
     assert (story.state, story.record.gate) == ("drained", "closed")
     assert OPEN not in story.done
+
+
+def test_a_drain_of_one_that_is_not_ready_needs_no_warm_up_first() -> None:
+    warming = Story().runs()
+    failed = Story().runs().happens(WarmUpFailed("run1", "too slow"))
+    for story in (warming, failed):
+        story.drain()
+        assert (story.state, story.record.counting) == ("draining", True)
+        assert story.looks(0, 0, 0).state == "drained"
+    assert WARM_NOT in warming.done
 
 
 def test_a_gate_that_is_being_opened_is_closed_by_a_drain_at_once() -> None:
@@ -305,7 +317,7 @@ def test_a_stop_in_any_state_counts_behind_a_closed_gate() -> None:
         "failed": Story().runs().happens(WarmUpFailed("run1", "too slow")),
         "settling": Story().serves().drain(settle=60),
         "counting": Story().serves().drain(settle=0),
-        "held": Story().runs().drain(),
+        "held": Story().unit("activating", "start-pre").drain().unit("active", "running"),
     }
     for state, story in stories.items():
         story.since()

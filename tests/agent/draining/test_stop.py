@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -197,6 +199,26 @@ def test_where_nginx_s_user_is_not_known_everybody_is_waited_for(scene: Scene) -
     assert "no user 'nginx-of-nowhere'" in stop.said()
     scene.finish()
     assert stop.ends() == 0
+
+
+def test_a_client_that_still_reads_its_answer_is_waited_for_a_little(scene: Scene) -> None:
+    scene.serves()
+    with socket.socket() as nginx:
+        nginx.bind(("127.0.0.1", 0))
+        nginx.listen()
+        port = nginx.getsockname()[1]
+        client = socket.create_connection(("127.0.0.1", port))
+        answering, _ = nginx.accept()
+        with client, answering:
+            answering.setblocking(False)
+            with suppress(BlockingIOError):
+                while True:  # until the client's buffer is full, and ours too
+                    answering.send(bytes(65536))
+            slow = scene.stop(f"--client-ports={port}", "--client-seconds=600")
+            until(lambda: any("1 clients still read" in one.text for one in scene.told()))
+            assert slow.runs
+            assert scene.stop(f"--client-ports={port}", "--client-seconds=0.3").ends() == 0
+        assert slow.ends() == 0
 
 
 # -- without a record ------------------------------------------------------------------------------
