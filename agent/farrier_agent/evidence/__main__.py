@@ -1,0 +1,64 @@
+"""Keep evidence about a replica now: ``python -m farrier_agent.evidence REPLICA``; as root.
+
+For a unit of its own, or a person: the agent itself has no capabilities, and without them the
+stacks and the environment of an engine are not to be read. Prints the file's path. Exit codes: 0
+kept, 1 failed, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from farrier_agent.collectors import units
+from farrier_agent.config import DEFAULT_PATH, ConfigError, load
+from farrier_agent.engines import ENGINES
+from farrier_agent.evidence import EvidenceError, Subject, keep
+
+__all__ = ["DIRECTORY", "main"]
+
+DIRECTORY = Path("/var/lib/farrier/evidence")
+UNIT_SECONDS = 5.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program and return its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m farrier_agent.evidence", allow_abbrev=False)
+    parser.add_argument("replica", metavar="REPLICA")
+    parser.add_argument("--why", default="asked for by hand", help="[%(default)s]")
+    parser.add_argument("--config", type=Path, default=DEFAULT_PATH, help="[%(default)s]")
+    parser.add_argument("--directory", type=Path, default=DIRECTORY, help="[%(default)s]")
+    options = parser.parse_args(arguments)
+    try:
+        print(asyncio.run(_kept(options)))
+    except (ConfigError, EvidenceError) as error:
+        print(f"farrier-agent: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _kept(options: argparse.Namespace) -> Path:
+    config = load(options.config)
+    known = {replica.name: replica for replica in config.replicas}
+    replica = known.get(options.replica)
+    if replica is None:
+        names = ", ".join(sorted(known)) or "none"
+        raise EvidenceError(f"no replica is named {options.replica!r} (this host has: {names})")
+    more: dict[str, bytes] = {}
+    main_pid: int | None = None
+    try:
+        (unit,) = await units.read([replica.unit], deadline=UNIT_SECONDS)
+        main_pid = unit.main_pid
+    except units.UnitsError as error:  # what is left is worth keeping all the same
+        more["unit-error.txt"] = str(error).encode()
+    subject = Subject(
+        replica.name, replica.unit, main_pid, replica.port, ENGINES[replica.engine], options.why
+    )
+    return await keep(options.directory, subject, more=more)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
