@@ -3,11 +3,11 @@
     pyinfra inventory deploys/remove.py --data role=prometheus
     pyinfra inventory deploys/remove.py --data role=all --limit gpu03
 
-A role is removed from the hosts whose groups have it. Removing ``engine``, ``nginx``, ``vllm`` or
-``base`` cuts the requests that are being served; nothing is drained. ``nvidia_driver`` is refused
-while engines run, and purges the packages that Farrier installed for it. Debian's other packages,
-the models in /srv/models, the users and Prometheus' samples stay. A following deploys/llm.py
-brings everything back.
+A role is removed from the hosts whose groups have it. Removing ``engine`` drains the replicas: it
+waits for the requests in flight. Removing ``nginx``, ``vllm`` or ``base`` alone cuts them.
+``nvidia_driver`` is refused while engines run, and purges the packages that Farrier installed for
+it. Debian's other packages, the models in /srv/models, the users and Prometheus' samples stay. A
+following deploys/llm.py brings everything back.
 """
 
 from pyinfra import config, host, logger
@@ -54,10 +54,16 @@ if asked not in {*REMOVALS, "all"}:
 for role, (group, remove) in REMOVALS.items():
     if asked not in {role, "all"} or (group and group not in spec.groups):
         continue
-    if role in {"engine", "nginx", "vllm", "base"} and spec.models:
-        names = ", ".join(model.replica for model in spec.models)
+    names = ", ".join(model.replica for model in spec.models)
+    told = {"engine": f"removing engine waits until what {names} serves has ended"}
+    if asked != "all":
+        told |= dict.fromkeys(
+            ("nginx", "vllm", "base"),
+            f"removing {role} cuts what {names} serves; nothing is drained",
+        )
+    if role in told and spec.models:
         host.log_styled(
-            f"removing {role} cuts what {names} serves now; nothing is drained",
+            told[role],
             fg="yellow",
             log_func=logger.warning,
         )

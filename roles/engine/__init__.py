@@ -29,7 +29,19 @@ DEFAULTS = Defaults(
         Default(
             "engine_stop_timeout",
             120,
-            "Seconds from SIGTERM to SIGKILL; vLLM finishes its running requests within it.",
+            "Seconds from SIGTERM to SIGKILL. No request is in flight by then.",
+        ),
+        Default(
+            "engine_drain_seconds",
+            900,
+            "Seconds that a stop of the unit waits for the requests in flight, before"
+            " `engine_drain_policy` counts.",
+        ),
+        Default(
+            "engine_drain_policy",
+            "extend",
+            "`extend`: wait on, 23 minutes in all at the most; `force`: go on, which cuts them, and"
+            " is counted.",
         ),
         Default("engine_restart_seconds", 5, "Seconds between a crash and the next start."),
         Default(
@@ -42,6 +54,8 @@ DEFAULTS = Defaults(
 )
 
 _TEMPLATE = Path(__file__).parent / "templates" / "engine.service.j2"
+AGENT = "/opt/farrier/agent/current"
+"""Where the agent's role keeps the program that drains."""
 _STAND_IN = "@CONFIG_HASH@"
 USERS = {"vllm": "farrier-vllm", "custom": "farrier-engine"}
 
@@ -54,6 +68,7 @@ def unit_text(model: Model, spec: HostSpec, settings: Mapping[str, Any], program
         user=USERS[model.engine],
         accelerator=spec.accelerator,
         settings=settings,
+        agent=AGENT,
         command=command_line(argv(model, spec, settings, program)),
         environment=[
             systemd_quote(f"{name}={value}")

@@ -50,7 +50,7 @@ def test_everything_is_removed_and_a_converge_brings_it_back(
 ) -> None:
     run = converge("--data", "role=all", deploy="deploys/remove.py", limit=[HOST])
     assert run.returncode == 0, run.last_words()
-    assert "removing engine cuts what tiny serves now" in run.stderr
+    assert "removing engine waits until what tiny serves has ended" in run.stderr
     assert run.hosts == {HOST}
     paths = (
         "/opt/farrier /etc/farrier /var/lib/farrier /run/farrier /usr/local/bin/farrier-agent"
