@@ -127,3 +127,29 @@ class DriverHost:
             "log",
             "transaction",
         ]
+
+    def assert_kept(self, module: str, version: str) -> None:
+        """*version* throughout, built and held, and apt would not change any of it by itself."""
+        driver = self.driver()
+        assert driver[module].startswith(f"{version}-")
+        pinning = "nvidia-driver-pinning"
+        assert {
+            there.partition("-")[0]
+            for name, there in driver.items()
+            if not name.startswith(pinning)
+        } == {version}
+        assert set(driver) <= self.held()
+        built = self.root("dkms status -m nvidia")
+        assert built.count("installed") >= 1
+        assert all(f"nvidia/{version}" in line for line in built.splitlines())
+        assert self.root("dpkg --audit") == ""
+        self.root("DEBIAN_FRONTEND=noninteractive apt-get -qq -y dist-upgrade >/dev/null")
+        assert self.driver() == driver
+
+    def assert_no_driver(self) -> None:
+        """Nothing of a driver, of its holds or of the role's files."""
+        assert self.driver() == {}
+        assert self.held() == set()
+        left = self.root("find /etc/apt /etc/modprobe.d /var/lib/farrier -name '*farrier*nvidia*'")
+        assert left == ""
+        self.root("apt-get -qq update")
