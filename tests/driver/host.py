@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from farrier.lab import Lab
     from tests.roles.converging import Converge, Run
@@ -45,16 +45,21 @@ class DriverHost:
     data: Mapping[str, Any] = field(default_factory=dict)
 
     def run(
-        self, *options: str, deploy: str = "deploys/driver.py", timeout: float = 1500, **data: Any
+        self,
+        *options: str,
+        deploy: str = "deploys/driver.py",
+        timeout: float = 1500,
+        models: Sequence[Mapping[str, Any]] = (),
+        **data: Any,
     ) -> Run:
-        """One run of pyinfra; *data* is added to the host's."""
+        """One run of pyinfra; *data* is added to the host's, which has to serve *models*."""
         return self.converge(
             *options,
             deploy=deploy,
             limit=[self.name],
             timeout=timeout,
             data={self.name: {**self.data, **data}},
-            models={self.name: []},
+            models={self.name: models},
         )
 
     def start(self, **data: Any) -> subprocess.Popen[str]:
