@@ -9,6 +9,7 @@ what runs in them.
 from __future__ import annotations
 
 import os
+import signal
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -43,14 +44,32 @@ def make(machine: str) -> list[Path]:
     return made
 
 
-def remove(machine: str, patience: float = 10) -> None:
-    """Remove *machine*'s groups; nothing runs in them any more."""
+def remove(machine: str, patience: float = 30) -> None:
+    """End what still runs in *machine*'s groups, and remove them.
+
+    A PID 1 that was killed leaves its group when the kernel has ended all of its namespace.
+    """
     deadline = time.monotonic() + patience
     for group in groups(machine):
         while group.exists():
             for directory, _, _ in os.walk(group, topdown=False):
-                with suppress(OSError):  # a process that was killed leaves its group a little later
+                with suppress(OSError):
                     Path(directory).rmdir()
+            if not group.exists():
+                break
+            left = _processes(group)
             if time.monotonic() > deadline:
-                raise LabError(f"{group} cannot be removed: cat {group}/cgroup.procs")
-            time.sleep(0.01 if group.exists() else 0)
+                raise LabError(f"{group} cannot be removed, in it is still {left}: ps -fp …")
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.02)
+
+
+def _processes(group: Path) -> list[int]:
+    found = []
+    for file in group.glob("**/cgroup.procs"):
+        with suppress(OSError):  # it goes while it is read
+            # 0 is a process of another PID namespace than this one's
+            found += [pid for pid in map(int, file.read_text().split()) if pid]
+    return found

@@ -13,6 +13,7 @@ from farrier.converge.commands import Refuse
 from farrier.converge.held import Family, held_packages, no_packages
 from farrier.converge.typed import deploy, operation
 from farrier.defaults import Default, Defaults
+from farrier.nvidia.repository import FINGERPRINTS, key_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -123,27 +124,15 @@ def _repository(settings: Mapping[str, Any]) -> AptSource:
         "nvidia-cuda",
         settings["cuda_toolkit_repo_url"],
         settings["cuda_toolkit_repo_key_url"] or beside,
-        fingerprint or _FINGERPRINTS,
+        fingerprint or FINGERPRINTS,
         proxy=settings["cuda_toolkit_repo_proxy"],
+        # The driver's file as well: apt refuses one repository with two keyrings.
         keyring="/etc/apt/keyrings/farrier-nvidia.gpg",
         preferences=_PREFERENCES,
     )
 
 
-# As in roles/nvidia_driver/keys.py, which says where they are from. The keyring is the same file
-# as well: apt refuses one repository with two keyrings.
-_FINGERPRINTS = {
-    "debian12": "EB693B3035CD5710E231E123A4B469963BF863CC",
-    "debian13": "02182E60104FCDC26EAE1B8597A5D4CB8793F200",
-    "ubuntu2204": "EB693B3035CD5710E231E123A4B469963BF863CC",
-    "ubuntu2404": "EB693B3035CD5710E231E123A4B469963BF863CC",
-}
-_KEYS = {
-    "debian12": "{uri}/3bf863cc.pub",
-    "debian13": "{uri}/8793F200.pub",
-    "ubuntu2204": "{uri}/3bf863cc.pub",
-    "ubuntu2404": "{uri}/3bf863cc.pub",
-}
+_KEYS = {system: f"{{uri}}/{key_name(key)}" for system, key in FINGERPRINTS.items()}
 
 # 1 is below whatever is installed or in the archive (apt_preferences(5)): what is asked for by
 # name is found there, and the repository's drivers replace nothing.

@@ -19,36 +19,19 @@ from pyinfra.api.command import PyinfraCommand
 
 from farrier.converge.commands import Script, in_words, last_lines, tell_failure
 from farrier.converge.report import note
+from farrier.nvidia.repository import normal
 from farrier.openpgp import Certificate, CertificateError, read_certificates
 
 if TYPE_CHECKING:
     from pyinfra.api import Host, State
 
 __all__ = [
-    "FINGERPRINTS",
     "FetchKey",
     "Verdict",
     "Verifier",
     "judge_key",
     "spaced",
-    "usual_key_url",
 ]
-
-_SHA1_BOUND = "EB693B3035CD5710E231E123A4B469963BF863CC"
-_SINCE_DEBIAN_13 = "02182E60104FCDC26EAE1B8597A5D4CB8793F200"
-
-FINGERPRINTS = {
-    "debian12": _SHA1_BOUND,
-    "debian13": _SINCE_DEBIAN_13,
-    "ubuntu2204": _SHA1_BOUND,
-    "ubuntu2404": _SHA1_BOUND,
-}
-"""System -> key of NVIDIA's repository for it.
-
-The first is NVIDIA's since 2022 (NVIDIA/cuda-repo-management#4), bound with SHA-1 only, and is not
-replaced in the repositories that have it (#39); the repository for Debian 13 was signed anew with
-the second, 8793F200 (#30, #34).
-"""
 
 SOON = 30 * 86400
 """Seconds before its end from which a key is told to expire soon."""
@@ -126,21 +109,6 @@ def judge_key(content: bytes, expected: str, verifier: Verifier) -> Verdict:
     elif certificate.sha1_bound:
         aside = weak
     return Verdict(remark=remark, aside=aside, certificate=certificate)
-
-
-def usual_key_url(repository: str, fingerprint: str) -> str:
-    """Where NVIDIA keeps the key of *repository*: its last eight digits, in its own spelling.
-
-    ``3bf863cc.pub`` is in lower case, ``8793F200.pub`` in upper case.
-    """
-    last = normal(fingerprint)[-8:]
-    spelled = last if fingerprint == _SINCE_DEBIAN_13 else last.lower()
-    return f"{repository.rstrip('/')}/{spelled}.pub"
-
-
-def normal(fingerprint: str) -> str:
-    """*fingerprint* in upper case and without spaces."""
-    return re.sub(r"\s", "", fingerprint).upper()
 
 
 def spaced(fingerprint: str) -> str:

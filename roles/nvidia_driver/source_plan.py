@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from farrier.nvidia.repository import FINGERPRINTS, normal, usual_key_url
 from roles.nvidia_driver.apt_files import (
     archive_sources,
     local_sources,
@@ -14,7 +15,6 @@ from roles.nvidia_driver.apt_files import (
     repository_sources,
     same_repository,
 )
-from roles.nvidia_driver.keys import FINGERPRINTS, normal, usual_key_url
 from roles.nvidia_driver.names import SYSTEMS
 from roles.nvidia_driver.source_state import (
     KEYRING,

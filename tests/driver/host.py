@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from farrier.lab import Lab
     from tests.roles.converging import Converge, Run
@@ -45,16 +45,21 @@ class DriverHost:
     data: Mapping[str, Any] = field(default_factory=dict)
 
     def run(
-        self, *options: str, deploy: str = "deploys/driver.py", timeout: float = 1500, **data: Any
+        self,
+        *options: str,
+        deploy: str = "deploys/driver.py",
+        timeout: float = 1500,
+        models: Sequence[Mapping[str, Any]] = (),
+        **data: Any,
     ) -> Run:
-        """One run of pyinfra; *data* is added to the host's."""
+        """One run of pyinfra; *data* is added to the host's, which has to serve *models*."""
         return self.converge(
             *options,
             deploy=deploy,
             limit=[self.name],
             timeout=timeout,
             data={self.name: {**self.data, **data}},
-            models={self.name: []},
+            models={self.name: models},
         )
 
     def start(self, **data: Any) -> subprocess.Popen[str]:
@@ -127,3 +132,29 @@ class DriverHost:
             "log",
             "transaction",
         ]
+
+    def assert_kept(self, module: str, version: str) -> None:
+        """*version* throughout, built and held, and apt would not change any of it by itself."""
+        driver = self.driver()
+        assert driver[module].startswith(f"{version}-")
+        pinning = "nvidia-driver-pinning"
+        assert {
+            there.partition("-")[0]
+            for name, there in driver.items()
+            if not name.startswith(pinning)
+        } == {version}
+        assert set(driver) <= self.held()
+        built = self.root("dkms status -m nvidia")
+        assert built.count("installed") >= 1
+        assert all(f"nvidia/{version}" in line for line in built.splitlines())
+        assert self.root("dpkg --audit") == ""
+        self.root("DEBIAN_FRONTEND=noninteractive apt-get -qq -y dist-upgrade >/dev/null")
+        assert self.driver() == driver
+
+    def assert_no_driver(self) -> None:
+        """Nothing of a driver, of its holds or of the role's files."""
+        assert self.driver() == {}
+        assert self.held() == set()
+        left = self.root("find /etc/apt /etc/modprobe.d /var/lib/farrier -name '*farrier*nvidia*'")
+        assert left == ""
+        self.root("apt-get -qq update")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 
 from tests.driver.host import NEWER, OLDER, PLAIN, DriverHost
+from tests.roles.fleet import STAND_IN
 
 _SITE_PACKAGE = """
 rm -rf /tmp/site && mkdir -p /tmp/site/DEBIAN
@@ -112,7 +113,7 @@ def test_no_engine_is_started_on_a_driver_that_the_kernel_has_not_loaded(
     bookworm: DriverHost,
 ) -> None:
     before = bookworm.snapshot()
-    run = bookworm.run(deploy=PLAIN, models=True, nvidia_driver_version=OLDER)
+    run = bookworm.run(deploy=PLAIN, models=[STAND_IN], nvidia_driver_version=OLDER)
     assert run.returncode == 1
     failed = run.last_section("Failed:")
     assert "the driver cannot be used yet, and no engine was started" in failed, failed

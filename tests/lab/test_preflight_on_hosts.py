@@ -129,7 +129,7 @@ BREAKS = {
         "echo \"\\$nrconf{restart} = 'a';\" > /etc/needrestart/conf.d/only-list.conf",
         "needrestart",
         "attention",
-        "rm /etc/needrestart/conf.d/farrier-engines.conf;"
+        "rm /etc/needrestart/conf.d/farrier.conf;"
         " echo \"\\$nrconf{restart} = 'l';\" > /etc/needrestart/conf.d/only-list.conf",
     ),
     "no headers for the next kernel": Break(

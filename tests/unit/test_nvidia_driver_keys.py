@@ -11,14 +11,9 @@ from datetime import date
 
 import pytest
 
+from farrier.nvidia.repository import FINGERPRINTS, usual_key_url
 from farrier.openpgp import CertificateError, read_certificates
-from roles.nvidia_driver.keys import (
-    FINGERPRINTS,
-    Verifier,
-    judge_key,
-    spaced,
-    usual_key_url,
-)
+from roles.nvidia_driver.keys import Verifier, judge_key, spaced
 
 NVIDIAS = """\
 -----BEGIN PGP PUBLIC KEY BLOCK-----

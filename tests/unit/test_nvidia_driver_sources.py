@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from farrier.nvidia.repository import FINGERPRINTS
 from roles.nvidia_driver.apt_files import (
     Entry,
     archive_sources,
@@ -18,7 +19,7 @@ from roles.nvidia_driver.apt_files import (
     read_entries,
     repository_sources,
 )
-from roles.nvidia_driver.keys import FINGERPRINTS, Verifier
+from roles.nvidia_driver.keys import Verifier
 from roles.nvidia_driver.pushing import SourceDirectoryError, deb_files
 from roles.nvidia_driver.source_plan import SourceError, plan_source, repository_url
 from roles.nvidia_driver.source_state import (

@@ -676,7 +676,7 @@ TABLE = {
         "attention",
         "needrestart",
         "mkdir -p /etc/needrestart/conf.d; echo '$nrconf{override_rc}{qr(^(engine-|nginx|"
-        "farrier-agent))} = 0;' > /etc/needrestart/conf.d/farrier-engines.conf",
+        "farrier-agent))} = 0;' > /etc/needrestart/conf.d/farrier.conf",
     ),
     "a reboot that is owed": Row(
         case(updates={"reboot_required": True, "reboot_because": ("linux-image-amd64",)}),

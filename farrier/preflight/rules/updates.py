@@ -27,7 +27,7 @@ NEEDRESTART = Code(
     "needrestart restarts services after upgrades of libraries, engines included, without being"
     " asked.",
     "mkdir -p {etc}/needrestart/conf.d; echo '$nrconf{{override_rc}}{{qr(^(engine-|nginx|"
-    "farrier-agent))}} = 0;' > {etc}/needrestart/conf.d/farrier-engines.conf",
+    "farrier-agent))}} = 0;' > {etc}/needrestart/conf.d/farrier.conf",
 )
 REBOOT_REQUIRED = Code(
     "reboot-required",
