@@ -108,6 +108,9 @@ def test_a_crash_and_its_restart_are_told_at_once_and_not_polled(
             assert now.starts[0].at == now.started_at
             states = [one.active_state for _, one in seen.changes]
             assert "activating" in states  # the pause between the crash and the restart
+            by_hand = await units.restart(name, within=10)
+            assert by_hand.unit.restarts == 0
+            assert [one.automatic for one in by_hand.unit.starts] == [True, False]
 
     run(main)
 

@@ -128,7 +128,9 @@ def with_starts(before: UnitState | None, now: UnitState) -> UnitState:
         return now
     starts = before.starts
     if now.invocation_id and now.started_at and now.started_at != before.started_at:
-        automatic = now.restarts > before.restarts
+        # systemd counts a restart before the pause that precedes it, and begins at 0 again with a
+        # start that it did not decide on itself (NRestarts, seen with 252 and 257)
+        automatic = now.restarts > 0
         start = Start(at=now.started_at, invocation_id=now.invocation_id, automatic=automatic)
         starts = (*starts, start)[-MAX_STARTS:]
     return msgspec.structs.replace(now, starts=starts)

@@ -140,7 +140,7 @@ def test_a_unit_on_its_way_up_has_not_started_yet() -> None:
     between = with_starts(one, at(5.0, restarts=1, run=2, active_state="activating"))
     assert between.starts == ()
     up = with_starts(between, at(7.0, restarts=1, run=2))
-    assert [start.at for start in up.starts] == [7.0]
+    assert [(start.at, start.automatic) for start in up.starts] == [(7.0, True)]
 
 
 @given(st.lists(st.tuples(st.integers(1, 50), st.integers(0, 3)), max_size=60))
