@@ -10,8 +10,8 @@ import pytest
 from tests.roles.fleet import Answer, Fleet, until
 
 STREAMS = 12
-TOKENS = {"gpu01": 400, "gpu02": 150, "gpu03": 150}
-"""Seconds of work for each stream: the stand-in makes 50 tokens a second."""
+TOKENS = {"gpu01": 1900, "gpu02": 150, "gpu03": 150}
+"""For some seconds of work: the stand-in makes 50 tokens a second, the real engine some hundred."""
 
 
 @dataclass
