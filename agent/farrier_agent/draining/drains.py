@@ -6,7 +6,7 @@ import msgspec
 
 from farrier_agent.draining.events import DrainAsked, StopBegan
 from farrier_agent.draining.record import Asker, Drain, Now, Phase, Record
-from farrier_agent.draining.runs import enter
+from farrier_agent.draining.runs import ended, enter
 
 __all__ = [
     "APART",
@@ -59,6 +59,9 @@ def stop_began(record: Record, event: StopBegan, now: Now) -> Record:
     """systemd stops the unit: whatever state it is in, nothing may be in flight when it ends."""
     by = Asker("systemd", "systemd", "the unit is being stopped")
     fresh = _fresh(by, event, now)
+    if record.invocation_id not in {None, event.invocation_id} and event.invocation_id:
+        # of a run that ended unseen: what is recorded of its stop says nothing about this one
+        record = ended(record, Phase.STOPPED, "another run of the unit", now)
     cap = record.stop_cap if record.stop_cap is not None else now.boot + event.cap
     stopping = _replace(
         record,

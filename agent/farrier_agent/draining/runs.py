@@ -9,7 +9,7 @@ import msgspec
 from farrier_agent.draining.events import UnitSeen, WarmedUp, WarmUpFailed
 from farrier_agent.draining.record import Now, Phase, Record
 
-__all__ = ["after_reboot", "enter", "seen", "warm_up_failed", "warmed_up"]
+__all__ = ["after_reboot", "ended", "enter", "seen", "warm_up_failed", "warmed_up"]
 
 _replace = msgspec.structs.replace
 
@@ -34,20 +34,20 @@ def seen(record: Record, unit: UnitSeen, now: Now) -> Record:  # noqa: PLR0911 -
         case (("active" | "reloading" | "refreshing"), _):
             return _active(record, unit, now) if not new_run else _new_run(record, unit, now)
         case "activating", ("auto-restart" | "auto-restart-queued"):
-            return _ended(record, Phase.FAILED, f"the engine ended ({unit.result})", now)
+            return ended(record, Phase.FAILED, f"the engine ended ({unit.result})", now)
         case "activating", _:
             if new_run or record.phase in {Phase.STOPPED, Phase.FAILED}:
-                ended = _ended(record, Phase.STOPPED, "the unit is started anew", now)
-                return _begin(ended, Phase.STARTING, run, unit, now)
+                before = ended(record, Phase.STOPPED, "the unit is started anew", now)
+                return _begin(before, Phase.STARTING, run, unit, now)
             return record
         case "deactivating", "stop":
             return record  # ExecStop= is at work, and says itself how far it is
         case "deactivating", sub_state:
-            return _ended(record, Phase.STOPPED, f"systemd ends the engine ({sub_state})", now)
+            return ended(record, Phase.STOPPED, f"systemd ends the engine ({sub_state})", now)
         case "failed", _:
-            return _ended(record, Phase.FAILED, f"the unit failed ({unit.result})", now)
+            return ended(record, Phase.FAILED, f"the unit failed ({unit.result})", now)
         case "inactive", _:
-            return _ended(record, Phase.STOPPED, "the unit is not running", now)
+            return ended(record, Phase.STOPPED, "the unit is not running", now)
         case _:
             return record  # maintenance and what systemd may invent: nothing follows from it
 
@@ -74,8 +74,8 @@ def _new_run(record: Record, unit: UnitSeen, now: Now) -> Record:
             run_since=unit.read_at,
             engine_runs=True,
         )
-    ended = _ended(record, Phase.STOPPED, "another run of the unit", now)
-    return _begin(ended, Phase.WARMING, unit.invocation_id, unit, now)
+    before = ended(record, Phase.STOPPED, "another run of the unit", now)
+    return _begin(before, Phase.WARMING, unit.invocation_id, unit, now)
 
 
 def _begin(record: Record, phase: Phase, run: str | None, unit: UnitSeen, now: Now) -> Record:
@@ -92,7 +92,7 @@ def _begin(record: Record, phase: Phase, run: str | None, unit: UnitSeen, now: N
     )
 
 
-def _ended(record: Record, phase: Phase, reason: str, now: Now) -> Record:
+def ended(record: Record, phase: Phase, reason: str, now: Now) -> Record:
     """The run is over. A drain outlives it, except by the stop that it was for."""
     if record.phase is phase and not record.engine_runs and not record.stopping:
         return record
@@ -132,12 +132,12 @@ def _ended(record: Record, phase: Phase, reason: str, now: Now) -> Record:
 
 def after_reboot(record: Record, now: Now) -> Record:
     """The record in a new boot: nothing runs, and its times of the old boot mean nothing."""
-    ended = _ended(record, Phase.STOPPED, "the host was booted", now)
-    drain = ended.drain and _replace(
-        ended.drain, begun=now.boot, settle_ends=now.boot, deadline=now.boot
+    before = ended(record, Phase.STOPPED, "the host was booted", now)
+    drain = before.drain and _replace(
+        before.drain, begun=now.boot, settle_ends=now.boot, deadline=now.boot
     )
     return enter(
-        ended,
+        before,
         Phase.STOPPED,
         "the host was booted",
         "systemd",

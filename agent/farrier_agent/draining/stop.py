@@ -182,12 +182,11 @@ class _Stop:
 
 def _gets_on(record: Record) -> bool:
     """Somebody settles, or has counted lately."""
-    drain, now = record.drain, Now.read().boot
+    drain = record.drain
     if drain is None:
         return False
-    if not drain.closed:
-        return now < drain.settle_ends + EVERY
-    return drain.looked is not None and now < drain.looked + STALE
+    last = drain.settle_ends if drain.looked is None else drain.looked
+    return Now.read().boot < last + STALE
 
 
 def _counter(options: argparse.Namespace) -> Callable[[], int | None]:

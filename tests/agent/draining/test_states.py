@@ -6,6 +6,7 @@ from farrier_agent.draining.events import (
     GateOpened,
     Looked,
     Resumed,
+    StopBegan,
     UnitSeen,
     WarmedUp,
     WarmUpFailed,
@@ -309,6 +310,14 @@ def test_systemd_stops_a_ready_replica() -> None:
     assert story.record.last_drain is not None
     assert (story.record.last_drain.forced, story.record.last_drain.cut) == (False, None)
     assert story.serves("run2").state == "ready"
+
+
+def test_a_stop_does_not_take_the_record_of_another_run_for_its_own() -> None:
+    story = Story().serves().drained().stop(cap=30).later(3600)
+    story.happens(StopBegan("run2", cap=1000))
+    assert (story.state, story.record.counting) == ("draining", True)
+    assert story.looks(1).state == "draining", "the cap of the other stop is over, not this one's"
+    assert story.looks(0, 0, 0).state == "drained"
 
 
 def test_a_stop_in_any_state_counts_behind_a_closed_gate() -> None:
