@@ -113,8 +113,10 @@ def test_no_engine_is_started_on_a_driver_that_the_kernel_has_not_loaded(
     bookworm: DriverHost,
 ) -> None:
     before = bookworm.snapshot()
-    run = bookworm.run(deploy=PLAIN, models=[STAND_IN], nvidia_driver_version=OLDER)
-    assert run.returncode == 1
+    run = bookworm.run(
+        deploy=PLAIN, models=[{**STAND_IN, "gpus": [0]}], nvidia_driver_version=OLDER
+    )
+    assert run.returncode == 1, run.last_words()
     failed = run.last_section("Failed:")
     assert "the driver cannot be used yet, and no engine was started" in failed, failed
     assert "this host is a container" in failed, failed
