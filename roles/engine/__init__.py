@@ -115,5 +115,10 @@ def remove(spec: HostSpec) -> None:
     tree(
         *(Absent(f"/etc/systemd/system/{model.unit}") for model in spec.models),
         *(Absent(f"/var/lib/farrier/engines/{model.replica}") for model in spec.models),
+        *(
+            Absent(f"/var/lib/farrier/replicas/{model.replica}.{suffix}")
+            for model in spec.models
+            for suffix in ("json", "lock")
+        ),
         name="Units and caches",
     )

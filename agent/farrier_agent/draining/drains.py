@@ -162,7 +162,12 @@ def resumed(record: Record) -> Record:
 
 
 def taken_back(record: Record, reason: str, by: str, now: Now) -> Record:
-    """Ready again, in the run that warm-up went through in; the gate is to be opened again."""
+    """Ready again, in the run that warm-up went through in; the gate is to be opened again.
+
+    Where it was asked for before the engine was warm, it is warmed up.
+    """
+    if record.drain and not record.drain.warm:
+        return enter(record, Phase.WARMING, reason, by, now, drain=None, gate="closed")
     gate = "opening" if record.drain is None or record.drain.closed else record.gate
     return enter(record, Phase.READY, reason, by, now, drain=None, gate=gate)
 
@@ -191,7 +196,7 @@ def _draining(record: Record, drain: Drain, now: Now) -> Record:
 def _draining_closed(record: Record, drain: Drain, now: Now) -> Record:
     """Draining of one whose gate is closed, but not for as long as that nothing is in flight."""
     drain = _replace(drain, closed=True)
-    drain = _joined(record.drain, drain) if record.drain else drain
+    drain = _replace(_joined(record.drain, drain) if record.drain else drain, warm=False)
     who = drain.askers[-1]
     return enter(record, Phase.DRAINING, who.reason, who.by, now, drain=drain, gate="closed")
 

@@ -74,7 +74,8 @@ class Drain(msgspec.Struct, frozen=True, kw_only=True):
     ``in_flight_at_close`` is the first count behind the closed gate. ``ended`` is when it was
     drained. ``forced``: waiting was given up, or the engine ended meanwhile, and ``cut`` requests
     were then still in flight: the engine's end cuts them, unless the engine finishes them on
-    SIGTERM. ``cut`` is None where they could not be counted.
+    SIGTERM. ``cut`` is None where they could not be counted. ``warm``: the replica was ready when
+    it was asked for, and is so again when it is taken back; else it has to be warmed up first.
     """
 
     askers: tuple[Asker, ...]
@@ -92,6 +93,7 @@ class Drain(msgspec.Struct, frozen=True, kw_only=True):
     ended: float | None = None
     forced: bool = False
     cut: Count | None = None
+    warm: bool = True
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):

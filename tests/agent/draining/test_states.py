@@ -194,6 +194,21 @@ def test_abort_takes_the_drain_back() -> None:
     assert (story.state, story.record.drain, story.since()) == ("ready", None, [COUNT_NOT, OPEN])
 
 
+def test_one_that_was_not_warm_is_not_served_because_its_drain_was_taken_back() -> None:
+    for story in (Story().runs(), Story().runs().happens(WarmUpFailed("run1", "too slow"))):
+        story.drain(settle=0, seconds=10, policy="abort").looks(1)
+        story.since()
+        story.later(10).ticks()
+        assert (story.state, story.record.drain, story.since()) == (
+            "warming",
+            None,
+            [COUNT_NOT, WARM],
+        )
+    story = Story().runs().drain(settle=0)
+    story.since()
+    assert story.ready().since() == [COUNT_NOT, WARM]
+
+
 def test_force_says_what_is_cut_and_that_number_follows_the_last_look() -> None:
     story = Story().serves().drain(settle=0, seconds=10, policy="force").looks(7).later(10).ticks()
     assert (story.state, story.the_drain.forced, story.the_drain.cut) == ("drained", True, 7)
