@@ -30,7 +30,7 @@ RestartSec=100ms
 @pytest.mark.parametrize("host", ["gpu01", "gpu03"], ids=["bookworm", "trixie"])
 def test_whatever_happens_the_picture_is_systemds_own(lab: Lab, tmp_path: Path, host: str) -> None:
     machine = Machine(lab, host)
-    names = [machine.unit(f"w2-s{number}.service", RESTARTED) for number in range(4)]
+    names = [machine.unit(f"probe-s{number}.service", RESTARTED) for number in range(4)]
     try:
         asyncio.run(_rounds(machine, tmp_path, names))
     finally:

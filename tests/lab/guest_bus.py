@@ -54,11 +54,11 @@ class Machine:
         return self.root(f"systemctl show --value -p {key} {name}").strip()
 
     def clear(self) -> None:
-        self.root("touch /run/w2-go")
+        self.root("touch /run/probe-go")
         for name in self._made:
             self.root(f"systemctl stop {name} || true; systemctl reset-failed {name} || true")
             self.root(f"rm -f /run/systemd/system/{name}")
-        self.root("rm -f /run/w2-go; systemctl daemon-reload")
+        self.root("rm -f /run/probe-go; systemctl daemon-reload")
 
 
 class Cable:

@@ -17,7 +17,7 @@ from tests.lab.guest_bus import Machine, command, until, watching
 
 SIMPLE = "[Service]\nType=exec\nExecStart=sleep infinity\n"
 RESTARTED = f"{SIMPLE}Restart=always\nRestartSec=100ms\n"
-SLOW_STOP = f"{SIMPLE}ExecStop=sh -c 'until [ -e /run/w2-go ]; do sleep 0.05; done'\n"
+SLOW_STOP = f"{SIMPLE}ExecStop=sh -c 'until [ -e /run/probe-go ]; do sleep 0.05; done'\n"
 SLOW_STOP += "TimeoutStopSec=60\n"
 
 
@@ -28,7 +28,7 @@ def guest(lab: Lab, request: pytest.FixtureRequest) -> Machine:
 
 @pytest.fixture
 def machine(guest: Machine) -> Iterator[Machine]:
-    guest.root("rm -f /run/w2-go")
+    guest.root("rm -f /run/probe-go")
     yield guest
     guest.clear()
 
@@ -47,11 +47,11 @@ def known(units: Units, name: str) -> UnitState:
 
 
 def test_a_unit_is_what_systemctl_shows(machine: Machine, tmp_path: Path) -> None:
-    name = machine.unit("w2-a.service", SIMPLE)
+    name = machine.unit("probe-a.service", SIMPLE)
     machine.root(f"systemctl start {name}")
 
     async def main() -> None:
-        async with watching(machine, tmp_path, name, "w2-absent.service") as (units, seen, _):
+        async with watching(machine, tmp_path, name, "probe-absent.service") as (units, seen, _):
             one = known(units, name)
             assert one.active
             assert one.sub_state == "running"
@@ -61,7 +61,7 @@ def test_a_unit_is_what_systemctl_shows(machine: Machine, tmp_path: Path) -> Non
             assert one.started_at == pytest.approx(time.time(), abs=30)
             assert one.ended_at is None
             assert not one.needs_reload
-            absent = known(units, "w2-absent.service")
+            absent = known(units, "probe-absent.service")
             assert (absent.load_state, absent.invocation_id) == ("not-found", None)
             assert [before for before, _ in seen.changes] == [None, None]
 
@@ -71,7 +71,7 @@ def test_a_unit_is_what_systemctl_shows(machine: Machine, tmp_path: Path) -> Non
 def test_start_stop_and_restart_end_in_the_units_own_state(
     machine: Machine, tmp_path: Path
 ) -> None:
-    name = machine.unit("w2-a.service", SIMPLE)
+    name = machine.unit("probe-a.service", SIMPLE)
 
     async def main() -> None:
         async with watching(machine, tmp_path, name) as (units, _, _):
@@ -93,7 +93,7 @@ def test_start_stop_and_restart_end_in_the_units_own_state(
 def test_a_crash_and_its_restart_are_told_at_once_and_not_polled(
     machine: Machine, tmp_path: Path
 ) -> None:
-    name = machine.unit("w2-a.service", RESTARTED)
+    name = machine.unit("probe-a.service", RESTARTED)
     machine.root(f"systemctl start {name}")
 
     async def main() -> None:
@@ -118,22 +118,24 @@ def test_a_crash_and_its_restart_are_told_at_once_and_not_polled(
 def test_a_unit_that_cannot_start_is_failed_whatever_the_job_says(
     machine: Machine, tmp_path: Path
 ) -> None:
-    name = machine.unit("w2-a.service", "[Service]\nType=exec\nExecStart=/nonexistent\n")
+    name = machine.unit("probe-a.service", "[Service]\nType=exec\nExecStart=/nonexistent\n")
 
     async def main() -> None:
-        async with watching(machine, tmp_path, name, "w2-absent.service") as (units, _, _):
+        async with watching(machine, tmp_path, name, "probe-absent.service") as (units, _, _):
             outcome = await units.start(name, within=10)
             assert (outcome.job, outcome.unit.active_state) == ("failed", "failed")
             assert outcome.unit.result == "exit-code"
-            with pytest.raises(UnitsError, match=r"does not start w2-absent.service: .*not found"):
-                await units.start("w2-absent.service", within=10)
+            with pytest.raises(
+                UnitsError, match=r"does not start probe-absent.service: .*not found"
+            ):
+                await units.start("probe-absent.service", within=10)
 
     run(main)
 
 
 def test_a_long_stop_is_waited_for_and_can_be_cancelled(machine: Machine, tmp_path: Path) -> None:
     """As of a unit whose ExecStop drains: a start meanwhile cancels the stop (systemd 252, 257)."""
-    name = machine.unit("w2-a.service", SLOW_STOP)
+    name = machine.unit("probe-a.service", SLOW_STOP)
     machine.root(f"systemctl start {name}")
 
     async def main() -> None:
@@ -146,7 +148,7 @@ def test_a_long_stop_is_waited_for_and_can_be_cancelled(machine: Machine, tmp_pa
             outcome = await stopping
             assert outcome.job == "canceled"
             assert outcome.unit.active_state == "deactivating"
-            await command(machine, "touch /run/w2-go")
+            await command(machine, "touch /run/probe-go")
             await until(lambda: known(units, name).active)
 
     run(main)
@@ -155,7 +157,7 @@ def test_a_long_stop_is_waited_for_and_can_be_cancelled(machine: Machine, tmp_pa
 def test_a_daemon_reexec_in_the_middle_of_a_stop_loses_nothing(
     machine: Machine, tmp_path: Path
 ) -> None:
-    name = machine.unit("w2-a.service", SLOW_STOP)
+    name = machine.unit("probe-a.service", SLOW_STOP)
     machine.root(f"systemctl start {name}")
 
     async def main() -> None:
@@ -165,7 +167,7 @@ def test_a_daemon_reexec_in_the_middle_of_a_stop_loses_nothing(
             await command(machine, "systemctl daemon-reexec")
             await until(lambda: units.state(name))
             assert not stopping.done()
-            await command(machine, "touch /run/w2-go")
+            await command(machine, "touch /run/probe-go")
             outcome = await stopping
             assert outcome.job in {"done", None}
             assert outcome.unit.active_state == "inactive"
@@ -179,7 +181,7 @@ def test_a_daemon_reexec_in_the_middle_of_a_stop_loses_nothing(
 def test_without_a_bus_nothing_is_known_and_with_one_again_everything(
     machine: Machine, tmp_path: Path
 ) -> None:
-    name = machine.unit("w2-a.service", SIMPLE)
+    name = machine.unit("probe-a.service", SIMPLE)
     machine.root(f"systemctl start {name}")
 
     async def main() -> None:
@@ -202,7 +204,7 @@ def test_without_a_bus_nothing_is_known_and_with_one_again_everything(
 
 
 def test_a_bus_that_is_lost_during_a_job_is_asked_again(machine: Machine, tmp_path: Path) -> None:
-    name = machine.unit("w2-a.service", SLOW_STOP)
+    name = machine.unit("probe-a.service", SLOW_STOP)
     machine.root(f"systemctl start {name}")
 
     async def main() -> None:
@@ -211,7 +213,7 @@ def test_a_bus_that_is_lost_during_a_job_is_asked_again(machine: Machine, tmp_pa
             await until(lambda: known(units, name).active_state == "deactivating")
             await cable.cut()
             await until(lambda: units.state(name) is None)
-            await command(machine, "touch /run/w2-go")
+            await command(machine, "touch /run/probe-go")
             await cable.plug()
             outcome = await stopping
             assert outcome.job in {"done", None}
@@ -224,7 +226,7 @@ def test_a_bus_that_hangs_is_left_and_tried_again(
     machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bus, "PATIENCE", 0.5)
-    name = machine.unit("w2-a.service", SIMPLE)
+    name = machine.unit("probe-a.service", SIMPLE)
 
     async def main() -> None:
         async with watching(machine, tmp_path, name) as (units, _, cable):
@@ -241,7 +243,7 @@ def test_a_bus_that_hangs_is_left_and_tried_again(
 def test_a_changed_file_is_seen_and_a_reload_by_somebody_else_too(
     machine: Machine, tmp_path: Path
 ) -> None:
-    name = machine.unit("w2-a.service", SIMPLE)
+    name = machine.unit("probe-a.service", SIMPLE)
     machine.root(f"systemctl start {name}")  # an idle one is forgotten, and read when asked for
 
     async def main() -> None:
@@ -256,17 +258,17 @@ def test_a_changed_file_is_seen_and_a_reload_by_somebody_else_too(
 
 
 def test_a_unit_may_be_called_by_its_alias(machine: Machine, tmp_path: Path) -> None:
-    name = machine.unit("w2-a.service", SIMPLE)
-    machine.root(f"ln -sf {name} /run/systemd/system/w2-alias.service; systemctl daemon-reload")
+    name = machine.unit("probe-a.service", SIMPLE)
+    machine.root(f"ln -sf {name} /run/systemd/system/probe-alias.service; systemctl daemon-reload")
 
     async def main() -> None:
-        async with watching(machine, tmp_path, "w2-alias.service") as (units, _, _):
-            outcome = await units.start("w2-alias.service", within=10)
+        async with watching(machine, tmp_path, "probe-alias.service") as (units, _, _):
+            outcome = await units.start("probe-alias.service", within=10)
             assert outcome.job == "done"
             await command(machine, f"systemctl stop {name}")
-            await until(lambda: not known(units, "w2-alias.service").active, 5)
+            await until(lambda: not known(units, "probe-alias.service").active, 5)
 
     try:
         run(main)
     finally:
-        machine.root("rm -f /run/systemd/system/w2-alias.service")
+        machine.root("rm -f /run/systemd/system/probe-alias.service")
