@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import socket
 import stat
 import threading
@@ -263,8 +264,10 @@ def test_a_client_that_does_not_read_is_dropped(socket_path: Path) -> None:
 
 
 def slowly(connection: socket.socket) -> socket.socket:
-    """*connection*, after nothing was read from it for longer than the server's patience."""
-    time.sleep(1)
+    """*connection*, of which nothing was read until the server lost its patience and closed it."""
+    closed = select.poll()
+    closed.register(connection, select.POLLRDHUP)
+    assert closed.poll(20_000), "the server waits for ever for one who does not read"
     return connection
 
 
