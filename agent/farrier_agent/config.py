@@ -63,14 +63,27 @@ class Replica(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     config_hash: str
 
 
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+
+
 class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """All of ``agent.toml``.
 
     ``listen`` is ``address:port`` of the agent's HTTP endpoint. ``gate_dir`` holds one empty file
     per open gate, ``started_dir`` one file per running replica with the ``config_hash`` it was
-    started from. ``state_dir`` is where the agent keeps which runs it opened gates for; like the
-    other two it must not survive a reboot. ``nvml_library`` is a path to load NVML from instead of
-    the linker's choice. ``tick`` is seconds between collections.
+    started from; neither may survive a reboot. ``records_dir`` keeps the replicas' states, which
+    does, and ``evidence_dir`` what root's evidence program leaves. ``run_dir`` is the agent's own,
+    with its ``control.sock`` for root and the members of ``control_group`` (None: for nobody else).
+    ``check_listen`` is ``address:port`` for gateways (:mod:`.agentcheck`), None for none.
+    ``nvml_library`` is a path to load NVML from instead of the linker's choice, ``bus`` the socket
+    of the system bus. ``tick`` is seconds between collections. ``nginx_user`` is as whom nginx's
+    workers run: their sockets are the requests in flight.
+
+    ``settle_seconds`` is how long a draining replica still takes requests, 0 without a gateway;
+    ``drain_seconds`` and ``drain_policy`` hold where who asks for a drain does not say otherwise.
+    ``warm_up_seconds`` bounds loading and warming up; an engine with requests and without progress
+    for ``wedged_seconds`` is restarted. ``notices`` names the cloud whose announcements are watched
+    at ``notices_address``, None for none.
 
     Raises ValueError (from :func:`loads`: :class:`ConfigError`) when two replicas share a name, a
     unit or a port, an engine is unknown, or an address or path cannot be one.
@@ -82,14 +95,30 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     listen: str = "0.0.0.0:9810"
     gate_dir: str = "/run/farrier/open"
     started_dir: str = "/run/farrier/started"
-    state_dir: str = "/run/farrier/agent"
+    records_dir: str = "/var/lib/farrier/replicas"
+    evidence_dir: str = "/var/lib/farrier/evidence"
+    run_dir: str = "/run/farrier/agent"
+    control_group: str | None = None
+    check_listen: str | None = None
     nvml_library: str | None = None
-    tick: Annotated[float, msgspec.Meta(gt=0)] = 5.0
+    bus: str = "/run/dbus/system_bus_socket"
+    tick: Seconds = 5.0
+    nginx_user: str = "www-data"
+    settle_seconds: Annotated[float, msgspec.Meta(ge=0)] = 3.0
+    drain_seconds: Seconds = 900.0
+    drain_policy: Literal["extend", "abort", "force"] = "extend"
+    warm_up_seconds: Seconds = 1800.0
+    wedged_seconds: Seconds = 25.0
+    notices: Literal["aws", "gcp", "azure"] | None = None
+    notices_address: str = "169.254.169.254:80"
     replicas: list[Replica] = []
 
     def __post_init__(self) -> None:
-        split_address(self.listen)
-        for name in ("gate_dir", "started_dir", "state_dir", "nvml_library"):
+        for name in ("listen", "check_listen", "notices_address"):
+            if (address := getattr(self, name)) is not None:
+                _checked(name, address)
+        directories = ("gate_dir", "started_dir", "records_dir", "evidence_dir", "run_dir")
+        for name in (*directories, "nvml_library", "bus"):
             path = getattr(self, name)
             if path is not None and not path.startswith("/"):
                 raise ValueError(f"{name} {path!r} is not an absolute path")
@@ -106,15 +135,22 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
                 )
 
 
+def _checked(name: str, address: str) -> None:
+    try:
+        split_address(address)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
 def split_address(listen: str) -> tuple[str, int]:
     """``address:port`` as its two parts, ``[::1]:9810`` too. Raises ValueError."""
     address, colon, port = listen.rpartition(":")
     if not colon or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ValueError(f"listen {listen!r} is not address:port")
+        raise ValueError(f"{listen!r} is not address:port")
     try:
         return str(ipaddress.ip_address(address.strip("[]"))), int(port)
     except ValueError:
-        raise ValueError(f"listen {listen!r} does not begin with an IP address") from None
+        raise ValueError(f"{listen!r} does not begin with an IP address") from None
 
 
 def loads(text: str, source: str = "agent.toml") -> AgentConfig:

@@ -120,7 +120,7 @@ class Daemon:
     def _replica_look(self) -> Look:
         config = self._config
         read = partial(units.read, deadline=self._deadline)
-        gates = Gates(Path(config.gate_dir), Path(config.state_dir) / "opened.json")
+        gates = Gates(Path(config.gate_dir), Path(config.run_dir) / "opened.json")
         keeper = Gatekeeper(gates, read)
         names = [replica.unit for replica in config.replicas]
 

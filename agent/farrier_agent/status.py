@@ -17,9 +17,12 @@ import msgspec
 __all__ = [
     "SCHEMA",
     "Agent",
+    "AgentCheck",
     "Collector",
+    "Drain",
     "Gpu",
     "Gpus",
+    "Notice",
     "Replica",
     "Status",
     "StatusError",
@@ -123,11 +126,40 @@ class Unit(msgspec.Struct, frozen=True, kw_only=True):
         return mine == (other.name, other.invocation_id, other.main_pid)
 
 
+class Drain(msgspec.Struct, frozen=True, kw_only=True):
+    """A drain of a replica: who asked for it, the first one first, and how far it is.
+
+    ``settling``: requests are still accepted. ``deadline_at`` is when ``policy`` counts. ``seconds``
+    are from its beginning to *drained*, or until now. ``in_flight_at_close`` is the first count
+    behind the closed gate. ``forced``: waiting was given up, and ``cut`` requests were then still
+    in flight.
+    """
+
+    asked_by: tuple[str, ...]
+    reasons: tuple[str, ...]
+    policy: Literal["extend", "abort", "force"]
+    begun_at: float
+    deadline_at: float
+    seconds: float
+    settling: bool = False
+    over: bool = False
+    in_flight_at_close: int | None = None
+    forced: bool = False
+    cut: int | None = None
+
+
 class Replica(msgspec.Struct, frozen=True, kw_only=True):
     """One replica: ``up`` when its unit is active and its engine answers for its model.
 
-    ``detail`` says why it is not up. ``restart_pending``: the running engine was started from
-    another configuration than the present one.
+    ``detail`` says why it is not up, or its gate not open. ``restart_pending``: the running engine
+    was started from another configuration than the present one.
+
+    ``phase`` is its state as serving names them, ``since_at``, for the ``reason`` that ``asked_by``
+    gave. ``in_flight`` are the requests that nginx, or the engine itself, has in work, the larger
+    of the two; ``strangers`` the connections to the engine's port past the gate. ``drain`` is the
+    one that is under way or holds it closed, ``last_drain`` what the last run ended with.
+    ``restarts`` are systemd's own, after a failure. ``health`` is the verdict on its progress, and
+    ``health_restarts`` how often it was restarted for that within the last hour.
     """
 
     name: str
@@ -141,10 +173,42 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True):
     gate: Literal["open", "closed"] | None = None
     restart_pending: bool | None = None
     detail: str | None = None
+    phase: str | None = None
+    reason: str | None = None
+    asked_by: str | None = None
+    since_at: float | None = None
+    in_flight: int | None = None
+    strangers: int | None = None
+    drain: Drain | None = None
+    last_drain: Drain | None = None
+    restarts: int | None = None
+    health: Literal["idle", "busy", "suspect", "wedged", "unknown"] | None = None
+    health_restarts: int = 0
+
+
+class Notice(msgspec.Struct, frozen=True, kw_only=True):
+    """What a cloud announces to this host. ``drains``: the host is drained for it."""
+
+    cloud: str
+    kind: str
+    id: str
+    at: float
+    drains: bool
+    detail: str = ""
+
+
+class AgentCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """Questions of gateways since the agent started, answered and closed without an answer."""
+
+    answered: int
+    refused: int
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that the agent knows at ``at``. ``reasons`` say why the host is not ready."""
+    """Everything that the agent knows at ``at``. ``reasons`` say why the host is not ready.
+
+    ``units`` are those of the host that are no replica's: nginx and NVIDIA's services.
+    """
 
     schema: int = SCHEMA
     host: str
@@ -156,6 +220,9 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     collectors: tuple[Collector, ...] = ()
     gpus: Gpus | None = None
     replicas: tuple[Replica, ...] = ()
+    units: tuple[Unit, ...] = ()
+    notices: tuple[Notice, ...] = ()
+    agent_check: AgentCheck | None = None
 
 
 def dumps(status: Status) -> bytes:

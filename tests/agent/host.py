@@ -130,7 +130,7 @@ class Host:
             listen=f"127.0.0.1:{self.port}",
             gate_dir=str(self.gates),
             started_dir=str(self.started),
-            state_dir=str(self.state_dir),
+            run_dir=str(self.state_dir),
             nvml_library=str(self._nvml_library) if accelerator == "cuda" else None,
             replicas=list(replicas),
             **({"tick": TICK} | fields),

@@ -49,7 +49,7 @@ def test_the_least_that_is_needed() -> None:
     config = loads(GOOD)
     assert config.listen == "0.0.0.0:9810"
     assert config.replicas[0].gpus == []
-    assert config.state_dir == "/run/farrier/agent"
+    assert config.run_dir == "/run/farrier/agent"
 
 
 @pytest.mark.parametrize(
@@ -65,9 +65,9 @@ def test_the_least_that_is_needed() -> None:
         (('accelerator = "cpu"', 'accelerator = "rocm"'), "$.accelerator"),
         (('engine = "vllm"', 'engine = "vlm"'), "unknown engine 'vlm' (known: openai, vllm)"),
         (('host = "gpu01"', 'host = "gpu01"\ntick = 0'), "$.tick"),
-        (('host = "gpu01"', 'host = "gpu01"\nlisten = "9810"'), "listen '9810'"),
-        (('host = "gpu01"', 'host = "gpu01"\nlisten = "gw01:9810"'), "listen 'gw01:9810'"),
-        (('host = "gpu01"', 'host = "gpu01"\nlisten = "0.0.0.0:70000"'), "listen '0.0.0.0:70000'"),
+        (('host = "gpu01"', 'host = "gpu01"\nlisten = "9810"'), "listen: '9810'"),
+        (('host = "gpu01"', 'host = "gpu01"\nlisten = "gw01:9810"'), "listen: 'gw01:9810'"),
+        (('host = "gpu01"', 'host = "gpu01"\nlisten = "0.0.0.0:70000"'), "listen: '0.0.0.0:70000'"),
         (('host = "gpu01"', 'host = "gpu01"\ngate_dir = "open"'), "gate_dir 'open'"),
         (('host = "gpu01"', 'host = "gpu01"\nschema = 2'), "schema 2 is newer"),
         (('host = "gpu01"', 'host = "gpu01'), "not valid TOML"),

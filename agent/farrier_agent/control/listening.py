@@ -13,7 +13,7 @@ from farrier_agent.control.errors import ControlError
 
 __all__ = ["BACKLOG", "DEFAULT_PATH", "bind"]
 
-DEFAULT_PATH = Path("/run/farrier/control.sock")
+DEFAULT_PATH = Path("/run/farrier/agent/control.sock")
 BACKLOG = 128
 """Connections that wait to be accepted."""
 

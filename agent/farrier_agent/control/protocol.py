@@ -103,12 +103,17 @@ class Drain(_Of, frozen=True, kw_only=True, tag="drain"):
 class Stopping(_Request, frozen=True, kw_only=True, tag="stopping"):
     """systemd stops the replica's unit: drain, without a way back.
 
-    Asked by the unit's ExecStop program. ``main_pid`` is what systemd told it, None when the
-    engine is gone already. Answered when the replica is drained.
+    Asked by the unit's ExecStop program. ``main_pid`` and ``invocation_id`` are what systemd told
+    it, None where it told nothing. ``deadline`` and ``on_deadline`` are the unit's, ``cap`` the
+    seconds after which systemd waits no longer. Answered when the replica is drained.
     """
 
     replica: Label
     main_pid: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    invocation_id: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")] | None = None
+    deadline: Seconds = 900.0
+    on_deadline: Literal["extend", "force"] = "extend"
+    cap: Seconds = 1380.0
 
 
 class Ready(_Of, frozen=True, kw_only=True, tag="ready"):

@@ -6,7 +6,9 @@ The answer is worth nothing by itself: what counts is the record, which the agen
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 __all__ = ["Asking"]
 
@@ -14,16 +16,17 @@ __all__ = ["Asking"]
 class Asking:
     """One request to the agent at *path*, from :meth:`start` to its end.
 
+    *fields* are those of :class:`farrier_agent.control.protocol.Stopping`.
+
     ``over`` is set when the agent said its last word, cannot be asked, or is lost; ``why`` then
     says what it came to.
     """
 
-    def __init__(self, path: Path, replica: str, main_pid: int | None, within: float) -> None:
+    def __init__(self, path: Path, fields: Mapping[str, Any], within: float) -> None:
         self.over = threading.Event()
         self.why = ""
         self._path = path
-        self._replica = replica
-        self._main_pid = main_pid
+        self._fields = fields
         self._within = within
 
     def start(self) -> None:
@@ -42,7 +45,7 @@ class Asking:
         # here, not above: an agent that is half upgraded must not keep an engine from draining
         from farrier_agent.control import client, protocol  # noqa: PLC0415
 
-        request = protocol.Stopping(replica=self._replica, main_pid=self._main_pid)
+        request = protocol.Stopping(**self._fields)
         final = client.ask(request, path=self._path, answer_within=self._within)
         if isinstance(final, protocol.Failed):
             return final.error

@@ -50,7 +50,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--nginx-user", default="www-data", help="as whom nginx's workers run [%(default)s]")
     add("--gate-dir", type=Path, default=Path("/run/farrier/open"))
     add("--state-dir", type=Path, default=DEFAULT_DIRECTORY)
-    add("--socket", type=Path, default=Path("/run/farrier/control.sock"))
+    add("--socket", type=Path, default=Path("/run/farrier/agent/control.sock"))
     add("--answer-within", type=float, default=2.0, help="seconds for the agent to begin")
     add("--deadline", type=float, default=900.0, help="seconds, without the agent [%(default)s]")
     add("--on-deadline", choices=("extend", "force"), default="extend")
@@ -110,7 +110,16 @@ class _Stop:
     def _agent_drains(self) -> bool:
         """The agent drained it. False: it does not answer, not any more, or does not get on."""
         options = self._options
-        asking = Asking(options.socket, options.replica, self._main_pid, options.answer_within)
+        stop = self._stop()
+        fields = {
+            "replica": options.replica,
+            "main_pid": self._main_pid,
+            "invocation_id": self._run_id,
+            "deadline": stop.seconds,
+            "on_deadline": stop.policy,
+            "cap": stop.cap,
+        }
+        asking = Asking(options.socket, fields, options.answer_within)
         asking.start()
         patience = time.monotonic() + options.answer_within
         why = "it does not get on"
