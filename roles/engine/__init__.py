@@ -11,7 +11,8 @@ from farrier.converge.templates import render
 from farrier.converge.typed import deploy
 from farrier.defaults import Default, Defaults
 from roles.engine.commands import argv, command_line, environment, systemd_quote
-from roles.engine.operations import accounts, orphans, ready
+from roles.engine.operations import accounts, orphans
+from roles.engine.waiting import ready
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -139,7 +140,7 @@ def remove(spec: HostSpec) -> None:
         *(
             Absent(f"/var/lib/farrier/replicas/{model.replica}.{suffix}")
             for model in spec.models
-            for suffix in ("json", "lock", "new", "bad")
+            for suffix in ("json", "lock", "new", "bad", "health.json")
         ),
         *(
             Absent(f"/run/farrier/{place}{model.replica}")
