@@ -103,14 +103,14 @@ until [ -e /run/farrier/open/{model.replica} ] && systemctl -q is-active {unit};
     if [ "$state" = active ] && [ "$(kept invocation_id)" = "$now" ]; then
         case "$(kept phase) $(kept stop_began)" in
             # what it failed for stands in the record
-            "failed "*) why=$(tr -d '\n' < {record});;
+            "failed "*) why=$(tr -d '\\n' < {record});;
             # somebody wants it so, which is told by whoever called this
             "drained null") exit 0;;
         esac
     fi
     [ "$(date +%s)" -lt "$deadline" ] || why="did not answer within {int(model.start_timeout)} s"
     if [ -n "$why" ]; then
-        echo "FARRIER: $why" >&2
+        printf 'FARRIER: %s\\n' "$why" >&2
         journalctl --sync || : # it lags behind a process that is gone
         # Not by invocation: journald loses that of a process that ended at once (systemd 257).
         # With --since, -n would mean the first lines (systemd 252).
