@@ -12,12 +12,15 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 from farrier_agent import status
 from farrier_agent.config import AgentConfig, Replica, dumps
+from farrier_agent.control import client
+from farrier_agent.control.protocol import Final, News, Request
 from farrier_agent.draining.record import Record
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -54,6 +57,29 @@ def until(question: Callable[[], T], seconds: float = PATIENCE) -> T:
         if time.monotonic() > end:
             raise AssertionError(f"not within {seconds:g} s, last answer: {answer!r}")
         time.sleep(0.03)
+
+
+class Asking:
+    """A request to the agent at *path* that waits for its last word in the background."""
+
+    def __init__(self, path: Path, request: Request) -> None:
+        self.news: list[News] = []
+        self._path = path
+        self._request = request
+        self._pool = ThreadPoolExecutor(1)
+        self._last = self._pool.submit(self._ask)
+        self._pool.shutdown(wait=False)
+
+    def _ask(self) -> Final:
+        return client.ask(self._request, path=self._path, hear=self.news.append, answer_within=10)
+
+    @property
+    def over(self) -> bool:
+        return self._last.done()
+
+    def last_word(self, seconds: float = PATIENCE) -> Final:
+        """Wait for it. Raises ControlError, and TimeoutError."""
+        return self._last.result(seconds)
 
 
 class Host:
@@ -172,22 +198,17 @@ class Host:
             command, env=self.environment(), capture_output=True, text=True, check=False, timeout=60
         )
 
-    def ask(self, verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def verb(self, verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a verb of ``farrier-agent`` that speaks with this agent, to its end."""
         return self.command(verb, f"--socket={self.control_path}", *arguments)
 
-    def begin(self, verb: str, *arguments: str) -> subprocess.Popen[str]:
-        """The same, without waiting for its end."""
-        command = [sys.executable, "-m", "farrier_agent.cli", verb, *arguments]
-        return self._begun([*command, f"--socket={self.control_path}"])
+    def ask(self, request: Request) -> Final:
+        """Ask this agent over its control socket, as its command line does."""
+        return client.ask(request, path=self.control_path, answer_within=10)
 
-    def _begun(self, command: list[str]) -> subprocess.Popen[str]:
-        pipe = subprocess.PIPE
-        process = subprocess.Popen(
-            command, env=self.environment(), stdout=pipe, stderr=pipe, text=True
-        )
-        self._processes.append(process)  # type: ignore[arg-type]
-        return process
+    def asking(self, request: Request) -> Asking:
+        """The same in the background."""
+        return Asking(self.control_path, request)
 
     def start(self, **more: str) -> subprocess.Popen[bytes]:
         """Start the agent and wait until it serves."""
