@@ -8,6 +8,7 @@ written then.
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 from farrier_agent.draining.events import GaveUp, Looked, Resumed, Ticked
@@ -15,7 +16,7 @@ from farrier_agent.draining.record import Phase, Record
 from farrier_agent.engines import ENGINES, Load
 from farrier_agent.loopback import asker
 from farrier_agent.serving.counting import Count, Counter, busy
-from farrier_agent.serving.life import Life, seen
+from farrier_agent.serving.life import Life, boottime, seen
 from farrier_agent.serving.worker import Worker
 from farrier_agent.vitals import read_load
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from farrier_agent.units.watch import Units
 
 __all__ = ["Looker"]
+
+log = logging.getLogger("farrier-agent")
 
 EVERY = 1.0
 """Seconds between two looks that count towards *drained* (drains.APART)."""
@@ -50,6 +53,7 @@ class Looker:
         self._ask = asker(replica.port)
         self._engine = ENGINES[replica.engine]
         self._resumed = False
+        self._by_hand = False
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -65,7 +69,12 @@ class Looker:
         hurries = record is not None and (
             record.phase is Phase.DRAINING or record.gate == "opening" or _is_forced(record)
         )
-        return min(EVERY, self._tick) if hurries else self._tick
+        if record is None or not hurries:
+            return self._tick
+        drain = record.drain
+        if record.phase is Phase.DRAINING and drain is not None and not drain.closed:
+            return min(EVERY, max(0.0, drain.settle_ends - boottime()) + 0.01)
+        return min(EVERY, self._tick)
 
     async def _look(self) -> None:
         life = self._life
@@ -78,6 +87,10 @@ class Looker:
         record = life.record
         if record is None:
             return
+        self._warn_of_a_hand(record)
+        if record.phase is Phase.DRAINING or record.gate == "opening":
+            await life.try_to_tell(Ticked())
+            record = life.record or record
         load: Load | None = None
         if record.engine_runs:
             # the kernel first: a request that the engine finishes in between is counted, not lost
@@ -86,17 +99,25 @@ class Looker:
             self.in_flight = busy(self.count, load)
         else:
             self.count, self.in_flight = Count(), None
-        if record.phase is Phase.DRAINING and not (record.drain and record.drain.closed):
-            await life.try_to_tell(Ticked())
-        elif record.counting or _is_forced(record):
+        if record.counting or _is_forced(record):
             await life.try_to_tell(Looked(self.in_flight))
-        elif record.gate == "opening":
-            await life.try_to_tell(Ticked())
         await self._live(load)
+
+    def _warn_of_a_hand(self, record: Record) -> None:
+        """Say it once when a gate is open that nobody but a person can have opened."""
+        by_hand = record.gate == "closed" and bool(self._life.gate_open)
+        if by_hand and not self._by_hand:
+            log.warning(
+                "replica %s: its gate was opened by hand, though it is %s: what it serves now may"
+                " be cut; to close: farrier-agent drain %s",
+                *(self._life.name, record.phase.value, self._life.name),
+                extra={"replica": self._life.name, "cause": "gate"},
+            )
+        self._by_hand = by_hand
 
     async def _live(self, load: Load | None) -> None:
         """Whether the engine gets on with its work, and what to do when it does not."""
-        verdict = await self._health.look(load, self._worker)
+        verdict = await self._health.look(load)
         record = self._life.record
         if verdict is not None and verdict.state == "wedged" and record and record.counting:
             # it never will be drained: nobody waits for an engine that hangs
