@@ -15,9 +15,13 @@ __all__ = ["GaveUp", "History", "Limits", "Restart", "Wait", "decide", "restarte
 
 
 class History(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """When a replica was restarted for health, seconds since the epoch, oldest first."""
+    """When a replica was restarted for health, seconds since the epoch, oldest first.
+
+    ``given_up`` is the run of its unit (InvocationID) in which no restart was tried any more.
+    """
 
     restarts: tuple[float, ...] = ()
+    given_up: str | None = None
 
 
 @dataclass(frozen=True)

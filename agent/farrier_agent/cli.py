@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         if options.command == "run":
-            _run(load(options.config))
+            _run(options.config)
         elif options.command == "status":
             _status(load(options.config), as_json=options.json)
         elif options.command == "check-config":
@@ -62,13 +62,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _run(config: AgentConfig) -> None:
-    from farrier_agent import daemon, web  # noqa: PLC0415 - the other commands start without it
+def _run(path: Path) -> None:
+    # the other commands start without it
+    from farrier_agent import daemon, listeners  # noqa: PLC0415
 
+    config = load(path)
     journal.set_up()
     try:
-        daemon.run(config, os.environ)
-    except web.ListenError as error:
+        daemon.run(path, config, os.environ)
+    except listeners.ListenError as error:
         raise FailedError(str(error)) from error
 
 

@@ -1,9 +1,9 @@
-"""``farrier-agent run``: collectors, the publisher of snapshots, the endpoint, signals.
+"""``farrier-agent run``: collectors, the replicas' lives, the publisher of snapshots, signals.
 
-Each source is collected in a loop of its own, with a deadline; the publisher makes a snapshot from
-what they last saw and feeds systemd's watchdog. So nothing that hangs (a driver, an engine, a bus)
-holds up what the agent says about the rest. Whatever ends the agent, it touches no gate: the only
-thing that it does on SIGTERM is to end.
+Each source is collected in a loop of its own, with a deadline; each replica has a life of its own;
+the publisher makes a snapshot from what they last saw and feeds systemd's watchdog. So nothing that
+hangs (a driver, an engine, a bus, a disk) holds up what the agent says about the rest. Whatever
+ends the agent, it touches no gate: the only thing that it does on SIGTERM is to end.
 """
 
 from __future__ import annotations
@@ -21,15 +21,21 @@ from pathlib import Path
 from typing import Any
 
 from farrier_agent import __version__, status
-from farrier_agent.collectors import replicas, units
+from farrier_agent.agentcheck import AgentCheck
+from farrier_agent.collectors import CollectError, replicas
 from farrier_agent.collectors.replicas import Seen
 from farrier_agent.collectors.slot import Slot
-from farrier_agent.config import AgentConfig, split_address
-from farrier_agent.gate import Gates
-from farrier_agent.gatekeeper import Gatekeeper
+from farrier_agent.config import AgentConfig, ConfigError, load
+from farrier_agent.control.server import ControlServer
+from farrier_agent.draining.record import Now
+from farrier_agent.listeners import ListenError, Listeners, group_of
 from farrier_agent.notify import Notifier, watchdog_seconds
-from farrier_agent.snapshot import changes, compose
-from farrier_agent.web import Endpoint, Pages, bind
+from farrier_agent.serving.handlers import Requests
+from farrier_agent.serving.house import House
+from farrier_agent.serving.noticing import Noticing
+from farrier_agent.serving.restarting import Restarts
+from farrier_agent.snapshot import changes, compose, summary
+from farrier_agent.web import Endpoint, Pages
 
 __all__ = ["Daemon", "cancel", "run"]
 
@@ -39,53 +45,81 @@ Look = Callable[[], Awaitable[object]]
 
 
 class Daemon:
-    """The agent of one host."""
+    """The agent of one host with one configuration. *listeners* have what *config* wants."""
 
-    def __init__(self, config: AgentConfig, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        config: AgentConfig,
+        environment: Mapping[str, str],
+        listeners: Listeners,
+        agent: status.Agent,
+    ) -> None:
         self._config = config
+        self._listeners = listeners
+        self._agent = agent
         self._tick = config.tick
         # a source gets a tick to answer, but not less than a second, nor more than five
         self._deadline = max(1.0, min(5.0, config.tick))
         self._notifier = Notifier.from_environment(environment)
         watchdog = watchdog_seconds(environment)
         self._period = min(self._tick, watchdog / 3) if watchdog else self._tick
-        self._agent = status.Agent(
-            version=__version__,
-            python=platform.python_version(),
-            pid=os.getpid(),
-            started_at=time.time(),
-        )
         self._gpus: Slot[status.Gpus] = Slot("gpu", self._tick)
         self._units: Slot[tuple[status.Unit, ...]] = Slot("units", self._tick)
         self._replicas: Slot[dict[str, Seen]] = Slot("replicas", self._tick)
+        self._notices: Slot[None] = Slot("notices", self._tick)
         self._news = asyncio.Event()
         self._pages = Pages()
         self._last: status.Status | None = None
+        self._said = ""
+        self._house = House(config, self._news.set)
+        self._restarts = Restarts(self._house.actor)
+        self._check: AgentCheck | None = None
+        self._noticing: Noticing | None = None
+        if config.notices is not None:
+            self._noticing = Noticing(config, config.notices, self._house, self._news.set)
 
-    async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT. Raises ListenError."""
-        address, port = split_address(self._config.listen)
-        endpoint = Endpoint(self._pages, bind(address, port))
-        stop = asyncio.Event()
+    async def run(self, over: asyncio.Event) -> None:
+        """Serve until *over*."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+        http = self._listeners.get("http")
+        assert http is not None  # noqa: S101 - every configuration has it
+        endpoint = Endpoint(self._pages, http)
         self._publish()
-        serving = asyncio.create_task(endpoint.serve())
-        loops = [asyncio.create_task(self._publish_always())]
-        loops += [asyncio.create_task(self._every_tick(look)) for look in self._looks()]
-        told = asyncio.create_task(stop.wait())
+        serving = loop.create_task(endpoint.serve())
+        loops = [
+            loop.create_task(self._publish_always()),
+            *(loop.create_task(self._every_tick(look)) for look in self._looks()),
+            *self._house.loops(),
+            *self._servers(),
+        ]
+        told = loop.create_task(over.wait())
         self._notifier.ready()
         log.info("farrier-agent %s listens on %s", __version__, self._config.listen)
         # a loop that ends is a defect: then the agent ends too, and systemd starts it again
         ended, _ = await asyncio.wait({serving, told, *loops}, return_when=asyncio.FIRST_COMPLETED)
-        self._notifier.stopping()
         endpoint.close()
         await cancel((told, *loops))
+        await self._restarts.close()
+        await self._house.close()
         await asyncio.gather(serving, return_exceptions=True)
         for task in ended:
             task.result()
-        log.info("farrier-agent stopped; gates are as they were")
+
+    def _servers(self) -> Iterator[asyncio.Task[None]]:
+        loop = asyncio.get_running_loop()
+        if control := self._listeners.get("control"):
+            requests = Requests(self._config, self._house, self._restarts, self._compose)
+            server = ControlServer(requests, control, group=group_of(self._config))
+            yield loop.create_task(server.serve())
+        if check := self._listeners.get("check"):
+            self._check = AgentCheck(self._takes_requests, check)
+            yield loop.create_task(self._check.serve())
+        if self._noticing:
+            yield loop.create_task(self._noticing.run())
+
+    def _takes_requests(self, name: str) -> bool:
+        one = self._house.replicas.get(name)
+        return one is not None and one.life.takes_requests
 
     def _looks(self) -> Iterator[Look]:
         if self._config.accelerator == "cuda":
@@ -93,7 +127,9 @@ class Daemon:
         else:
             log.info("this host has no GPU (accelerator = %r)", self._config.accelerator)
         if self._config.replicas:
-            yield self._replica_look()
+            yield self._replica_look
+        if self._noticing:
+            yield partial(self._notices.attempt, partial(_asked, self._noticing))
 
     async def _every_tick(self, look: Look) -> None:
         """Look again and again, a tick after the last look began or at once when that took more."""
@@ -117,20 +153,10 @@ class Daemon:
         collector = GpuCollector(self._config.nvml_library)
         return partial(self._gpus.attempt, partial(collector.collect, deadline=self._deadline))
 
-    def _replica_look(self) -> Look:
-        config = self._config
-        read = partial(units.read, deadline=self._deadline)
-        gates = Gates(Path(config.gate_dir), Path(config.run_dir) / "opened.json")
-        keeper = Gatekeeper(gates, read)
-        names = [replica.unit for replica in config.replicas]
-
-        async def look() -> None:
-            states = await self._units.attempt(partial(read, names))
-            await self._replicas.attempt(
-                partial(replicas.collect, config, states, keeper, deadline=self._deadline)
-            )
-
-        return look
+    async def _replica_look(self) -> None:
+        states = await self._units.attempt(self._house.states)
+        look = partial(replicas.collect, self._config, states, deadline=self._deadline)
+        await self._replicas.attempt(look)
 
     def _slots(self) -> Iterator[Slot[Any]]:
         if self._config.accelerator == "cuda":
@@ -139,24 +165,57 @@ class Daemon:
             yield self._units
             yield self._replicas
 
-    def _publish(self) -> None:
+    def _compose(self) -> status.Status:
         now = time.monotonic()
-        snapshot = compose(
+        moment = Now.read()
+        notices = self._noticing.notices if self._noticing else ()
+        return compose(
             self._config,
             self._agent,
-            at=time.time(),
+            at=moment.epoch,
             collectors=[slot.report(now) for slot in self._slots()],
             gpus=self._gpus.current(now),
             units=self._units.current(now),
             seen=self._replicas.current(now),
+            show=lambda shown: self._house.replicas[shown.name].show(shown, moment),
+            own_units=self._house.own_units(),
+            notices=[_shown(notice) for notice in notices],
+            agent_check=_counts(self._check),
         )
+
+    def _publish(self) -> None:
+        snapshot = self._compose()
         self._pages.show(snapshot)
         for line in changes(self._last, snapshot):
             log.info("%s", line)
-        if self._last is None or self._last.ready != snapshot.ready:
-            self._notifier.status("ready" if snapshot.ready else "; ".join(snapshot.reasons))
-        self._last = snapshot
+        said = summary(snapshot)
+        if said != self._said:
+            self._notifier.status(said)
+        self._last, self._said = snapshot, said
         self._notifier.watchdog()
+
+
+async def _asked(noticing: Noticing) -> None:
+    """Raises CollectError where the cloud cannot be asked for its notices."""
+    if noticing.problem is not None:
+        raise CollectError(noticing.problem)
+
+
+def _counts(check: AgentCheck | None) -> status.AgentCheck | None:
+    if check is None:
+        return None
+    return status.AgentCheck(answered=check.answered, refused=check.refused)
+
+
+def _shown(notice: Any) -> status.Notice:
+    return status.Notice(
+        cloud=notice.cloud,
+        kind=notice.kind,
+        id=notice.id,
+        at=notice.at,
+        drains=notice.drains,
+        detail=notice.detail,
+    )
 
 
 async def cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
@@ -173,6 +232,64 @@ async def cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
         _, pending = await asyncio.wait(pending, timeout=0.1)
 
 
-def run(config: AgentConfig, environment: Mapping[str, str]) -> None:
-    """Run the agent until it is told to stop. Raises ListenError when it cannot listen."""
-    asyncio.run(Daemon(config, environment).run())
+class _Agent:
+    """The process: one :class:`Daemon` after another, as often as its configuration changes."""
+
+    def __init__(self, path: Path, config: AgentConfig, environment: Mapping[str, str]) -> None:
+        self._path = path
+        self._config = config
+        self._environment = environment
+        self._listeners = Listeners()
+        self._over = asyncio.Event()
+        self._stopping = False
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT. Raises ListenError."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        loop.add_signal_handler(signal.SIGHUP, self._read_again)
+        agent = status.Agent(
+            version=__version__,
+            python=platform.python_version(),
+            pid=os.getpid(),
+            started_at=time.time(),
+        )
+        self._listeners.bind(self._config)
+        while not self._stopping:
+            self._over.clear()
+            daemon = Daemon(self._config, self._environment, self._listeners, agent)
+            await daemon.run(self._over)
+        self._listeners.close()
+        log.info("farrier-agent stopped; gates are as they were")
+
+    def _stop(self) -> None:
+        self._stopping = True
+        Notifier.from_environment(self._environment).stopping()
+        self._over.set()
+
+    def _read_again(self) -> None:
+        try:
+            config = load(self._path)
+            if config == self._config:
+                log.info("SIGHUP: %s says nothing new", self._path)
+                return
+            self._listeners.bind(config)
+        except (ConfigError, ListenError) as error:
+            log.error("SIGHUP: the old configuration stays in force: %s", error)
+            return
+        log.info("SIGHUP: %s is read again", self._path)
+        self._config = config
+        self._over.set()
+
+
+def run(path: Path, config: AgentConfig, environment: Mapping[str, str]) -> None:
+    """Run the agent until it is told to stop; *config* was read from *path*.
+
+    Raises ListenError when it cannot listen.
+    """
+
+    async def agent() -> None:
+        await _Agent(path, config, environment).run()
+
+    asyncio.run(agent())

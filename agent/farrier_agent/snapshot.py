@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from farrier_agent import status
 from farrier_agent.collectors.replicas import Seen
 from farrier_agent.config import AgentConfig
 from farrier_agent.config import Replica as Wanted
-from farrier_agent.status import Agent, Collector, Gpus, Replica, Status, Unit
+from farrier_agent.status import (
+    Agent,
+    AgentCheck,
+    Collector,
+    Gpus,
+    Notice,
+    Replica,
+    Status,
+    Unit,
+)
+from farrier_agent.units.state import UnitState, plain
 
-__all__ = ["changes", "compose", "reasons"]
+__all__ = ["changes", "compose", "reasons", "summary"]
 
 UNKNOWN = "state not known"
 
@@ -21,14 +31,21 @@ def compose(
     *,
     at: float,
     collectors: Sequence[Collector],
-    gpus: Gpus | None,
-    units: Sequence[Unit] | None,
-    seen: Mapping[str, Seen] | None,
+    gpus: Gpus | None = None,
+    units: Sequence[Unit] | None = None,
+    seen: Mapping[str, Seen] | None = None,
+    show: Callable[[Replica], Replica] = lambda replica: replica,
+    own_units: Sequence[Unit] = (),
+    notices: Sequence[Notice] = (),
+    agent_check: AgentCheck | None = None,
 ) -> Status:
-    """The status of the host at *at*; None stands for data that are missing or stale."""
+    """The status of the host at *at*; None stands for data that are missing or stale.
+
+    *show* adds to a replica what its life says: its phase, its gate, its drain.
+    """
     states = {unit.name: unit for unit in units or ()}
     replicas = tuple(
-        _replica(replica, states.get(replica.unit), (seen or {}).get(replica.name))
+        show(_replica(replica, states.get(replica.unit), (seen or {}).get(replica.name)))
         for replica in config.replicas
     )
     why = tuple(reasons(collectors, replicas))
@@ -42,6 +59,9 @@ def compose(
         collectors=tuple(collectors),
         gpus=gpus,
         replicas=replicas,
+        units=tuple(own_units),
+        notices=tuple(notices),
+        agent_check=agent_check,
     )
 
 
@@ -53,11 +73,11 @@ def _replica(wanted: Wanted, unit: Unit | None, seen: Seen | None) -> Replica:
         unit=wanted.unit,
         port=wanted.port,
         gpus=tuple(wanted.gpus),
-        unit_state=unit,
+        unit_state=plain(unit) if isinstance(unit, UnitState) else unit,
         up=seen.up if seen else None,
-        gate=seen.gate if seen else None,
         restart_pending=seen.restart_pending if seen else None,
         detail=seen.detail if seen else None,
+        restarts=unit.restarts if isinstance(unit, UnitState) else None,
     )
 
 
@@ -67,14 +87,19 @@ def reasons(collectors: Sequence[Collector], replicas: Sequence[Replica]) -> Ite
         if not collector.fresh:
             yield f"collector {collector.name}: no fresh data: {collector.error or 'too slow'}"
     for replica in replicas:
-        if replica.up is None:
-            yield f"replica {replica.name}: its state is not known"
-        elif not replica.up:
-            yield f"replica {replica.name}: not up: {replica.detail}"
-        elif replica.gate == "closed":
-            yield f"replica {replica.name}: gate closed: {replica.detail or 'not opened yet'}"
-        elif replica.gate is None:
-            yield f"replica {replica.name}: gate not known: {replica.detail or 'not seen'}"
+        why = _why_not(replica)
+        if why is not None:
+            yield f"replica {replica.name}: {why}"
+
+
+def _why_not(replica: Replica) -> str | None:
+    if replica.up is None:
+        return "its state is not known"
+    if not replica.up and replica.phase in {None, "ready", "stopped", "starting"}:
+        return f"not up: {replica.detail}"
+    if replica.phase != "ready" or replica.gate != "open":
+        return replica.detail or f"gate {replica.gate or 'not known'}"
+    return None
 
 
 def changes(old: Status | None, new: Status) -> Iterator[str]:
@@ -118,3 +143,15 @@ def _story(replica: Replica) -> str:
     if replica.restart_pending:
         words.append("restart pending")
     return ", ".join(words) + (f": {replica.detail}" if replica.detail else "")
+
+
+def summary(snapshot: Status) -> str:
+    """The host in one line, for ``systemctl status``."""
+    words = [f"notice: {one.kind} by {one.cloud}" for one in snapshot.notices if one.drains]
+    busy = [one for one in snapshot.replicas if one.drain is not None]
+    for one in busy[:3]:
+        waits = "" if one.in_flight is None else f", {one.in_flight} in flight"
+        words.append(f"{one.name}: {one.phase}{waits}")
+    shown = tuple(f"replica {one.name}: " for one in busy[:3])
+    rest = [reason for reason in snapshot.reasons if not shown or not reason.startswith(shown)]
+    return "; ".join([*words, *rest]) or "ready"

@@ -129,10 +129,10 @@ class Unit(msgspec.Struct, frozen=True, kw_only=True):
 class Drain(msgspec.Struct, frozen=True, kw_only=True):
     """A drain of a replica: who asked for it, the first one first, and how far it is.
 
-    ``settling``: requests are still accepted. ``deadline_at`` is when ``policy`` counts. ``seconds``
-    are from its beginning to *drained*, or until now. ``in_flight_at_close`` is the first count
-    behind the closed gate. ``forced``: waiting was given up, and ``cut`` requests were then still
-    in flight.
+    ``settling``: requests are still accepted. ``deadline_at`` is when ``policy`` counts.
+    ``seconds`` are from its beginning to *drained*, or until now. ``in_flight_at_close`` is the
+    first count behind the closed gate. ``forced``: waiting was given up, and ``cut`` requests were
+    then still in flight.
     """
 
     asked_by: tuple[str, ...]

@@ -1,14 +1,22 @@
-"""A status as a person reads it."""
+"""A status as a person reads it, in 100 columns."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 
-from farrier_agent.status import Gpu, Replica, Status
+from farrier_agent.status import Gpu, Notice, Replica, Status
+from farrier_agent.story import story
+from farrier_agent.wording import clock, duration, printable
 
-__all__ = ["render"]
+__all__ = ["WIDTH", "render"]
 
 UNKNOWN = "?"
+WIDTH = 100
+"""Columns. Only a replica's name of more than 40 characters makes a line longer."""
+_NARROWEST_MODEL = 12
+
+Row = tuple[str, ...]
 
 
 def render(status: Status) -> str:
@@ -19,13 +27,18 @@ def render(status: Status) -> str:
 def _lines(status: Status) -> Iterator[str]:
     state = "ready" if status.ready else "not ready"
     yield f"{status.host}: {state} (agent {status.agent.version}, {status.accelerator})"
-    yield from (f"  {reason}" for reason in status.reasons)
+    for notice in sorted(status.notices, key=lambda one: one.at):
+        yield from _wrapped(_notice(notice, status.at), 0)
+    for reason in status.reasons:
+        yield from _wrapped(reason, 2)
     if status.replicas:
         yield ""
-        yield from _table(
-            ("REPLICA", "MODEL", "ENGINE", "UNIT", "UP", "GATE", "RESTART"),
-            [_replica(replica) for replica in status.replicas],
-        )
+        yield from _replicas(status)
+    units = [unit for unit in status.units if unit.load_state != "not-found"]
+    if units:
+        yield ""
+        states = (f"{unit.name} {unit.active_state} ({unit.sub_state})" for unit in units)
+        yield from _wrapped("units: " + ", ".join(states), 0)
     if status.gpus:
         yield ""
         if status.gpus.devices:
@@ -33,25 +46,63 @@ def _lines(status: Status) -> Iterator[str]:
                 ("GPU", "NAME", "MEMORY USED", "BUSY", "TEMP", "POWER", "UUID"),
                 [_gpu(gpu) for gpu in status.gpus.devices],
             )
-        yield from (f"  {problem}" for problem in status.gpus.problems)
+        for problem in status.gpus.problems:
+            yield from _wrapped(problem, 2)
         if not status.gpus.count:
             yield "NVML sees no GPU"
 
 
-def _replica(one: Replica) -> tuple[str, ...]:
-    unit = one.unit_state
+def _notice(one: Notice, now: float) -> str:
+    left = one.at - now
+    when = f"in {duration(left)}" if left > 0 else "due now"
+    what = "this host is drained for it" if one.drains else "nothing is drained for it"
+    detail = f": {one.detail}" if one.detail else ""
+    return f"NOTICE {one.cloud} {one.kind} at {clock(one.at, now)}, {when}; {what}{detail}"
+
+
+def _replicas(status: Status) -> Iterator[str]:
+    head = ("REPLICA", "MODEL", "ENGINE", "PHASE", "UP", "IN FLIGHT", "GATE", "HEALTH", "RESTART")
+    rows = [_replica(one) for one in status.replicas]
+    top, *lines = _table(head, _fitting(head, rows))
+    yield top
+    for one, line in zip(status.replicas, lines, strict=True):
+        yield line
+        for text in story(one, status.at):
+            yield from _wrapped(text, 2)
+
+
+def _replica(one: Replica) -> Row:
     return (
         one.name,
-        one.model,
+        printable(one.model),
         one.engine,
-        f"{unit.active_state} ({unit.sub_state})" if unit else UNKNOWN,
+        one.phase or UNKNOWN,
         _yes(one.up),
+        UNKNOWN if one.in_flight is None else str(one.in_flight),
         one.gate or UNKNOWN,
+        one.health or UNKNOWN,
         UNKNOWN if one.restart_pending is None else "pending" if one.restart_pending else "-",
     )
 
 
-def _gpu(gpu: Gpu) -> tuple[str, ...]:
+def _fitting(head: Row, rows: Sequence[Row]) -> list[Row]:
+    """*rows* with models as long as there is room for; nobody has to type one on the host."""
+    model = 1
+    others = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    others[model] = 0
+    room = max(_NARROWEST_MODEL, WIDTH - sum(others) - 2 * (len(head) - 1))
+    return [(*row[:model], _shortened(row[model], room), *row[model + 1 :]) for row in rows]
+
+
+def _shortened(text: str, room: int) -> str:
+    """*text* without its middle: names of models differ at either end."""
+    if len(text) <= room:
+        return text
+    tail = (room - 1) // 2
+    return f"{text[: room - 1 - tail]}…{text[-tail:]}"
+
+
+def _gpu(gpu: Gpu) -> Row:
     return (
         str(gpu.index),
         (gpu.name or UNKNOWN) + ("" if gpu.up else " (lost)"),
@@ -72,7 +123,19 @@ def _yes(value: bool | None) -> str:
     return UNKNOWN if value is None else "yes" if value else "no"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+def _wrapped(text: str, indent: int) -> Iterator[str]:
+    first = " " * indent
+    yield from textwrap.wrap(
+        printable(text),
+        WIDTH,
+        initial_indent=first,
+        subsequent_indent=first + "  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _table(head: Row, rows: Sequence[Row]) -> Iterator[str]:
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
     for row in (head, *rows):
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -62,6 +62,18 @@ class Vitals:
     ) -> Verdict:
         """The verdict on the engine in the *run* of its unit; see Sample for the others."""
         load = await read_load(self._ask, self._engine, deadline=deadline)
+        return self.judge(run, load, sockets=sockets, moved=moved, unread=unread)
+
+    def judge(
+        self,
+        run: str,
+        load: Load | None,
+        *,
+        sockets: int | None,
+        moved: int | None = None,
+        unread: int = 0,
+    ) -> Verdict:
+        """The verdict by what the engine told of its *load* just now."""
         now = self._clock()
         sample = Sample(now, run, sockets, unread, moved, load, self._probing(now))
         self._watch, verdict = look(self._watch, sample, self._patience)

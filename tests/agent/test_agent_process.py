@@ -224,8 +224,12 @@ def test_status_shows_replicas(host: Host) -> None:
     until(lambda: host.get("/readyz")[0] == 200)
     result = host.command("status", f"--config={host.config_path}")
     assert result.returncode == 0
-    row = next(line for line in result.stdout.splitlines() if line.startswith("tiny "))
-    assert row.split() == ["tiny", "tiny", "vllm", "active", "(running)", "yes", "open", "?"]
+    head, row = (
+        line for line in result.stdout.splitlines() if line.startswith(("REPLICA ", "tiny "))
+    )
+    shown = dict(zip(head.replace("IN FLIGHT", "IN-FLIGHT").split(), row.split(), strict=True))
+    assert (shown["REPLICA"], shown["MODEL"], shown["ENGINE"]) == ("tiny", "tiny", "vllm")
+    assert (shown["UP"], shown["GATE"], shown["RESTART"]) == ("yes", "open", "?")
 
 
 def test_a_port_that_is_taken_is_named(running: Host, tmp_path: Path) -> None:

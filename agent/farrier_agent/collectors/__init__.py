@@ -8,7 +8,7 @@ __all__ = ["CollectError"]
 class CollectError(RuntimeError):
     """A source could not be read; the message says which and why.
 
-    One subclass per source: :class:`~farrier_agent.collectors.units.UnitsError`,
+    One subclass per source: :class:`~farrier_agent.units.state.UnitsError`,
     :class:`~farrier_agent.collectors.replicas.ReplicasError`,
     :class:`~farrier_agent.collectors.gpu.GpuError`.
     """

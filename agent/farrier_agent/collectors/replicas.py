@@ -1,11 +1,10 @@
-"""The replicas: whether each engine answers, its gate, and whether a restart is pending."""
+"""The replicas: whether each engine answers, and whether a restart is pending."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
@@ -13,8 +12,6 @@ from farrier_agent import loopback
 from farrier_agent.collectors import CollectError
 from farrier_agent.config import AgentConfig, Replica
 from farrier_agent.engines import ENGINES
-from farrier_agent.gate import Gates
-from farrier_agent.gatekeeper import Gatekeeper
 from farrier_agent.status import Unit
 
 __all__ = ["ReplicasError", "Seen", "ask", "collect", "restart_pending"]
@@ -25,10 +22,9 @@ class ReplicasError(CollectError):
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """What one look at a replica saw. ``detail`` says why it is not up, or its gate not open."""
+    """What one look at a replica saw. ``detail`` says why it is not up."""
 
     up: bool
-    gate: Literal["open", "closed"] | None
     restart_pending: bool | None
     detail: str | None
 
@@ -55,42 +51,26 @@ def restart_pending(started: Path, config_hash: str) -> bool | None:
 
 
 async def collect(
-    config: AgentConfig,
-    units: Sequence[Unit] | None,
-    keeper: Gatekeeper,
-    *,
-    deadline: float,
+    config: AgentConfig, units: Sequence[Unit] | None, *, deadline: float
 ) -> dict[str, Seen]:
-    """Look at every replica at once and let *keeper* open the gates that may be opened."""
+    """Look at every replica at once. Raises ReplicasError where the *units* are not known."""
     if units is None:
         raise ReplicasError("the states of the units could not be read")
     by_name = {unit.name: unit for unit in units}
     seen = await asyncio.gather(
-        *(
-            _look(config, replica, by_name[replica.unit], keeper, deadline)
-            for replica in config.replicas
-        )
+        *(_look(config, replica, by_name[replica.unit], deadline) for replica in config.replicas)
     )
     return {replica.name: one for replica, one in zip(config.replicas, seen, strict=True)}
 
 
-async def _look(
-    config: AgentConfig, replica: Replica, unit: Unit, keeper: Gatekeeper, deadline: float
-) -> Seen:
+async def _look(config: AgentConfig, replica: Replica, unit: Unit, deadline: float) -> Seen:
     refused = await ask(replica, deadline=deadline) if unit.active else _not_running(unit)
-    closed_because = await keeper.tend(replica.name, unit, answering=refused is None)
     started = Path(config.started_dir) / replica.name
     return Seen(
         up=refused is None,
-        gate=_gate(keeper.gates, replica.name),
         restart_pending=restart_pending(started, replica.config_hash) if unit.active else None,
-        detail=refused or closed_because,
+        detail=refused,
     )
-
-
-def _gate(gates: Gates, name: str) -> Literal["open", "closed"] | None:
-    is_open = gates.is_open(name)
-    return None if is_open is None else "open" if is_open else "closed"
 
 
 def _not_running(unit: Unit) -> str:

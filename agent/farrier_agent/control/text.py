@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from farrier_agent import table
 from farrier_agent.control.protocol import (
     Bundle,
@@ -15,13 +13,9 @@ from farrier_agent.control.protocol import (
     Report,
     Result,
 )
+from farrier_agent.wording import clock, duration, printable
 
-__all__ = ["failure", "last_word", "news", "printable"]
-
-
-def printable(text: str) -> str:
-    """*text* in one line that moves no cursor and changes no colour."""
-    return "".join(c if c.isprintable() else " " for c in text)
+__all__ = ["failure", "last_word", "news"]
 
 
 def news(one: News) -> str:
@@ -36,14 +30,14 @@ def _progress(one: Progress) -> str:
     if one.in_flight is not None:
         parts.append(f"{one.in_flight} in flight")
     if one.remaining is not None:
-        parts.append(f"{_minutes(one.remaining)} to the deadline")
+        parts.append(f"{duration(one.remaining)} to the deadline")
     if one.text:
         parts.append(one.text)
     return printable(f"{one.replica}: {', '.join(parts)}")
 
 
 def _entry(one: Entry) -> str:
-    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.at))
+    at = clock(one.at, 0.0)
     about = f" {one.replica}:" if one.replica else ""
     cause = f" [{one.cause}]" if one.cause else ""
     return printable(f"{at}{about} {one.message}{cause}")
@@ -65,7 +59,7 @@ def last_word(final: Final) -> str:
 def _result(one: Result) -> str:
     parts = [one.state if one.changed or one.code else f"{one.state} already"]
     if one.seconds is not None:
-        parts.append(f"after {one.seconds:.1f} s")
+        parts.append(f"after {duration(one.seconds)}")
     if one.in_flight is not None:
         parts.append(f"{one.in_flight} in flight when it began")
     if one.cut:
@@ -78,8 +72,3 @@ def _result(one: Result) -> str:
 def failure(error: str, next: str | None) -> str:  # noqa: A002 - as it is spoken
     """What failed and the next command to type, in one line."""
     return printable(f"{error}; next: {next}" if next else error)
-
-
-def _minutes(seconds: float) -> str:
-    whole = max(0, round(seconds))
-    return f"{whole // 60}:{whole % 60:02} min"

@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _close(options: argparse.Namespace) -> None:
-    gates = Gates(options.gate_dir, options.gate_dir)
+    gates = Gates(options.gate_dir)
     try:
         gates.close(options.replica)
     except OSError as error:
@@ -91,7 +91,7 @@ def _close(options: argparse.Namespace) -> None:
 
 
 def _record(options: argparse.Namespace) -> None:
-    keeper = Keeper(Store(options.state_dir), Gates(options.gate_dir, options.gate_dir))
+    keeper = Keeper(Store(options.state_dir), Gates(options.gate_dir))
     try:
         now = Now.read(options.proc)
         run = os.environ.get("INVOCATION_ID")

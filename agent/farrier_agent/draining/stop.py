@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     # before any thread: signals are waited for, not handled
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    gates = Gates(options.gate_dir, options.gate_dir)
+    gates = Gates(options.gate_dir)
     if not os.environ.get("MAINPID"):
         say("INFO", f"replica {options.replica}: its engine has ended by itself")
         close(gates, options.replica)

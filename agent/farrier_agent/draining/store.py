@@ -12,12 +12,13 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
 from farrier_agent.draining.record import SCHEMA, Record
+from farrier_agent.durable import replace
 
 __all__ = ["DEFAULT_DIRECTORY", "LockedError", "Store", "StoreError", "UnreadableError"]
 
@@ -120,22 +121,10 @@ class Store:
         not be.
         """
         path = self.path(record.replica)
-        fresh = path.with_suffix(".new")
         data = msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            fresh.unlink(missing_ok=True)  # of a process that was killed here
-            with os.fdopen(os.open(fresh, flags, 0o644), "wb") as file:
-                file.write(data)
-                file.flush()
-                if durable:
-                    os.fsync(file.fileno())
-            fresh.replace(path)
-            if durable:
-                self._sync_directory()
+            replace(path, data, durable=durable)
         except OSError as error:
-            with suppress(OSError):
-                fresh.unlink(missing_ok=True)
             raise StoreError(f"{path}: cannot be written: {error.strerror}") from error
 
     def set_aside(self, replica: str) -> Path:
@@ -150,13 +139,6 @@ class Store:
         except OSError as error:
             raise StoreError(f"{path}: cannot be moved to {bad}: {error.strerror}") from error
         return bad
-
-    def _sync_directory(self) -> None:
-        handle = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _locked(handle: int, path: Path) -> bool:

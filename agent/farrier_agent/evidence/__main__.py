@@ -13,10 +13,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from farrier_agent.collectors import units
 from farrier_agent.config import DEFAULT_PATH, ConfigError, load
 from farrier_agent.engines import ENGINES
 from farrier_agent.evidence import EvidenceError, Subject, keep
+from farrier_agent.evidence.running import RunError, run
 
 __all__ = ["DIRECTORY", "main"]
 
@@ -48,12 +48,14 @@ async def _kept(options: argparse.Namespace) -> Path:
         names = ", ".join(sorted(known)) or "none"
         raise EvidenceError(f"no replica is named {options.replica!r} (this host has: {names})")
     more: dict[str, bytes] = {}
-    main_pid: int | None = None
+    show = ("systemctl", "show", "-P", "MainPID", "--", replica.unit)
     try:
-        (unit,) = await units.read([replica.unit], deadline=UNIT_SECONDS)
-        main_pid = unit.main_pid
-    except units.UnitsError as error:  # what is left is worth keeping all the same
-        more["unit-error.txt"] = str(error).encode()
+        said, amiss = await run(show, deadline=UNIT_SECONDS, limit=64)
+    except RunError as error:  # what is left is worth keeping all the same
+        said, amiss = b"", str(error)
+    if amiss:
+        more["unit-error.txt"] = amiss.encode()
+    main_pid = int(said) if said.strip().isdigit() and int(said) else None
     subject = Subject(
         replica.name, replica.unit, main_pid, replica.port, ENGINES[replica.engine], options.why
     )

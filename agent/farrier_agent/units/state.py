@@ -10,7 +10,7 @@ import msgspec
 from farrier_agent.collectors import CollectError
 from farrier_agent.status import Unit
 
-__all__ = ["MAX_STARTS", "Start", "UnitState", "UnitsError", "parse", "with_starts"]
+__all__ = ["MAX_STARTS", "Start", "UnitState", "UnitsError", "parse", "plain", "with_starts"]
 
 MAX_STARTS = 20
 """Starts of a unit that are remembered."""
@@ -73,6 +73,18 @@ def parse(name: str, properties: Properties) -> UnitState:
         result=of.text("Result", "") or None,
         job=of.job("Job"),
         needs_reload=of.truth("NeedDaemonReload"),
+    )
+
+
+def plain(unit: UnitState) -> Unit:
+    """*unit* as ``/status`` shows it."""
+    return Unit(
+        name=unit.name,
+        load_state=unit.load_state,
+        active_state=unit.active_state,
+        sub_state=unit.sub_state,
+        invocation_id=unit.invocation_id,
+        main_pid=unit.main_pid,
     )
 
 

@@ -52,6 +52,10 @@ class Outcome:
     unit: UnitState
 
 
+def _boottime() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 def _ignore(before: UnitState | None, now: UnitState) -> None:
     """Nobody wants to know."""
 
@@ -73,6 +77,7 @@ class Units:
         self._paths: dict[str, str] = {}
         self._watched: set[str] = set()
         self._last: dict[str, UnitState] = {}
+        self._asked: dict[str, float] = {}
         self._problems: dict[str, str] = {}
         self._problem: str | None = "not connected yet"
         self._pause = BACKOFF[0]
@@ -87,6 +92,10 @@ class Units:
     def state(self, name: str) -> UnitState | None:
         """The unit as it is; None when that is not known (:meth:`problem` says why)."""
         return None if self.problem(name) else self._last.get(name)
+
+    def asked(self, name: str) -> float:
+        """When systemd was asked for what :meth:`state` says, in seconds of CLOCK_BOOTTIME."""
+        return self._asked.get(name, 0.0)
 
     def problem(self, name: str) -> str | None:
         """Why the state of the unit is not known; None when it is."""
@@ -173,7 +182,8 @@ class Units:
             if path not in self._watched:
                 self._watched.add(path)
                 await calls.watch_unit(bus, path)
-            self._keep(await calls.read(bus, name, path))
+            asked = _boottime()
+            self._keep(await calls.read(bus, name, path), asked)
         except BusLostError:
             raise
         except UnitsError as error:  # of this unit; the others are none the worse
@@ -182,8 +192,9 @@ class Units:
                 log.warning("unit %s: its state is unknown: %s", name, error)
             self._problems[name] = str(error)
 
-    def _keep(self, read: UnitState) -> UnitState:
+    def _keep(self, read: UnitState, asked: float) -> UnitState:
         before = self._last.get(read.name)
+        self._asked[read.name] = asked
         now = with_starts(before, read)
         self._last[read.name] = now
         self._problems.pop(read.name, None)
@@ -213,7 +224,8 @@ class Units:
         """The unit, read now. Raises :class:`UnitsError` when that cannot be."""
         bus = self._line()
         path = self._paths.get(name) or await calls.load(bus, name)
-        return self._keep(await calls.read(bus, name, path))
+        asked = _boottime()
+        return self._keep(await calls.read(bus, name, path), asked)
 
     async def start(self, name: str, *, within: float) -> Outcome:
         """Start the unit and wait for it for at most *within* seconds, whatever its type means.

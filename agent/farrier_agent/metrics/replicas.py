@@ -1,0 +1,136 @@
+"""The families about replicas, their drains and their health: ``farrier_replica…``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from prometheus_client.metrics_core import Metric
+
+from farrier_agent.metrics.family import gauge, one_hot
+from farrier_agent.status import Drain, Replica
+
+__all__ = ["HEALTH", "PHASES", "replica_families"]
+
+PHASES = ("stopped", "starting", "warming", "ready", "draining", "drained", "failed")
+"""The states of a replica that ``farrier_replica_phase`` is one-hot over."""
+HEALTH = ("idle", "busy", "suspect", "wedged", "unknown")
+"""The verdicts that ``farrier_replica_health`` is one-hot over."""
+
+Value = Callable[[Replica], float | None]
+
+
+def replica_families(replicas: Sequence[Replica]) -> Iterator[Metric]:
+    """What is known of *replicas*."""
+    yield gauge(
+        "farrier_replica_info",
+        "Which model a replica serves, and with which engine.",
+        ("replica", "model", "engine"),
+        [((one.name, one.model, one.engine), 1) for one in replicas],
+    )
+    yield gauge(
+        "farrier_replica_phase",
+        "The phase of a replica: 1 for the one that it is in.",
+        ("replica", "phase"),
+        [sample for one in replicas for sample in one_hot((one.name,), PHASES, one.phase)],
+    )
+    yield gauge(
+        "farrier_replica_health",
+        "The verdict on a replica's progress: 1 for the one that holds.",
+        ("replica", "state"),
+        [sample for one in replicas for sample in one_hot((one.name,), HEALTH, one.health)],
+    )
+    for name, text, value in _VALUES:
+        yield gauge(
+            f"farrier_replica_{name}",
+            text,
+            ("replica",),
+            [((one.name,), value(one)) for one in replicas],
+        )
+
+
+def _under_way(one: Replica) -> Drain | None:
+    return one.drain if one.drain and not one.drain.over else None
+
+
+def _last(one: Replica) -> Drain | None:
+    """The newest drain that came to its end: the replica may still be held by it."""
+    return one.drain if one.drain and one.drain.over else one.last_drain
+
+
+def _seconds(drain: Drain | None) -> float | None:
+    return drain.seconds if drain else None
+
+
+def _cut(drain: Drain | None) -> float | None:
+    if drain is None:
+        return None
+    return drain.cut if drain.forced else 0
+
+
+_VALUES: tuple[tuple[str, str, Value], ...] = (
+    (
+        "up",
+        "Whether the replica's unit is active and its engine answers for its model.",
+        lambda one: one.up,
+    ),
+    (
+        "gate_open",
+        "Whether the replica's gate is open.",
+        lambda one: None if one.gate is None else one.gate == "open",
+    ),
+    (
+        "restart_pending",
+        "Whether the running engine was started from another configuration than the present one.",
+        lambda one: one.restart_pending,
+    ),
+    (
+        "phase_since_timestamp_seconds",
+        "When the replica entered its phase, in seconds since the epoch.",
+        lambda one: one.since_at,
+    ),
+    (
+        "in_flight",
+        "Requests in flight: nginx's connections to the engine, or the engine's own count.",
+        lambda one: one.in_flight,
+    ),
+    (
+        "strangers",
+        "Connections to the engine's port that are not nginx's, past the gate.",
+        lambda one: one.strangers,
+    ),
+    (
+        "held",
+        "Whether a drain that nobody took back keeps the replica closed, or is about to.",
+        lambda one: None if one.phase is None else one.drain is not None,
+    ),
+    (
+        "drain_seconds",
+        "How long the drain that is under way has taken so far.",
+        lambda one: _seconds(_under_way(one)),
+    ),
+    (
+        "drain_deadline_timestamp_seconds",
+        "When the deadline of the drain under way passes, in seconds since the epoch.",
+        lambda one: drain.deadline_at if (drain := _under_way(one)) else None,
+    ),
+    (
+        "last_drain_seconds",
+        "How long the last drain that came to its end took.",
+        lambda one: _seconds(_last(one)),
+    ),
+    (
+        "requests_cut_last_drain",
+        "Requests that the last drain did not let finish.",
+        lambda one: _cut(_last(one)),
+    ),
+    (
+        "restarts",
+        "Restarts of the unit by systemd itself, after failures, since it was started by somebody.",
+        lambda one: one.restarts,
+    ),
+    (
+        "health_restarts",
+        "Restarts of the replica within the last hour because it was wedged.",
+        lambda one: None if one.phase is None else one.health_restarts,
+    ),
+)

@@ -1,0 +1,121 @@
+"""All replicas of a host, and the units that the agent watches for them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from farrier_agent import status
+from farrier_agent.collectors import CollectError
+from farrier_agent.config import AgentConfig, Replica
+from farrier_agent.draining.record import Now
+from farrier_agent.serving.acting import Actor, evidence_unit
+from farrier_agent.serving.counting import Counter
+from farrier_agent.serving.healing import Health
+from farrier_agent.serving.life import Life, seen
+from farrier_agent.serving.looking import Looker
+from farrier_agent.serving.view import drain, why_not_ready
+from farrier_agent.status import Unit
+from farrier_agent.units.state import UnitState, plain
+from farrier_agent.units.watch import Units
+
+__all__ = ["House", "OfReplica"]
+
+OWN_UNITS = ("nginx.service", "nvidia-persistenced.service", "nvidia-fabricmanager.service")
+"""Units of the host that replicas need; those that it does not have are not shown."""
+HEALTH_SECONDS = 5.0
+
+
+class OfReplica:
+    """One replica and all that belongs to it."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        config: AgentConfig,
+        units: Units,
+        actor: Actor,
+        changed: Callable[[], None],
+    ) -> None:
+        counter = Counter(replica.name, replica.port, config.nginx_user)
+        self.life = Life(replica, config, units, changed)
+        every = min(config.tick, HEALTH_SECONDS)
+        self.health = Health(self.life, config, counter, actor, every)
+        self.looker = Looker(self.life, units, counter, self.health, every)
+
+    def show(self, shown: status.Replica, now: Now) -> status.Replica:
+        """*shown* with all that is known here."""
+        record = self.life.record
+        gate = self.life.gate_open
+        verdict = self.health.verdict
+        why = record and why_not_ready(record, gate_open=gate, warming=self.life.warming)
+        if record is not None and not record.engine_runs:
+            why = shown.detail or why  # the unit's state says more than that it does not run
+        return msgspec.structs.replace(
+            shown,
+            gate=None if gate is None else "open" if gate else "closed",
+            detail=self.life.problem or why or shown.detail,
+            phase=record and record.phase.value,
+            reason=record and record.reason,
+            asked_by=record and record.by,
+            since_at=record and record.since_at,
+            in_flight=self.looker.in_flight,
+            strangers=self.looker.count.strangers,
+            drain=drain(record.drain, now) if record else None,
+            last_drain=drain(record.last_drain, now) if record else None,
+            health=verdict and verdict.state,
+            health_restarts=self.health.restarts,
+        )
+
+
+class House:
+    """The replicas of *config*. *changed* is called whenever something about one may have."""
+
+    def __init__(self, config: AgentConfig, changed: Callable[[], None]) -> None:
+        self._config = config
+        self._changed = changed
+        self._of_unit = {replica.unit: replica.name for replica in config.replicas}
+        names = (*self._of_unit, *OWN_UNITS, *map(evidence_unit, self._of_unit.values()))
+        self.units = Units(names, path=Path(config.bus), changed=self._unit_changed)
+        self.actor = Actor(config, self.units)
+        self.replicas = {
+            replica.name: OfReplica(replica, config, self.units, self.actor, changed)
+            for replica in config.replicas
+        }
+
+    def loops(self) -> Iterator[asyncio.Task[None]]:
+        """Begin everything that never ends."""
+        loop = asyncio.get_running_loop()
+        yield loop.create_task(self.units.run())
+        for one in self.replicas.values():
+            yield loop.create_task(one.looker.run())
+
+    async def close(self) -> None:
+        """End what the replicas have under way; no gate and no record is touched."""
+        for one in self.replicas.values():
+            await one.health.close()
+            await one.life.close()
+
+    async def states(self) -> tuple[Unit, ...]:
+        """The units of the replicas, for a collector. Raises CollectError when one is unknown."""
+        found = []
+        for unit in self._of_unit:
+            state = self.units.state(unit)
+            if state is None:
+                raise CollectError(self.units.problem(unit) or f"{unit} was not read yet")
+            found.append(state)
+        return tuple(found)
+
+    def own_units(self) -> tuple[Unit, ...]:
+        """The host's own units, those that it has."""
+        found = (self.units.state(name) for name in OWN_UNITS)
+        return tuple(plain(unit) for unit in found if unit and unit.load_state != "not-found")
+
+    def _unit_changed(self, before: UnitState | None, now: UnitState) -> None:  # noqa: ARG002
+        name = self._of_unit.get(now.name)
+        if name is not None:
+            self.replicas[name].life.tell_soon(seen(now, self.units.asked(now.name)))
+        self._changed()

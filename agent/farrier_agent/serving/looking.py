@@ -1,0 +1,109 @@
+"""Looks at one replica, again and again, and tells its record: its unit, time, requests, load.
+
+Once a second while it drains or its gate is being opened, else once a tick. What systemd says of
+the unit is told at once, when it says so; here it is told again, for a record that could not be
+written then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from farrier_agent.draining.events import GaveUp, Looked, Resumed, Ticked
+from farrier_agent.draining.record import Phase, Record
+from farrier_agent.engines import ENGINES, Load
+from farrier_agent.loopback import asker
+from farrier_agent.serving.counting import Count, Counter, busy
+from farrier_agent.serving.life import Life, seen
+from farrier_agent.serving.worker import Worker
+from farrier_agent.vitals import read_load
+
+if TYPE_CHECKING:
+    from farrier_agent.serving.healing import Health
+    from farrier_agent.units.watch import Units
+
+__all__ = ["Looker"]
+
+EVERY = 1.0
+"""Seconds between two looks that count towards *drained* (drains.APART)."""
+LOAD_SECONDS = 0.8
+"""Seconds that an engine may take to tell its load."""
+
+
+class Looker:
+    """Looks at *life*, whose unit *units* knows. *tick* is seconds between two quiet looks."""
+
+    def __init__(
+        self, life: Life, units: Units, counter: Counter, health: Health, tick: float
+    ) -> None:
+        self.count = Count()
+        self.in_flight: int | None = None
+        """Requests in flight at the last look: the kernel's or the engine's, the larger one."""
+        self._life = life
+        self._units = units
+        self._counter = counter
+        self._health = health
+        self._tick = tick
+        self._worker = Worker(f"looks at {life.name}")
+        replica = life.replica
+        self._ask = asker(replica.port)
+        self._engine = ENGINES[replica.engine]
+        self._resumed = False
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            begun = loop.time()
+            await self._look()
+            while (left := begun + self._pause() - loop.time()) > 0:
+                await self._life.news(left)
+
+    def _pause(self) -> float:
+        record = self._life.record
+        hurries = record is not None and (
+            record.phase is Phase.DRAINING or record.gate == "opening" or _is_forced(record)
+        )
+        return min(EVERY, self._tick) if hurries else self._tick
+
+    async def _look(self) -> None:
+        life = self._life
+        if not self._resumed:
+            self._resumed = await life.try_to_tell(Resumed()) is not None
+        unit = self._units.state(life.replica.unit)
+        if unit is not None:
+            await life.try_to_tell(seen(unit, self._units.asked(unit.name)))
+        await life.retold()
+        record = life.record
+        if record is None:
+            return
+        load: Load | None = None
+        if record.engine_runs:
+            # the kernel first: a request that the engine finishes in between is counted, not lost
+            self.count = await self._worker.do(self._counter.look)
+            load = await read_load(self._ask, self._engine, deadline=LOAD_SECONDS)
+            self.in_flight = busy(self.count, load)
+        else:
+            self.count, self.in_flight = Count(), None
+        if record.phase is Phase.DRAINING and not (record.drain and record.drain.closed):
+            await life.try_to_tell(Ticked())
+        elif record.counting or _is_forced(record):
+            await life.try_to_tell(Looked(self.in_flight))
+        elif record.gate == "opening":
+            await life.try_to_tell(Ticked())
+        await self._live(load)
+
+    async def _live(self, load: Load | None) -> None:
+        """Whether the engine gets on with its work, and what to do when it does not."""
+        verdict = await self._health.look(load, self._worker)
+        record = self._life.record
+        if verdict is not None and verdict.state == "wedged" and record and record.counting:
+            # it never will be drained: nobody waits for an engine that hangs
+            await self._life.try_to_tell(GaveUp(f"its engine is wedged ({verdict.why})"))
+
+
+def _is_forced(record: Record) -> bool:
+    """What it will cut is still being counted."""
+    forced = record.drain is not None and record.drain.forced
+    return forced and record.phase is Phase.DRAINED and record.engine_runs
