@@ -16,6 +16,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,19 +45,35 @@ log = logging.getLogger("farrier-agent")
 Look = Callable[[], Awaitable[object]]
 
 
+START_SECONDS = 5.0
+"""Seconds that everything may take to be looked at for the first time."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What outlives a reading of the configuration."""
+
+    agent: status.Agent
+    pages: Pages
+
+
 class Daemon:
-    """The agent of one host with one configuration. *listeners* have what *config* wants."""
+    """The agent of one host with one configuration. *listeners* have what *config* wants.
+
+    What was published with an earlier configuration stays until everything was looked at.
+    """
 
     def __init__(
         self,
         config: AgentConfig,
         environment: Mapping[str, str],
         listeners: Listeners,
-        agent: status.Agent,
+        kept: Kept,
     ) -> None:
         self._config = config
         self._listeners = listeners
-        self._agent = agent
+        self._agent = kept.agent
+        self._pages = kept.pages
         self._tick = config.tick
         # a source gets a tick to answer, but not less than a second, nor more than five
         self._deadline = max(1.0, min(5.0, config.tick))
@@ -68,7 +85,7 @@ class Daemon:
         self._replicas: Slot[dict[str, Seen]] = Slot("replicas", self._tick)
         self._notices: Slot[None] = Slot("notices", self._tick)
         self._news = asyncio.Event()
-        self._pages = Pages()
+        self._begun = time.monotonic()
         self._last: status.Status | None = None
         self._said = ""
         self._house = House(config, self._news.set)
@@ -84,7 +101,8 @@ class Daemon:
         http = self._listeners.get("http")
         assert http is not None  # noqa: S101 - every configuration has it
         endpoint = Endpoint(self._pages, http)
-        self._publish()
+        if not self._pages.shown:
+            self._publish()
         serving = loop.create_task(endpoint.serve())
         loops = [
             loop.create_task(self._publish_always()),
@@ -113,9 +131,14 @@ class Daemon:
             yield loop.create_task(server.serve())
         if check := self._listeners.get("check"):
             self._check = AgentCheck(self._takes_requests, check)
-            yield loop.create_task(self._check.serve())
+            yield loop.create_task(self._serve_check(self._check))
         if self._noticing:
             yield loop.create_task(self._noticing.run())
+
+    async def _serve_check(self, check: AgentCheck) -> None:
+        # a gateway that asks meanwhile waits: "drain" would be said of what only is not read yet
+        await self._house.known(START_SECONDS)
+        await check.serve()
 
     def _takes_requests(self, name: str) -> bool:
         one = self._house.replicas.get(name)
@@ -145,7 +168,17 @@ class Daemon:
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._news.wait(), self._period)
             self._news.clear()
-            self._publish()
+            if self._is_known():
+                self._publish()
+            else:
+                self._notifier.watchdog()
+
+    def _is_known(self) -> bool:
+        """Everything was looked at, or will not be for a while, or nothing was shown before."""
+        if self._last is not None or time.monotonic() - self._begun > START_SECONDS:
+            return True
+        now = time.monotonic()
+        return all(slot.report(now).duration_seconds is not None for slot in self._slots())
 
     def _gpu_look(self) -> Look:
         from farrier_agent.collectors.gpu import GpuCollector  # noqa: PLC0415 - only with a GPU
@@ -164,6 +197,8 @@ class Daemon:
         if self._config.replicas:
             yield self._units
             yield self._replicas
+        if self._noticing:
+            yield self._notices
 
     def _compose(self) -> status.Status:
         now = time.monotonic()
@@ -255,10 +290,11 @@ class _Agent:
             pid=os.getpid(),
             started_at=time.time(),
         )
+        kept = Kept(agent, Pages())
         self._listeners.bind(self._config)
         while not self._stopping:
             self._over.clear()
-            daemon = Daemon(self._config, self._environment, self._listeners, agent)
+            daemon = Daemon(self._config, self._environment, self._listeners, kept)
             await daemon.run(self._over)
         self._listeners.close()
         log.info("farrier-agent stopped; gates are as they were")

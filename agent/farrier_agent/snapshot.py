@@ -84,7 +84,8 @@ def _replica(wanted: Wanted, unit: Unit | None, seen: Seen | None) -> Replica:
 def reasons(collectors: Sequence[Collector], replicas: Sequence[Replica]) -> Iterator[str]:
     """Why a host is not ready; nothing when it is."""
     for collector in collectors:
-        if not collector.fresh:
+        # a cloud that does not answer is no fault of what is served
+        if not collector.fresh and collector.name != "notices":
             yield f"collector {collector.name}: no fresh data: {collector.error or 'too slow'}"
     for replica in replicas:
         why = _why_not(replica)

@@ -53,6 +53,11 @@ class Pages:
     def __init__(self) -> None:
         self._pages = {"/livez": _json(200, {"alive": True})}
 
+    @property
+    def shown(self) -> bool:
+        """A snapshot was shown."""
+        return "/status" in self._pages
+
     def show(self, snapshot: status.Status) -> None:
         """Make every page from *snapshot*."""
         readiness = {"ready": snapshot.ready, "reasons": snapshot.reasons}

@@ -32,12 +32,17 @@ class Asker:
     program: str | None = None
     login: int | None = None
 
-    def __str__(self) -> str:
+    @property
+    def user(self) -> str:
+        """Who it is, whichever of its processes asks."""
         # by number: a name may have to come from a directory service, which may hang
         user = "root" if self.uid == 0 else f"uid {self.uid}"
         if self.login not in {None, self.uid}:
             user += f" (logged in as uid {self.login})"
-        return f"{user}, {self.program or 'unknown program'} (pid {self.pid})"
+        return user
+
+    def __str__(self) -> str:
+        return f"{self.user}, {self.program or 'unknown program'} (pid {self.pid})"
 
 
 def allowed(asker: Asker, *, own_uid: int, group: int | None) -> bool:

@@ -74,7 +74,7 @@ class Requests:
 
     async def ready(self, request: protocol.Ready, asker: Peer, tell: Tell) -> Final:
         """Take drains back."""
-        by = Asker(str(asker), "person", request.reason or "ready was asked for")
+        by = Asker(asker.user, "person", request.reason or "ready was asked for")
         ones = self._named(request)
         return Done(
             results=tuple(
@@ -189,7 +189,7 @@ class Requests:
         config = self._config
         seconds = config.drain_seconds if request.deadline is None else request.deadline
         return DrainAsked(
-            Asker(str(asker), "person", request.reason or reason),
+            Asker(asker.user, "person", request.reason or reason),
             settle=config.settle_seconds,
             seconds=seconds,
             policy=request.on_deadline or config.drain_policy,

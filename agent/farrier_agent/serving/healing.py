@@ -18,7 +18,7 @@ import msgspec
 
 from farrier_agent.breaker import GaveUp, History, Limits, Wait, decide, restarted
 from farrier_agent.config import AgentConfig
-from farrier_agent.draining.events import DrainAsked
+from farrier_agent.draining.events import DrainAsked, ReadyAsked
 from farrier_agent.draining.record import Asker, Phase, Record
 from farrier_agent.durable import replace
 from farrier_agent.engines import ENGINES, Load
@@ -160,6 +160,10 @@ class Health:
         except ActError as error:
             log.error("replica %s: not restarted: %s", name, error, extra=self._extra("restart"))
             return
+        now = self._life.record
+        if now is not None and now.drain and all(one.by == BY for one in now.drain.askers):
+            # an orderly stop ends a drain, but the engine may have crashed before it
+            await self._life.try_to_tell(ReadyAsked(Asker(BY, "verdict", "it was restarted")))
         log.warning(
             "replica %s: restarted for its health (%d within the last hour): %s is %s",
             *(name, self.restarts, unit.name, unit.active_state),

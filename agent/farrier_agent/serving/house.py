@@ -27,6 +27,7 @@ __all__ = ["House", "OfReplica"]
 OWN_UNITS = ("nginx.service", "nvidia-persistenced.service", "nvidia-fabricmanager.service")
 """Units of the host that replicas need; those that it does not have are not shown."""
 HEALTH_SECONDS = 5.0
+UNITS_SECONDS = 1.0
 
 
 class OfReplica:
@@ -93,6 +94,14 @@ class House:
         for one in self.replicas.values():
             yield loop.create_task(one.looker.run())
 
+    async def known(self, within: float) -> None:
+        """Wait until the record of every replica was read, but at most *within* seconds."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + within
+        for one in self.replicas.values():
+            while one.life.record is None and (left := end - loop.time()) > 0:
+                await one.life.news(left)
+
     async def close(self) -> None:
         """End what the replicas have under way; no gate and no record is touched."""
         for one in self.replicas.values():
@@ -102,6 +111,7 @@ class House:
     async def states(self) -> tuple[Unit, ...]:
         """The units of the replicas, for a collector. Raises CollectError when one is unknown."""
         found = []
+        await self.units.known(UNITS_SECONDS)
         for unit in self._of_unit:
             state = self.units.state(unit)
             if state is None:

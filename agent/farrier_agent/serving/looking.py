@@ -15,7 +15,7 @@ from farrier_agent.draining.record import Phase, Record
 from farrier_agent.engines import ENGINES, Load
 from farrier_agent.loopback import asker
 from farrier_agent.serving.counting import Count, Counter, busy
-from farrier_agent.serving.life import Life, seen
+from farrier_agent.serving.life import Life, boottime, seen
 from farrier_agent.serving.worker import Worker
 from farrier_agent.vitals import read_load
 
@@ -65,7 +65,12 @@ class Looker:
         hurries = record is not None and (
             record.phase is Phase.DRAINING or record.gate == "opening" or _is_forced(record)
         )
-        return min(EVERY, self._tick) if hurries else self._tick
+        if record is None or not hurries:
+            return self._tick
+        drain = record.drain
+        if record.phase is Phase.DRAINING and drain is not None and not drain.closed:
+            return min(EVERY, max(0.0, drain.settle_ends - boottime()) + 0.01)
+        return min(EVERY, self._tick)
 
     async def _look(self) -> None:
         life = self._life
@@ -78,6 +83,9 @@ class Looker:
         record = life.record
         if record is None:
             return
+        if record.phase is Phase.DRAINING or record.gate == "opening":
+            await life.try_to_tell(Ticked())
+            record = life.record or record
         load: Load | None = None
         if record.engine_runs:
             # the kernel first: a request that the engine finishes in between is counted, not lost
@@ -86,12 +94,8 @@ class Looker:
             self.in_flight = busy(self.count, load)
         else:
             self.count, self.in_flight = Count(), None
-        if record.phase is Phase.DRAINING and not (record.drain and record.drain.closed):
-            await life.try_to_tell(Ticked())
-        elif record.counting or _is_forced(record):
+        if record.counting or _is_forced(record):
             await life.try_to_tell(Looked(self.in_flight))
-        elif record.gate == "opening":
-            await life.try_to_tell(Ticked())
         await self._live(load)
 
     async def _live(self, load: Load | None) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from farrier_agent.draining.events import DrainAsked
+from farrier_agent.draining.events import DrainAsked, ReadyAsked
 from farrier_agent.draining.record import Phase, Record
 from farrier_agent.draining.store import StoreError
 from farrier_agent.serving.acting import ActError, Actor
@@ -54,7 +54,7 @@ class Restarts:
         try:
             step = await one.life.tell(drain)
         except (StoreError, OSError) as error:
-            return Ended(f"its drain cannot be recorded: {error}", f"df {name}")
+            return Ended(f"its drain cannot be recorded: {error}", "df -h /var/lib/farrier")
         if step.refused:
             return Ended(step.refused)
         begun = step.record
@@ -66,6 +66,9 @@ class Restarts:
             await self._actor.restart(name)
         except ActError as error:
             return Ended(error.text, error.next)
+        if (now := one.life.record) is not None and now.held and not now.stopping:
+            # an orderly stop ends a drain, but the engine may have crashed before it
+            await one.life.try_to_tell(ReadyAsked(drain.asker))
         return await self._warm(one, record.invocation_id)
 
     async def _warm(self, one: OfReplica, before: str | None) -> Ended:

@@ -101,6 +101,10 @@ class Units:
         """Why the state of the unit is not known; None when it is."""
         return self._problem or self._problems.get(name)
 
+    async def known(self, within: float) -> bool:
+        """Wait at most *within* seconds for a connection; whether there is one."""
+        return await self._until(lambda: self._problem is None, time.monotonic() + within)
+
     # -- watching ----------------------------------------------------------------------------
 
     async def run(self) -> None:
