@@ -100,7 +100,7 @@ class Looker:
 
     async def _live(self, load: Load | None) -> None:
         """Whether the engine gets on with its work, and what to do when it does not."""
-        verdict = await self._health.look(load, self._worker)
+        verdict = await self._health.look(load)
         record = self._life.record
         if verdict is not None and verdict.state == "wedged" and record and record.counting:
             # it never will be drained: nobody waits for an engine that hangs
