@@ -71,7 +71,9 @@ def transition(record: Record, event: events.Event, now: Now) -> Transition:
     if isinstance(event, events.Resumed):
         due = {*actions, *_all_actions(new)}
         actions = tuple(one for one in Action if one in due)
-    elif isinstance(event, events.StopBegan):
+    elif isinstance(event, events.StopBegan) or (
+        isinstance(event, events.DrainAsked) and new.phase is Phase.DRAINED
+    ):
         # whatever the record says: a gate that somebody opened by hand must not outlive this
         actions = tuple(one for one in Action if one in {*actions, Action.CLOSE_GATE})
         if new.drain and not new.drain.closed:

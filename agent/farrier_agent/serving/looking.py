@@ -8,6 +8,7 @@ written then.
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 from farrier_agent.draining.events import GaveUp, Looked, Resumed, Ticked
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from farrier_agent.units.watch import Units
 
 __all__ = ["Looker"]
+
+log = logging.getLogger("farrier-agent")
 
 EVERY = 1.0
 """Seconds between two looks that count towards *drained* (drains.APART)."""
@@ -50,6 +53,7 @@ class Looker:
         self._ask = asker(replica.port)
         self._engine = ENGINES[replica.engine]
         self._resumed = False
+        self._by_hand = False
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -83,6 +87,7 @@ class Looker:
         record = life.record
         if record is None:
             return
+        self._warn_of_a_hand(record)
         if record.phase is Phase.DRAINING or record.gate == "opening":
             await life.try_to_tell(Ticked())
             record = life.record or record
@@ -97,6 +102,18 @@ class Looker:
         if record.counting or _is_forced(record):
             await life.try_to_tell(Looked(self.in_flight))
         await self._live(load)
+
+    def _warn_of_a_hand(self, record: Record) -> None:
+        """Say it once when a gate is open that nobody but a person can have opened."""
+        by_hand = record.gate == "closed" and bool(self._life.gate_open)
+        if by_hand and not self._by_hand:
+            log.warning(
+                "replica %s: its gate was opened by hand, though it is %s: what it serves now may"
+                " be cut; to close: farrier-agent drain %s",
+                *(self._life.name, record.phase.value, self._life.name),
+                extra={"replica": self._life.name, "cause": "gate"},
+            )
+        self._by_hand = by_hand
 
     async def _live(self, load: Load | None) -> None:
         """Whether the engine gets on with its work, and what to do when it does not."""
