@@ -12,7 +12,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,10 +19,11 @@ import msgspec
 from farrier_agent import status
 from farrier_agent.config import AgentConfig, Replica, dumps
 from farrier_agent.control import client
-from farrier_agent.control.protocol import Final, News, Request
+from farrier_agent.control.protocol import Final, Request
 from farrier_agent.draining.record import Record
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.agent.asking import Asking
 from tests.agent.nginx import USER, Nginx
 from tests.fakes.systemd1.control import Systemd
 
@@ -59,29 +59,6 @@ def until(question: Callable[[], T], seconds: float = PATIENCE) -> T:
         time.sleep(0.03)
 
 
-class Asking:
-    """A request to the agent at *path* that waits for its last word in the background."""
-
-    def __init__(self, path: Path, request: Request) -> None:
-        self.news: list[News] = []
-        self._path = path
-        self._request = request
-        self._pool = ThreadPoolExecutor(1)
-        self._last = self._pool.submit(self._ask)
-        self._pool.shutdown(wait=False)
-
-    def _ask(self) -> Final:
-        return client.ask(self._request, path=self._path, hear=self.news.append, answer_within=10)
-
-    @property
-    def over(self) -> bool:
-        return self._last.done()
-
-    def last_word(self, seconds: float = PATIENCE) -> Final:
-        """Wait for it. Raises ControlError, and TimeoutError."""
-        return self._last.result(seconds)
-
-
 class Host:
     """Everything under *root*; ``with`` ends every process that was started."""
 
@@ -99,7 +76,7 @@ class Host:
         self.systemd = Systemd(root)
         self.nginx = Nginx()
         self._nvml_library = nvml_library
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self._processes: list[subprocess.Popen[Any]] = []
         self.port = free_port()
         self.check_port = free_port()
         self.agent: subprocess.Popen[bytes] | None = None
@@ -201,6 +178,19 @@ class Host:
     def verb(self, verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a verb of ``farrier-agent`` that speaks with this agent, to its end."""
         return self.command(verb, f"--socket={self.control_path}", *arguments)
+
+    def begin(self, verb: str, *arguments: str) -> subprocess.Popen[str]:
+        """The same, without waiting for its end."""
+        command = [sys.executable, "-m", "farrier_agent.cli", verb, *arguments]
+        process = subprocess.Popen(
+            [*command, f"--socket={self.control_path}"],
+            env=self.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._processes.append(process)
+        return process
 
     def ask(self, request: Request) -> Final:
         """Ask this agent over its control socket, as its command line does."""

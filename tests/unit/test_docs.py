@@ -114,7 +114,8 @@ def test_every_metric_that_is_named_is_one_of_the_agents(page: Path) -> None:
     for name in re.findall(
         r"\bfarrier_(?:replica|gpu|unit|collector)_\w+\b(?!{)", page.read_text("utf-8")
     ):
-        field = name.removeprefix("farrier_gpu_")  # values of a GPU are listed by field
+        # values of a GPU or a replica are listed by field
+        field = re.sub(r"^farrier_(gpu|replica)_", "", name)
         assert name in source or f'"{field}"' in source, f"no metric {name}"
 
 
