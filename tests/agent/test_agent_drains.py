@@ -298,6 +298,14 @@ def test_force_says_how_many_it_cuts(host: Host, count: int) -> None:
     assert not host.gate()
 
 
+def test_force_at_once_says_how_many_it_cuts(host: Host) -> None:
+    port = serving(host)
+    host.nginx.hold(port, 2)
+    last = result(host.ask(Drain(replicas=("tiny",), wait=True, deadline=0.0, on_deadline="force")))
+    assert (last.state, last.cut) == ("drained", 2)
+    assert not host.gate()
+
+
 def test_the_configured_deadline_and_policy_hold_where_nobody_says_otherwise(host: Host) -> None:
     port = serving(host, drain_seconds=1.0, drain_policy="force")
     host.nginx.hold(port, 2)
