@@ -143,8 +143,11 @@ class Health:
 
     async def _close(self, why: str) -> None:
         """Close its gate at once; what is in flight there is counted as cut."""
-        asker = Asker(BY, "verdict", why)
-        await self._life.try_to_tell(DrainAsked(asker, settle=0, seconds=0, policy="force"))
+        moved = self._movement.sockets
+        asked = DrainAsked(
+            Asker(BY, "verdict", why), settle=0, seconds=0, policy="force", in_flight=moved
+        )
+        await self._life.try_to_tell(asked)
 
     async def _restart(self, record: Record) -> None:
         name = self._life.name

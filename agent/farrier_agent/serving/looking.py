@@ -91,17 +91,28 @@ class Looker:
         if record.phase is Phase.DRAINING or record.gate == "opening":
             await life.try_to_tell(Ticked())
             record = life.record or record
-        load: Load | None = None
-        if record.engine_runs:
-            # the kernel first: a request that the engine finishes in between is counted, not lost
-            self.count = await self._worker.do(self._counter.look)
-            load = await read_load(self._ask, self._engine, deadline=LOAD_SECONDS)
-            self.in_flight = busy(self.count, load)
-        else:
-            self.count, self.in_flight = Count(), None
+        load = await self._count(record)
         if record.counting or _is_forced(record):
             await life.try_to_tell(Looked(self.in_flight))
         await self._live(load)
+
+    async def count_now(self) -> int | None:
+        """The requests in flight now, for one who is about to drain or has just given up."""
+        record = self._life.record
+        if record is not None:
+            await self._count(record)
+        return self.in_flight
+
+    async def _count(self, record: Record) -> Load | None:
+        """Count what is in flight, if there is an engine; what it tells of its load."""
+        if not record.engine_runs:
+            self.count, self.in_flight = Count(), None
+            return None
+        # the kernel first: a request that the engine finishes in between is counted, not lost
+        self.count = await self._worker.do(self._counter.look)
+        load = await read_load(self._ask, self._engine, deadline=LOAD_SECONDS)
+        self.in_flight = busy(self.count, load)
+        return load
 
     def _warn_of_a_hand(self, record: Record) -> None:
         """Say it once when a gate is open that nobody but a person can have opened."""
