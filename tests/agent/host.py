@@ -138,12 +138,16 @@ class Host:
     # -- the agent -------------------------------------------------------------------------
 
     def configure(self, *replicas: Replica, accelerator: str = "cpu", **fields: Any) -> AgentConfig:
-        defaults = {"tick": TICK, "settle_seconds": 0.0, "warm_up_seconds": 30.0}
+        defaults: dict[str, Any] = {
+            "tick": TICK,
+            "settle_seconds": 0.0,
+            "warm_up_seconds": 30.0,
+            "check_listen": f"127.0.0.1:{self.check_port}",
+        }
         config = AgentConfig(
             host="gpu01",
             accelerator=accelerator,  # type: ignore[arg-type]
             listen=f"127.0.0.1:{self.port}",
-            check_listen=f"127.0.0.1:{self.check_port}",
             gate_dir=str(self.gates),
             started_dir=str(self.started),
             records_dir=str(self.records),
