@@ -16,26 +16,16 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from farrier_agent.config import Replica
 from farrier_agent.control.protocol import Done, Drain, Ready, Report, Status
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.agent.host import Host, replica, until
+from tests.agent.replicas import serving
 
 CROWD = 200
 INPUTS = ("http", "check", "control")
 ONCE = {"suppress_health_check": [HealthCheck.function_scoped_fixture], "max_examples": 60}
-
-
-def serving(host: Host) -> Replica:
-    one = replica()
-    host.configure(one)
-    host.unit(one.unit, run=1)
-    host.engine(one.port, "tiny")
-    host.start()
-    until(lambda: host.get("/readyz")[0] == 200)
-    return one
 
 
 def connect(host: Host, which: str) -> socket.socket:

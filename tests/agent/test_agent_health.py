@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import tarfile
 import time
 from pathlib import Path
 from typing import Any
 
-import pytest
 from farrier_agent.config import Replica
 from farrier_agent.control.protocol import Bundle, Done, Evidence, Failed, Ready, Restart
 
-from tests.agent.host import Host, replica, until
+from tests.agent.host import Host, until
+from tests.agent.replicas import UNIT, needs_another_user, run_by_its_unit
 from tests.agent.standin import Client
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="nginx's sockets need another user")
+pytestmark = needs_another_user
 
-UNIT = "engine-tiny.service"
 EVIDENCE = "farrier-evidence@tiny.service"
 WEDGED = 2.0
 """Seconds without progress after which an engine counts as wedged here."""
@@ -27,14 +25,7 @@ WEDGED = 2.0
 
 def serving(host: Host, *options: str, **fields: Any) -> Replica:
     """One replica whose unit runs its engine, and a unit that keeps evidence about it."""
-    one = replica()
-    host.engine_unit(one, *options, stop=[host.stop_program(one)])
-    host.evidence_unit(one)
-    host.configure(one, **({"wedged_seconds": WEDGED} | fields))
-    host.start()
-    host.systemd.job("start", UNIT)
-    until(lambda: host.get("/readyz")[0] == 200)
-    return one
+    return run_by_its_unit(host, *options, **({"wedged_seconds": WEDGED} | fields))
 
 
 def wedge(host: Host, one: Replica, count: int = 3) -> None:

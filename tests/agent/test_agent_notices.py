@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -10,10 +9,12 @@ from typing import Any
 import pytest
 from farrier_agent.control.protocol import Done, Ready
 
+from tests.agent import replicas
 from tests.agent.host import Host, free_port, replica, until
+from tests.agent.replicas import counts, needs_another_user
 from tests.agent.test_notices import Cloud, metadata
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="nginx's sockets need another user")
+pytestmark = needs_another_user
 
 READY = Ready(replicas=("tiny",), wait=True)
 
@@ -30,19 +31,8 @@ def soon(seconds: float) -> str:
 
 def serving(host: Host, cloud: Cloud, name: str = "aws", **fields: Any) -> int:
     """One replica that serves on a host of the cloud *name*. Returns its engine's port."""
-    one = replica()
     address = {"notices": name, "notices_address": f"127.0.0.1:{cloud.port}"}
-    host.configure(one, **(address | fields))
-    host.unit(one.unit, run=1)
-    host.engine(one.port, "tiny")
-    host.start()
-    until(lambda: host.get("/readyz")[0] == 200)
-    return one.port
-
-
-def counts(host: Host, count: int) -> bool:
-    drain = host.record().drain
-    return drain is not None and drain.closed and drain.in_flight == count
+    return replicas.serving(host, **(address | fields)).port
 
 
 def test_a_spot_instance_is_drained_before_it_is_taken_away(host: Host, cloud: Cloud) -> None:

@@ -11,32 +11,16 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from farrier_agent.config import Replica
 from farrier_agent.control.errors import ControlError
 from farrier_agent.control.protocol import Done, Drain, Ready, Restart
 from farrier_agent.draining.record import Phase
 
 from tests.agent.host import Host, free_port, replica, until
+from tests.agent.replicas import UNIT, counts, needs_another_user, serving
 from tests.agent.standin import Client
 
-UNIT = "engine-tiny.service"
 DRAIN = Drain(replicas=("tiny",), wait=True, reason="a new driver")
 READY = Ready(replicas=("tiny",), wait=True)
-
-
-def serving(host: Host, **fields: Any) -> Replica:
-    one = replica()
-    host.configure(one, **fields)
-    host.unit(UNIT, run=1)
-    host.engine(one.port, "tiny")
-    host.start()
-    until(lambda: host.get("/readyz")[0] == 200)
-    return one
-
-
-def counts(host: Host, count: int) -> bool:
-    drain = host.record().drain
-    return drain is not None and drain.closed and drain.in_flight == count
 
 
 def hang_up(host: Host) -> None:
@@ -67,7 +51,7 @@ def test_stopping_does_not_wait_for_clients(host: Host) -> None:
     assert "Traceback" not in host.log()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="nginx's sockets need another user")
+@needs_another_user
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stopping_leaves_a_drain_as_it_is(host: Host, number: int) -> None:
     one = serving(host)
@@ -230,7 +214,7 @@ def test_no_agent_check_any_more(host: Host) -> None:
         host.check()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="nginx's sockets need another user")
+@needs_another_user
 def test_reading_the_file_again_goes_over_no_drain(host: Host) -> None:
     one = serving(host)
     host.nginx.hold(one.port, 2)
