@@ -1,4 +1,4 @@
-"""A no-change converge against Ansible's playbook of the same end state, and where its time goes."""
+"""A no-change converge against Ansible's playbook of the same end state, and where time goes."""
 
 from __future__ import annotations
 

@@ -91,7 +91,9 @@ class OneHost:
 
     def phases(self) -> dict[str, str]:
         """The phase of every replica; empty while the agent does not answer."""
-        return {one["name"]: one["phase"] for one in (self.status() or {"replicas": []})["replicas"]}
+        return {
+            one["name"]: one["phase"] for one in (self.status() or {"replicas": []})["replicas"]
+        }
 
     def record(self, replica: str) -> Any:
         """The record that the agent keeps of *replica*."""
@@ -142,6 +144,8 @@ def one_host(say: Say) -> Iterator[OneHost]:
 
 
 def _prepare(host: OneHost, scratch: Path) -> None:
+    # of a run that ended in the middle, where the lab is kept
+    host.root("systemctl stop 'bench-*'; systemctl reset-failed", check=False)
     host.put(_ENGINE, _engine(), "755")
     host.put(_NVML, fake_nvml.build(scratch / "nvml").read_bytes(), "755")
     host.put("/etc/fake-nvml.state", f"count {GPUS}\n")
@@ -205,7 +209,7 @@ def _converge(lab: Lab, scratch: Path, say: Say) -> None:
 def _tell_of_load(host: OneHost) -> None:
     """Have the agent read the engines' metrics, as it does of vLLM: the stand-ins have the same."""
     host.root(
-        "sed -i 's/^engine = \"openai\"/engine = \"vllm\"/' /etc/farrier/agent.toml"
+        'sed -i \'s/^engine = "openai"/engine = "vllm"/\' /etc/farrier/agent.toml'
         " && systemctl restart farrier-agent"
     )
 
