@@ -56,6 +56,8 @@ if "gpu" in spec.groups:
 roles.agent.agent(
     spec,
     {model.replica: roles.engine.config_hash(unit_texts[model.unit]) for model in spec.models},
+    engine_settings,
+    gateways=bool(fleet.group("gateway")),
 )
 
 if any(model.engine == "vllm" for model in spec.models):

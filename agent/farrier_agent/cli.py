@@ -1,6 +1,7 @@
 """The command ``farrier-agent``.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage.
+``status`` is asked over HTTP, which anybody may; the verbs of :mod:`.control.commands` go over the
+control socket. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused by a safety check.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from farrier_agent import __version__, journal, status, table
 from farrier_agent.config import DEFAULT_PATH, AgentConfig, ConfigError, load, split_address
+from farrier_agent.control.commands import add_commands
 
 __all__ = ["main"]
 
@@ -37,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
         )
         if name == "status":
             command.add_argument("--json", action="store_true", help="as the agent serves it")
+    add_commands(commands)
     check = commands.add_parser("check-config", help="say whether a file can be used")
     check.add_argument("path", type=Path, metavar="PATH")
     commands.add_parser("version", help="print the versions of the agent and its Python")
@@ -46,6 +49,9 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     options = _parser().parse_args(arguments)
+    if hasattr(options, "verb"):
+        code: int = options.verb(options)
+        return code
     try:
         if options.command == "run":
             _run(options.config)

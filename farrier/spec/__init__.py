@@ -4,6 +4,7 @@ Pure: nothing here imports pyinfra or talks to a host, so that every problem of 
 known before the first connection.
 """
 
+from farrier.spec.agent import AgentSettings
 from farrier.spec.fleet import Fleet, check, read_fleet
 from farrier.spec.host import OPEN_ACCESS, HostSpec, read_host
 from farrier.spec.keys import KeysError, read_keys
@@ -12,6 +13,7 @@ from farrier.spec.problems import Place, Problem, SpecError, report
 
 __all__ = [
     "OPEN_ACCESS",
+    "AgentSettings",
     "Argument",
     "Fleet",
     "HostSpec",

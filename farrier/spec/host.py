@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from farrier.facts.roots import Roots
+from farrier.spec.agent import AgentSettings, agent_findings, read_agent
 from farrier.spec.check_model import (
     Finding,
     check_model,
@@ -29,6 +30,7 @@ OPEN_ACCESS = "anyone who can reach this host may use its models"
 FIELDS = (
     "accelerator",
     "address",
+    "agent_check_port",
     "agent_port",
     "api_keys_file",
     "models",
@@ -65,6 +67,7 @@ class HostSpec:
     open_access: bool = False
     nginx_port: int = 8080
     agent_port: int = 9810
+    agent: AgentSettings = field(default_factory=AgentSettings)
     roots: Roots = field(default_factory=Roots)
 
 
@@ -117,6 +120,7 @@ class _Reading:
             open_access=self.data.get("open_access") == OPEN_ACCESS,
             nginx_port=self.data.get("nginx_port", HostSpec.nginx_port),
             agent_port=self.data.get("agent_port", HostSpec.agent_port),
+            agent=read_agent(self.data),
             roots=self._roots(),
         )
 
@@ -158,6 +162,7 @@ class _Reading:
             port = self.data.get(name, getattr(HostSpec, name))
             if not is_whole(port) or port not in range(1, 65536):
                 yield name, f"must be a port from 1 to 65535, not {shown(port)}"
+        yield from agent_findings(self.data)
         yield from self._misplaced()
         every = {*FIELDS, *known}
         for name in self.data:
@@ -192,8 +197,13 @@ class _Reading:
     def _shared(self) -> Iterator[Finding]:
         """Ports, GPUs and names that two models, or a model and the host, claim."""
         ports: dict[int, str] = dict(FOREIGN_PORTS)
-        for name, owner in (("nginx_port", "nginx's port"), ("agent_port", "the agent's port")):
-            port = self.data.get(name, getattr(HostSpec, name))
+        owners = {"nginx_port": "nginx's port", "agent_port": "the agent's port"}
+        defaults = {name: getattr(HostSpec, name) for name in owners}
+        if "gpu" in self.groups:  # nobody asks the other hosts' agents
+            owners["agent_check_port"] = "the port on which gateways ask the agent"
+            defaults["agent_check_port"] = AgentSettings.check_port
+        for name, owner in owners.items():
+            port = self.data.get(name, defaults[name])
             if port in ports:
                 yield name, f"{port} is {ports[port]}"
             elif is_whole(port):

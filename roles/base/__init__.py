@@ -8,13 +8,14 @@ from farrier.converge import Absent, Directory, Text, packages, tree
 from farrier.converge.packages import LOCK_TIMEOUT
 from farrier.converge.typed import deploy
 from farrier.defaults import Default, Defaults
-from roles.base.operations import no_empty_directory, runtime
+from roles.base.operations import Place, no_empty_directory, runtime
 
 __all__ = ["DEFAULTS", "base", "remove"]
 
 DEFAULTS = Defaults(
     "base",
-    "Farrier's user, its directories, run-time directories that come back at each boot, and a word"
+    "Farrier's user and the group `farrier`, whose members may use the agent's control socket"
+    " (`sudo adduser NAME farrier`); its directories, those that come back at each boot, and a word"
     " to needrestart, which then restarts no engine, nginx, agent or fabric manager by itself.",
     (
         Default(
@@ -32,21 +33,30 @@ DEFAULTS = Defaults(
 )
 
 AGENT_USER = "farrier-agent"
+CONTROL_GROUP = "farrier"
+"""Its members may drain and restart replicas, as root may."""
 
 _SYSUSERS = f"""\
 # Written by Farrier's role base.
+g {CONTROL_GROUP} -
 u {AGENT_USER} - "Farrier's on-host agent" /var/lib/farrier
+m {AGENT_USER} {CONTROL_GROUP}
 """
+
+_RECORDS = Place("/var/lib/farrier/replicas", 750, AGENT_USER, AGENT_USER)
+_PLACES = (
+    Place("/run/farrier", 755, "root", "root"),
+    Place("/run/farrier/open", 755, AGENT_USER, AGENT_USER),
+    Place("/run/farrier/started", 755, "root", "root"),
+    Place("/run/farrier/agent", 755, AGENT_USER, AGENT_USER),
+    _RECORDS,
+    # The agent may see what is there, and not read it: it is root's, and of engines' memory.
+    Place("/var/lib/farrier/evidence", 750, "root", AGENT_USER),
+)
 
 # /run/farrier comes from here and not from a unit's RuntimeDirectory=: systemd deletes that one
 # when the unit stops, and stopping the agent would close every gate.
-_TMPFILES = f"""\
-# Written by Farrier's role base.
-d /run/farrier 0755 root root -
-d /run/farrier/open 0755 {AGENT_USER} {AGENT_USER} -
-d /run/farrier/started 0755 root root -
-d /run/farrier/agent 0755 {AGENT_USER} {AGENT_USER} -
-"""
+_TMPFILES = "\n".join(("# Written by Farrier's role base.", *map(str, _PLACES), ""))
 
 # Without it needrestart, which apt calls after each upgrade, restarts what uses a replaced library:
 # in Ubuntu 24.04 without being told to, in Debian where a site says so. 0 = it names them, a person
@@ -77,12 +87,18 @@ def base() -> None:
         Directory("/var/lib/farrier/applied"),
         name="Directories",
     )
-    runtime(AGENT_USER, "/run/farrier/agent", name="User and run-time directories")
+    runtime(
+        AGENT_USER,
+        CONTROL_GROUP,
+        _PLACES,
+        owned=_RECORDS,
+        name="User and run-time directories",
+    )
 
 
 @deploy("Remove base")
 def remove() -> None:
-    """Take away what :func:`base` made; models in /srv/models and the user stay."""
+    """Take away what :func:`base` made; models in /srv/models, the user and its group stay."""
     tree(
         Absent("/etc/sysusers.d/farrier.conf"),
         Absent("/etc/tmpfiles.d/farrier.conf"),

@@ -11,7 +11,8 @@ from farrier.converge.templates import render
 from farrier.converge.typed import deploy
 from farrier.defaults import Default, Defaults
 from roles.engine.commands import argv, command_line, environment, systemd_quote
-from roles.engine.operations import accounts, orphans, ready
+from roles.engine.operations import accounts, orphans
+from roles.engine.waiting import ready
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,6 +58,8 @@ _TEMPLATE = Path(__file__).parent / "templates" / "engine.service.j2"
 AGENT = "/opt/farrier/agent/current"
 """Where the agent's role keeps the program that drains."""
 _STAND_IN = "@CONFIG_HASH@"
+_BESIDE = ("#", "ExecStartPre=", "ExecStop=", "ExecStopPost=")
+"""Beginnings of the unit's lines that a running engine needs no restart for."""
 USERS = {"vllm": "farrier-vllm", "custom": "farrier-engine"}
 
 
@@ -70,13 +73,32 @@ def unit_text(model: Model, spec: HostSpec, settings: Mapping[str, Any], program
         settings=settings,
         agent=AGENT,
         command=command_line(argv(model, spec, settings, program)),
+        start_check=" ".join(start_check(model, spec)),
+        client_port=spec.nginx_port,
         environment=[
             systemd_quote(f"{name}={value}")
             for name, value in environment(model, spec, program).items()
         ],
         config_hash=_STAND_IN,
     )
-    return text.replace(_STAND_IN, hashlib.sha256(text.encode()).hexdigest())
+    counts = [line for line in text.splitlines() if not line.startswith(_BESIDE)]
+    return text.replace(_STAND_IN, hashlib.sha256("\n".join(counts).encode()).hexdigest())
+
+
+def start_check(model: Model, spec: HostSpec) -> list[str]:
+    """The program that lets *model*'s engine start, with its arguments; no word has a space."""
+    words = ["start_check", model.replica, "--unit", model.unit]
+    if spec.accelerator != "cuda" or not model.gpus:
+        return words
+    words += ["--gpus", ",".join(map(str, model.gpus))]
+    if spec.agent.nvml_library:
+        words += ["--nvml-library", spec.agent.nvml_library]
+    others = [
+        other.unit
+        for other in spec.models
+        if other.replica != model.replica and set(other.gpus) & set(model.gpus)
+    ]
+    return [*words, *(["--may-share", *others] if others else [])]
 
 
 def config_hash(unit: str) -> str:
@@ -110,7 +132,7 @@ def serve(spec: HostSpec, unit_texts: Mapping[str, str]) -> None:
 
 @deploy("Remove engines")
 def remove(spec: HostSpec) -> None:
-    """Stop the engines of *spec* (this cuts what they serve) and remove their units."""
+    """Stop the engines of *spec*, which drains them, and remove their units and records."""
     units(*(Unit(model.unit, stopped=True) for model in spec.models), name="Stopped")
     tree(
         *(Absent(f"/etc/systemd/system/{model.unit}") for model in spec.models),
@@ -118,7 +140,12 @@ def remove(spec: HostSpec) -> None:
         *(
             Absent(f"/var/lib/farrier/replicas/{model.replica}.{suffix}")
             for model in spec.models
-            for suffix in ("json", "lock")
+            for suffix in ("json", "lock", "new", "bad", "health.json")
+        ),
+        *(
+            Absent(f"/run/farrier/{place}{model.replica}")
+            for model in spec.models
+            for place in ("open/", "started/", "agent/evidence-")
         ),
         name="Units and caches",
     )

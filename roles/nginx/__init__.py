@@ -47,13 +47,25 @@ DEFAULTS = Defaults(
             "Longest silence of an engine within a response: prefill of a long prompt is silent.",
         ),
         Default("nginx_worker_connections", 8192, "Connections per worker; a stream takes two."),
+        Default(
+            "nginx_stop_seconds",
+            1380,
+            "Seconds that `systemctl stop nginx` waits for the requests in flight before it cuts"
+            " them, which is counted and said. A restart does not wait: the old workers finish.",
+        ),
+        Default(
+            "nginx_shutdown_seconds",
+            10,
+            "The same when the host goes down, once no request is in flight to an engine: time for"
+            " clients that have not read all of their answers.",
+        ),
     ),
 )
 
 _TEMPLATES = Path(__file__).parent / "templates"
 GATES = "/run/farrier/open"
 DROP_IN = "/etc/systemd/system/nginx.service.d/farrier.conf"
-"""Makes a reload wait until it is done."""
+"""Makes a reload wait until it is done, and a stop or a restart cut nothing."""
 
 
 @deploy("nginx")
@@ -76,8 +88,13 @@ def nginx(spec: HostSpec) -> None:
         ),
         Absent("/etc/nginx/sites-enabled/default"),
         Text("/etc/nginx/farrier/reload", (_TEMPLATES / "reload.sh").read_text(), mode="700"),
+        Text(
+            "/etc/nginx/farrier/stop",
+            render(_TEMPLATES / "stop.sh.j2", spec=spec, settings=settings),
+            mode="700",
+        ),
         Directory(DROP_IN.rpartition("/")[0]),
-        Text(DROP_IN, (_TEMPLATES / "nginx.service.conf").read_text()),
+        Text(DROP_IN, render(_TEMPLATES / "nginx.service.conf.j2", settings=settings)),
         name="Configuration",
         applied="nginx.service",
     )

@@ -1,4 +1,4 @@
-"""One host as the agent sees it, in a directory: fake NVML, fake systemctl, engines, the agent."""
+"""One host as the agent sees it, in a directory: NVML, systemd, nginx, engines, the agent."""
 
 from __future__ import annotations
 
@@ -15,9 +15,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 from farrier_agent import status
 from farrier_agent.config import AgentConfig, Replica, dumps
+from farrier_agent.control import client
+from farrier_agent.control.protocol import Final, Request
+from farrier_agent.draining.record import Record
 from prometheus_client.parser import text_string_to_metric_families
+
+from tests.agent.asking import Asking
+from tests.agent.nginx import USER, Nginx
+from tests.fakes.systemd1.control import Systemd
 
 T = TypeVar("T")
 
@@ -59,31 +67,33 @@ class Host:
         self.nvml_state = root / "nvml.state"
         self.gates = root / "open"
         self.started = root / "started"
-        self.state_dir = root / "agent"
+        self.records = root / "replicas"
+        self.evidence = root / "evidence"
+        self.run_dir = root / "agent"
+        self.control_path = self.run_dir / "control.sock"
         self.config_path = root / "agent.toml"
         self.log_path = root / "agent.log"
+        self.systemd = Systemd(root)
+        self.nginx = Nginx()
         self._nvml_library = nvml_library
-        self._units_path = root / "units.json"
-        self._units: dict[str, Any] = {"units": {}}
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self._processes: list[subprocess.Popen[Any]] = []
         self.port = free_port()
+        self.check_port = free_port()
         self.agent: subprocess.Popen[bytes] | None = None
-        for directory in (self.gates, self.started, root / "bin"):
+        for directory in (self.gates, self.started, self.evidence, self.run_dir, root / "bin"):
             directory.mkdir()
-        systemctl = root / "bin" / "systemctl"
-        source = (FAKES / "systemctl" / "systemctl.py").read_text()
-        systemctl.write_text(f"#!{sys.executable} -SE\n{source}")
-        systemctl.chmod(0o755)
-        self.systemd()
         self.nvml("count 2")
 
     def __enter__(self) -> Host:
+        self.systemd.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.nginx.close()
         for process in self._processes:
             process.kill()
             process.wait()
+        self.systemd.stop()
 
     # -- what is around the agent ----------------------------------------------------------
 
@@ -93,47 +103,57 @@ class Host:
         fresh.write_text(text + "\n")
         fresh.replace(self.nvml_state)
 
-    def systemd(self, **changes: Any) -> None:
-        """Set keys of the fake systemctl's file, None takes one away."""
-        self._units |= changes
-        self._units = {key: value for key, value in self._units.items() if value is not None}
-        fresh = self.root / "units.new"
-        fresh.write_text(json.dumps(self._units))
-        fresh.replace(self._units_path)
-
     def unit(self, name: str, run: int, active: str = "active", sub: str = "running") -> None:
-        self.systemd(units=self._units["units"] | {name: unit_properties(run, active, sub)})
-
-    def children(self) -> list[str]:
-        """The agent's child processes."""
-        assert self.agent is not None
-        pid = self.agent.pid
-        threads = Path(f"/proc/{pid}/task").glob("*/children")
-        return [child for thread in threads for child in thread.read_text().split()]
-
-    def systemctl_calls(self) -> list[str]:
-        path = Path(f"{self._units_path}.calls")
-        return path.read_text().splitlines() if path.exists() else []
+        """Have systemd say that the unit is so, in its run number *run*."""
+        self.systemd.unit(name, **unit_properties(run, active, sub))
 
     def engine(self, port: int, model: str, *more: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, str(FAKES / "engine" / "standin.py"), f"--port={port}"]
-        process = subprocess.Popen([*command, f"--model={model}", *more], stderr=subprocess.DEVNULL)
+        """Start an engine that is no unit's."""
+        process = subprocess.Popen(engine(port, model, *more), stderr=subprocess.DEVNULL)
         self._processes.append(process)
         return process
+
+    def engine_unit(self, one: Replica, *more: str, **programs: Any) -> None:
+        """Have systemd know the unit of *one* as the role writes it, without a way to drain."""
+        gate = ["rm", "-f", str(self.gates / one.name)]
+        keys = {"exec": engine(one.port, one.model, *more), "start_pre": [gate]}
+        self.systemd.programs(one.unit, **(keys | {"stop_post": [gate]} | programs))
+
+    def stop_program(self, one: Replica, *more: str) -> list[str]:
+        """The program of the unit's ``ExecStop=``."""
+        return [
+            *(sys.executable, "-m", "farrier_agent.draining.stop", one.name),
+            *(f"--port={one.port}", f"--nginx-user={USER}", f"--socket={self.control_path}"),
+            *(f"--gate-dir={self.gates}", f"--state-dir={self.records}", *more),
+        ]
+
+    def evidence_unit(self, one: Replica) -> None:
+        """Have systemd know the unit that keeps evidence about *one*."""
+        why = self.run_dir / f"evidence-{one.name}"
+        command = [sys.executable, "-m", "farrier_agent.evidence", one.name]
+        command += [f"--why-file={why}", f"--config={self.config_path}"]
+        command += [f"--directory={self.evidence}"]
+        self.systemd.programs(f"farrier-evidence@{one.name}.service", exec=command, oneshot=True)
 
     # -- the agent -------------------------------------------------------------------------
 
     def configure(self, *replicas: Replica, accelerator: str = "cpu", **fields: Any) -> AgentConfig:
+        defaults = {"tick": TICK, "settle_seconds": 0.0, "warm_up_seconds": 30.0}
         config = AgentConfig(
             host="gpu01",
             accelerator=accelerator,  # type: ignore[arg-type]
             listen=f"127.0.0.1:{self.port}",
+            check_listen=f"127.0.0.1:{self.check_port}",
             gate_dir=str(self.gates),
             started_dir=str(self.started),
-            run_dir=str(self.state_dir),
+            records_dir=str(self.records),
+            evidence_dir=str(self.evidence),
+            run_dir=str(self.run_dir),
+            bus=str(self.systemd.bus),
+            nginx_user=USER,
             nvml_library=str(self._nvml_library) if accelerator == "cuda" else None,
             replicas=list(replicas),
-            **({"tick": TICK} | fields),
+            **(defaults | fields),
         )
         self.config_path.write_text(dumps(config))
         return config
@@ -145,7 +165,6 @@ class Host:
             **{key: value for key, value in os.environ.items() if key != "NOTIFY_SOCKET"},
             "PATH": f"{self.root / 'bin'}:{os.environ['PATH']}",
             "FAKE_NVML_STATE": str(self.nvml_state),
-            "FAKE_SYSTEMCTL": str(self._units_path),
             **more,
         }
 
@@ -153,8 +172,33 @@ class Host:
         """Run ``farrier-agent`` to its end."""
         command = [sys.executable, "-m", "farrier_agent.cli", *arguments]
         return subprocess.run(
-            command, env=self.environment(), capture_output=True, text=True, check=False, timeout=30
+            command, env=self.environment(), capture_output=True, text=True, check=False, timeout=60
         )
+
+    def verb(self, verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a verb of ``farrier-agent`` that speaks with this agent, to its end."""
+        return self.command(verb, f"--socket={self.control_path}", *arguments)
+
+    def begin(self, verb: str, *arguments: str) -> subprocess.Popen[str]:
+        """The same, without waiting for its end."""
+        command = [sys.executable, "-m", "farrier_agent.cli", verb, *arguments]
+        process = subprocess.Popen(
+            [*command, f"--socket={self.control_path}"],
+            env=self.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._processes.append(process)
+        return process
+
+    def ask(self, request: Request) -> Final:
+        """Ask this agent over its control socket, as its command line does."""
+        return client.ask(request, path=self.control_path, answer_within=10)
+
+    def asking(self, request: Request) -> Asking:
+        """The same in the background."""
+        return Asking(self.control_path, request)
 
     def start(self, **more: str) -> subprocess.Popen[bytes]:
         """Start the agent and wait until it serves."""
@@ -176,6 +220,8 @@ class Host:
     def log(self) -> str:
         return self.log_path.read_text()
 
+    # -- what it answers -------------------------------------------------------------------
+
     def get(self, path: str, method: str = "GET") -> tuple[int, bytes, Mapping[str, str]]:
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", method=method)
         try:
@@ -191,6 +237,23 @@ class Host:
     def replica(self, name: str = "tiny") -> status.Replica:
         return next(one for one in self.snapshot().replicas if one.name == name)
 
+    def phase(self, name: str = "tiny") -> str | None:
+        return self.replica(name).phase
+
+    def record(self, name: str = "tiny") -> Record:
+        """The record of the replica, as it is on the disk."""
+        return msgspec.json.decode((self.records / f"{name}.json").read_bytes(), type=Record)
+
+    def gate(self, name: str = "tiny") -> bool:
+        return (self.gates / name).exists()
+
+    def check(self, name: str = "tiny") -> str:
+        """What a gateway is answered that asks for the replica."""
+        with socket.create_connection(("127.0.0.1", self.check_port), timeout=5) as one:
+            one.sendall(f"{name}\n".encode())
+            with one.makefile() as answer:
+                return answer.read()
+
     def reasons(self) -> list[str]:
         reasons: list[str] = json.loads(self.get("/readyz")[1])["reasons"]
         return reasons
@@ -202,16 +265,22 @@ class Host:
         return self.samples().get((name, tuple(sorted(labels.items()))))
 
     def turns(self, count: int = 3) -> None:
-        """Wait until systemctl was asked *count* more times, i.e. so many looks later."""
-        goal = len(self.systemctl_calls()) + count
-        until(lambda: len(self.systemctl_calls()) >= goal)
+        """Wait until the agent has published what it sees *count* more times, a tick apart."""
+        at = self.snapshot().at
+        until(lambda: self.snapshot().at >= at + count * TICK)
 
 
-def unit_properties(run: int, active: str = "active", sub: str = "running") -> dict[str, str]:
+def engine(port: int, model: str, *more: str) -> list[str]:
+    """The command of an engine on *port*."""
+    program = str(FAKES / "engine" / "standin.py")
+    return [sys.executable, program, f"--port={port}", f"--model={model}", *more]
+
+
+def unit_properties(run: int, active: str = "active", sub: str = "running") -> dict[str, Any]:
     """A unit in its run number *run*: invocation and main process follow from it."""
-    pid = str(1000 + run) if active in {"active", "reloading", "deactivating"} else "0"
+    up = active in {"active", "reloading", "deactivating"}
     return {
-        "MainPID": pid,
+        "MainPID": 1000 + run if up else 0,
         "ActiveState": active,
         "SubState": sub,
         "InvocationID": f"{run:032x}",

@@ -153,6 +153,8 @@ def test_metrics_are_like_vllms_and_can_be_absent() -> None:
         ({"token_delay": "fast"}, "token_delay"),
         ({"token_delay": True}, "token_delay"),
         ({"metrics": 1}, "metrics"),
+        ({"workers": 99}, "workers"),
+        ({"workers": 1.5}, "workers"),
         ({"color": "red"}, "color"),
     ],
 )
@@ -180,6 +182,18 @@ def test_sigterm_abort_ends_what_runs_and_what_comes_with_a_200() -> None:
         process.terminate()
         assert '"finish_reason": "abort"' in running.read().decode()
         assert client.chat()[1]["choices"][0]["finish_reason"] == "abort"
+        assert client.listens()
+        assert process.wait(timeout=20) == 0
+
+
+def test_sigterm_close_ends_what_runs_and_what_comes_without_an_answer() -> None:
+    with engine("--on-sigterm=close", "--linger=2") as (client, process):
+        running = client.begin("running", tokens=1000)
+        process.terminate()
+        with pytest.raises(http.client.IncompleteRead):
+            running.read()
+        with pytest.raises(http.client.RemoteDisconnected):
+            client.chat()
         assert client.listens()
         assert process.wait(timeout=20) == 0
 
@@ -228,6 +242,25 @@ def test_workers_outlive_the_engine_and_ignore_sigterm() -> None:
             assert "\nState:\tZ" not in status
         for child in children:
             os.kill(int(child), signal.SIGKILL)
+
+
+def test_workers_can_be_had_while_it_runs() -> None:
+    with engine() as (client, process):
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        assert children.read_text().split() == []
+        assert client.manners(workers=1)[1]["workers"] == 1
+        until(lambda: children.read_text() != "")  # once the thread that had it has ended
+        (child,) = children.read_text().split()
+        os.kill(int(child), signal.SIGTERM)
+        assert "\nState:\tZ" not in Path(f"/proc/{child}/status").read_text()
+        os.kill(int(child), signal.SIGKILL)
+
+
+def test_a_client_names_its_request_in_the_field_user() -> None:
+    body = {"model": "tiny", "messages": [], "max_tokens": 1, "user": "mine"}
+    with engine() as (client, _):
+        client.ask("POST", "/v1/chat/completions", body, **{"X-Request-Id": "nginx-does"})
+        assert client.executed()["requests"] == {"mine": 1}
 
 
 def test_it_does_not_listen_while_it_loads() -> None:

@@ -142,7 +142,7 @@ def test_the_programs_around_it_run_in_their_order(systemd: Systemd, tmp_path: P
             NAME,
             exec=["sh", "-c", f"echo main >> {log}; exec sleep 600"],
             start_pre=[note("pre")],
-            stop=[note("stop"), note("stop")],
+            stop=[["-", "false"], note("stop"), note("stop")],
             stop_post=[note("post")],
         )
         async with watching(systemd, NAME) as (units, seen):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 from farrier_agent import metrics, status, table
 from farrier_agent.collectors.replicas import Seen
 from farrier_agent.config import AgentConfig
-from farrier_agent.snapshot import changes, compose
+from farrier_agent.snapshot import changes, compose, summary
 from farrier_agent.status import Collector, Gpu, Gpus, Status, StatusError, Unit
 
 from tests.agent.host import replica, samples
@@ -22,7 +24,9 @@ UNIT = Unit(
     invocation_id="0" * 32,
     main_pid=7,
 )
-SERVING = Seen(up=True, gate="open", restart_pending=False, detail=None)
+SERVING = Seen(up=True, restart_pending=False, detail=None)
+READY: dict[str, Any] = {"phase": "ready", "gate": "open"}
+"""What a life says of a replica that serves."""
 GPU = Gpu(uuid="GPU-a", index=0, up=True, memory_total_bytes=100, utilization_ratio=0.5)
 
 
@@ -40,6 +44,7 @@ def snapshot(
     gpus: Gpus | None = Gpus(count=1, devices=(GPU,)),  # noqa: B008 - it is immutable
     unit: Unit | None = UNIT,
     seen: Seen | None = SERVING,
+    life: dict[str, Any] = READY,
 ) -> Status:
     return compose(
         CONFIG,
@@ -49,6 +54,7 @@ def snapshot(
         gpus=gpus,
         units=None if unit is None else [unit],
         seen=None if seen is None else {"tiny": seen},
+        show=lambda one: msgspec.structs.replace(one, **life),
     )
 
 
@@ -63,16 +69,24 @@ def test_a_serving_host_is_ready() -> None:
     ("one", "reason"),
     [
         (
-            snapshot(seen=Seen(up=False, gate="closed", restart_pending=None, detail="why")),
+            snapshot(seen=Seen(up=False, restart_pending=None, detail="why")),
             "replica tiny: not up: why",
         ),
         (
-            snapshot(seen=Seen(up=True, gate="closed", restart_pending=None, detail=None)),
-            "replica tiny: gate closed: not opened yet",
+            snapshot(life={"phase": "ready", "gate": "closed", "detail": "gate closed: by hand"}),
+            "replica tiny: gate closed: by hand",
+        ),
+        (snapshot(life={"phase": "ready", "gate": None}), "replica tiny: gate not known"),
+        (
+            snapshot(life={"phase": "draining", "gate": "open", "detail": "draining: a notice"}),
+            "replica tiny: draining: a notice",
         ),
         (
-            snapshot(seen=Seen(up=True, gate=None, restart_pending=None, detail="no dir")),
-            "replica tiny: gate not known: no dir",
+            snapshot(
+                seen=Seen(up=False, restart_pending=None, detail="/health: no answer"),
+                life={"phase": "warming", "gate": "closed", "detail": "warming: /health: ..."},
+            ),
+            "replica tiny: warming: /health: ...",
         ),
         (snapshot(seen=None), "replica tiny: its state is not known"),
         (
@@ -113,7 +127,7 @@ def test_metrics_of_a_serving_host() -> None:
 
 
 def test_what_is_not_known_has_no_sample() -> None:
-    unknown = snapshot(gpus=None, unit=None, seen=None)
+    unknown = snapshot(gpus=None, unit=None, seen=None, life={})
     names = {name for name, _ in samples(metrics.render(unknown).decode())}
     assert not {name for name in names if name.startswith("farrier_gpu")}
     assert "farrier_unit_state" not in names
@@ -151,7 +165,7 @@ def test_the_journal_hears_nothing_before_the_first_look() -> None:
 def test_the_journal_is_told_what_changed() -> None:
     failed = collector("gpu", success=False, error="NVML hangs")
     lost = Gpus(count=1, devices=(Gpu(uuid="GPU-a", index=0, up=False),), problems=("odd",))
-    down = Seen(up=False, gate="open", restart_pending=None, detail="/health answers 503")
+    down = Seen(up=False, restart_pending=None, detail="/health answers 503")
     old, new = snapshot(), snapshot(collectors=(failed, *GOOD[1:]), gpus=lost, seen=down)
     assert list(changes(old, new)) == [
         "collector gpu failed: NVML hangs",
@@ -176,7 +190,7 @@ def test_the_operators_side_reads_what_the_agent_says() -> None:
 def test_a_field_of_a_later_agent_is_no_harm() -> None:
     later = msgspec.json.decode(status.dumps(snapshot()))
     later["verdict"] = "healthy"
-    later["replicas"][0]["drain"] = {"since": 1}
+    later["replicas"][0]["weather"] = {"since": 1}
     assert status.loads(msgspec.json.encode(later)) == snapshot()
 
 
@@ -192,10 +206,31 @@ def test_a_later_schema_is_refused() -> None:
 
 
 def test_the_table_says_what_is_not_known() -> None:
-    text = table.render(snapshot(unit=None, seen=None))
+    text = table.render(snapshot(unit=None, seen=None, life={}))
     row = next(line for line in text.splitlines() if line.startswith("tiny "))
     assert row.split() == ["tiny", "tiny", "vllm", *"??????"]
     assert "gpu01: not ready" in text
     serving = table.render(snapshot())
     assert "50 %" in serving
     assert "? °C" in serving
+
+
+def test_one_line_for_systemctl_status() -> None:
+    assert summary(snapshot()) == "ready"
+    drain = status.Drain(
+        asked_by=("root",),
+        reasons=("an upgrade",),
+        policy="extend",
+        begun_at=1.0,
+        deadline_at=901.0,
+        seconds=3.0,
+    )
+    life = {"phase": "draining", "gate": "closed", "detail": "draining: an upgrade"}
+    busy = snapshot(life={**life, "drain": drain, "in_flight": 3})
+    assert summary(busy) == "tiny: draining, 3 in flight"
+    assert summary(snapshot(unit=None, seen=None)) == "replica tiny: its state is not known"
+
+
+def test_a_cloud_that_does_not_answer_makes_no_host_unready() -> None:
+    silent = collector("notices", fresh=False, success=False, error="nothing listens")
+    assert snapshot(collectors=(*GOOD, silent)).ready

@@ -101,7 +101,7 @@ BREAKS = {
         "rm /etc/apt/sources.list.d/gone.sources",
     ),
     "ufw without nginx's port": Break(
-        "ufw allow 22/tcp; ufw allow 9100,9810/tcp; ufw --force enable",
+        "ufw allow 22/tcp; ufw allow 9100,9810,9811/tcp; ufw --force enable",
         "firewall-drops",
         "attention",
         "ufw --force reset; ufw disable; nft flush ruleset",

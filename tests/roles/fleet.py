@@ -7,6 +7,7 @@ import json
 import subprocess
 import time
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ from farrier.lab import TINY_MODEL, Lab
 from tests.fakes.engine.packing import packed
 from tests.fakes.nvml import build as fake_nvml
 from tests.roles.converging import Converge
+from tests.roles.traffic import Plan, Traffic
 
 __all__ = ["GPU_STATE", "STAND_IN", "TINY", "Answer", "Fleet", "until"]
 
@@ -34,6 +36,8 @@ TINY: Mapping[str, Any] = {
 """The tiny model, served by the real vLLM."""
 
 _STAND_IN_PATH = "/opt/standin/standin.py"
+ACCOUNT = "/var/lib/farrier/engines/tiny/executed"
+"""What the stand-in executed, on its host: a line for each begin and each end of a request."""
 STAND_IN: Mapping[str, Any] = {
     "name": "tiny",
     "engine": "custom",
@@ -43,9 +47,13 @@ STAND_IN: Mapping[str, Any] = {
         "/usr/bin/python3",
         _STAND_IN_PATH,
         *("--host", "{host}", "--port", "{port}", "--model", "{model}"),
+        *("--account", ACCOUNT),
     ],
 }
 """The same name, served by a stand-in: where the real engine has no wheel for the host's Python."""
+
+STAND_IN_PATIENCE = 5
+"""Seconds from SIGTERM to SIGKILL: some manners wait for it."""
 
 NVML = "/opt/fake-nvml/libnvidia-ml.so.1"
 GPU_STATE = "/etc/fake-nvml.state"
@@ -121,11 +129,12 @@ class Fleet:
                 "accelerator": "cuda",
                 "agent_nvml_library": NVML,
                 "agent_tick": 1.0,
+                "engine_stop_timeout": STAND_IN_PATIENCE,
                 # The preflight looks at a tree that stands for a host with a GPU and its driver.
                 "nvidia_driver_source": "none",
                 "roots": {name: f"{GPU_TREE}/{name}" for name in ("proc", "sys", "usr")},
             },
-            "gpu03": {"agent_tick": 1.0},
+            "gpu03": {"agent_tick": 1.0, "engine_stop_timeout": STAND_IN_PATIENCE},
         }
 
     def ssh(self, host: str, command: str, *, check: bool = True, stdin: str | None = None) -> str:
@@ -189,6 +198,22 @@ class Fleet:
         message = {"role": "user", "content": "hello"}
         body = {"model": "tiny", "messages": [message], "max_tokens": 4, **more}
         return self.request(host, path, key=self.key, body=body)
+
+    def traffic(self, host: str, plan: Plan | None = None, *, patience: float = 90) -> Traffic:
+        """Clients of *host*'s nginx; they begin when the block is entered."""
+        return Traffic(self.addresses[host], self.key, plan, patience=patience)
+
+    def executed(self, host: str, traffic: Traffic) -> dict[str, int]:
+        """How often *host*'s stand-in began to execute each of *traffic*'s requests, ever."""
+        lines = self.root(host, f"grep -h {traffic.prefix} {ACCOUNT} || test $? = 1").splitlines()
+        entries = (json.loads(line) for line in lines)
+        return Counter(entry["begun"] for entry in entries if "begun" in entry)
+
+    def manners(self, host: str, **changes: Any) -> None:
+        """Change how *host*'s stand-in behaves until it ends; see tests/fakes/engine/manners.py."""
+        said = self.ssh(host, f"curl -sS -d {_quoted(json.dumps(changes))} 127.0.0.1:8101/manners")
+        now = json.loads(said)
+        assert now | changes == now, said
 
     def status(self, host: str) -> Any:
         """The agent's ``/status``."""

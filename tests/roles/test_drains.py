@@ -1,58 +1,36 @@
-"""``systemctl restart`` of an engine under load: whoever was let in is served to the end."""
+"""Restarts, stops and upgrades under load: whoever was let in is served to the end, once.
+
+The matrix of engines with bad manners is in tests/full/test_drains.py.
+"""
 
 from __future__ import annotations
 
-import threading
-from dataclasses import dataclass, field
-
 import pytest
 
-from tests.roles.fleet import Answer, Fleet, until
+from tests.roles.fleet import Fleet, until
+from tests.roles.traffic import Plan, Traffic
 
-STREAMS = 12
-TOKENS = {"gpu01": 1900, "gpu02": 150, "gpu03": 150}
-"""For some seconds of work: the stand-in makes 50 tokens a second, the real engine some hundred."""
-
-
-@dataclass
-class Clients:
-    """Answers, as clients got them; *broken* are connections that ended without one."""
-
-    streams: list[Answer] = field(default_factory=list)
-    posts: list[Answer] = field(default_factory=list)
-    broken: list[str] = field(default_factory=list)
-
-    def stream(self, fleet: Fleet, host: str) -> None:
-        try:
-            self.streams.append(
-                fleet.chat(host, stream=True, ignore_eos=True, max_tokens=TOKENS[host])
-            )
-        except OSError as error:
-            self.broken.append(f"stream: {error!r}")
-
-    def post(self, fleet: Fleet, host: str, over: threading.Event) -> None:
-        while not over.is_set():
-            try:
-                self.posts.append(fleet.chat(host))
-            except OSError as error:
-                self.broken.append(f"post: {error!r}")
-            over.wait(0.05)
+REAL = Plan(tokens=250, posts=10, pause=2.0)
+"""For the real engine: some hundred tokens a second, for all of its streams together."""
 
 
-def assert_nothing_lost(clients: Clients) -> None:
-    assert clients.broken == []
-    for answer in (*clients.streams, *clients.posts):
-        assert answer.status in {200, 503}, answer
-        if answer.status == 503:
-            assert "retry-after" in answer.headers
-    accepted = [answer for answer in clients.streams if answer.status == 200]
-    assert [one for one in accepted if not one.text.endswith("data: [DONE]\n\n")] == []
-    assert [one for one in accepted if "abort" in one.text] == []
+def everybody_is_at_work(traffic: Traffic) -> None:
+    """Every stream and every upload is under way; an upload has its status when it has ended."""
+    until(lambda: traffic.at_work("stream") >= traffic.plan.streams * 0.8, 60, "streams run")
+    until(lambda: traffic.outcomes()["whole"] > 0, 60, "a request is over")
 
 
-def in_flight(fleet: Fleet, host: str) -> int:
-    sockets = fleet.root(host, "ss -Htn state established '( dport = :8101 )' | wc -l")
-    return int(sockets)
+def assert_nothing_lost(
+    fleet: Fleet, host: str, traffic: Traffic, *, counted: bool = True, listens: bool = True
+) -> None:
+    """After the traffic's end. *listens*: nginx was there all the time."""
+    executed = fleet.executed(host, traffic) if counted else None
+    print(dict(traffic.counts()))
+    assert traffic.faults(executed) == []
+    if listens:
+        assert [str(one) for one in traffic.of("unreached") + traffic.of("unanswered")] == []
+    for kind in ("stream", "post", "upload"):
+        assert traffic.counts()[kind, "whole"], f"no {kind} was ever served: the test shows nothing"
 
 
 @pytest.mark.parametrize(
@@ -65,28 +43,20 @@ def in_flight(fleet: Fleet, host: str) -> int:
     ],
 )
 def test_a_restart_under_load_cuts_nobody(fleet: Fleet, host: str, command: str) -> None:
-    clients, over = Clients(), threading.Event()
-    streams = [threading.Thread(target=clients.stream, args=(fleet, host)) for _ in range(STREAMS)]
-    posts = [threading.Thread(target=clients.post, args=(fleet, host, over)) for _ in range(3)]
+    real = host == "gpu01"
     before = fleet.unit(host, "engine-tiny", "MainPID")
+    if not real:
+        fleet.manners(host, token_delay=0.1)
     try:
-        for thread in (*streams, *posts):
-            thread.start()
-        until(lambda: in_flight(fleet, host) >= STREAMS, 30, "every stream is at the engine")
-        fleet.root(host, command)
-        assert fleet.unit(host, "engine-tiny", "MainPID") != before
+        with fleet.traffic(host, REAL if real else None) as traffic:
+            everybody_is_at_work(traffic)
+            fleet.root(host, command)
+            assert fleet.unit(host, "engine-tiny", "MainPID") != before
     finally:
         fleet.root(host, "systemctl start farrier-agent")
         until(lambda: fleet.gate(host), 180, "the engine is warm and its gate open again")
-        over.set()
-        for thread in (*streams, *posts):
-            if thread.ident:
-                thread.join()
-    assert len(clients.streams) == STREAMS
-    assert {answer.status for answer in clients.streams} == {200}
-    assert 200 in {answer.status for answer in clients.posts}
-    assert 503 in {answer.status for answer in clients.posts}
-    assert_nothing_lost(clients)
+    assert traffic.outcomes()["refused"] > 0
+    assert_nothing_lost(fleet, host, traffic, counted=not real)
     said = fleet.root(host, "journalctl -q -u engine-tiny -n 400 -o cat")
     assert "nothing in flight any more" in said, said[-3000:]
 
@@ -94,12 +64,9 @@ def test_a_restart_under_load_cuts_nobody(fleet: Fleet, host: str, command: str)
 def test_a_drain_that_is_killed_is_carried_on(fleet: Fleet) -> None:
     """ExecStop= is named twice: when the first is killed, the second goes on where it was."""
     host = "gpu03"
-    clients = Clients()
-    streams = [threading.Thread(target=clients.stream, args=(fleet, host)) for _ in range(4)]
-    for thread in streams:
-        thread.start()
-    try:
-        until(lambda: in_flight(fleet, host) >= 4, 30, "every stream is at the engine")
+    fleet.manners(host, token_delay=0.1)
+    with fleet.traffic(host) as traffic:
+        everybody_is_at_work(traffic)
         fleet.root(host, "systemctl restart --no-block engine-tiny")
         until(lambda: not fleet.gate(host), 20, "its gate is closed")
         control = fleet.unit(host, "engine-tiny", "ControlPID")
@@ -111,9 +78,8 @@ def test_a_drain_that_is_killed_is_carried_on(fleet: Fleet) -> None:
             "the second ExecStop= runs",
         )
         assert second
-    finally:
-        for thread in streams:
-            thread.join()
         until(lambda: fleet.gate(host), 180, "the engine is warm and its gate open again")
-    assert {answer.status for answer in clients.streams} == {200}
-    assert_nothing_lost(clients)
+    assert_nothing_lost(fleet, host, traffic)
+
+
+OTHER_NGINX = {"gpu02": "1.22.1-9+deb12u9", "gpu03": "1.26.3-3+deb13u7"}

@@ -120,7 +120,7 @@ HEALTHY = Found(
         transparent_hugepages="madvise",
         host_time=NOW,
         clock_synchronized=True,
-        firewall=Firewall("ufw", True, frozenset({22, 8080, 9100, 9810})),
+        firewall=Firewall("ufw", True, frozenset({22, 8080, 9100, 9810, 9811})),
     ),
     apt=AptFacts(
         sources=(

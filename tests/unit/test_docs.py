@@ -109,11 +109,13 @@ def test_the_pages_of_the_roles_are_as_the_roles_say() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_metric_that_is_named_is_one_of_the_agents(page: Path) -> None:
-    source = (ROOT / "agent/farrier_agent/metrics.py").read_text(encoding="utf-8")
+    modules = sorted((ROOT / "agent/farrier_agent/metrics").glob("*.py"))
+    source = "".join(module.read_text(encoding="utf-8") for module in modules)
     for name in re.findall(
         r"\bfarrier_(?:replica|gpu|unit|collector)_\w+\b(?!{)", page.read_text("utf-8")
     ):
-        field = name.removeprefix("farrier_gpu_")  # values of a GPU are listed by field
+        # values of a GPU or a replica are listed by field
+        field = re.sub(r"^farrier_(gpu|replica)_", "", name)
         assert name in source or f'"{field}"' in source, f"no metric {name}"
 
 

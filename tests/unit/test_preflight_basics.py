@@ -167,6 +167,7 @@ def test_the_ports_of_a_host() -> None:
         8102: "engine-bge.service",
         9100: "prometheus-node-exporter.service",
         9810: "farrier-agent.service",
+        9811: "farrier-agent.service",
     }
     monitor = HostSpec("gw01", groups=("monitor",), agent_port=9811)
     assert wanted_ports(monitor) == {

@@ -13,7 +13,7 @@ import pytest
 from farrier.spec import HostSpec, Model
 from roles import engine
 from roles.engine.commands import argv, command_line, environment, systemd_quote
-from roles.engine.operations import telling
+from roles.engine.waiting import telling
 
 PROGRAM = "/opt/farrier/vllm/0.32.0-abcdef01"
 SETTINGS = engine.DEFAULTS.data()

@@ -9,7 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from farrier_agent.control import protocol
-from farrier_agent.control.errors import ControlError, LostError, NoAgentError, ProtocolError
+from farrier_agent.control.errors import (
+    ControlError,
+    LostError,
+    NoAgentError,
+    ProtocolError,
+    RefusedError,
+)
 from farrier_agent.control.listening import DEFAULT_PATH
 from farrier_agent.control.protocol import (
     Accepted,
@@ -44,7 +50,8 @@ def ask(
 
     The agent has *answer_within* seconds to accept the request, and is never silent for longer
     than *silence* seconds after that, however long the whole takes. Raises NoAgentError before it
-    accepted, LostError after it, ProtocolError for what is not the protocol.
+    accepted, LostError after it, ProtocolError for what is not the protocol, RefusedError where
+    the socket is not for this user.
     """
     accepted = False
 
@@ -82,6 +89,12 @@ def _connect(path: Path, timeout: float) -> socket.socket:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, bound)
         connection.connect(str(path))
         connection.settimeout(timeout)
+    except PermissionError as error:
+        connection.close()
+        raise RefusedError(
+            f"{path} is for root and for the members of its group, of whom you are none",
+            "the same with sudo",
+        ) from error
     except OSError as error:
         connection.close()
         raise _none(path, error) from error

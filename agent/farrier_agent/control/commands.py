@@ -18,10 +18,21 @@ import msgspec
 
 from farrier_agent import status
 from farrier_agent.control import protocol, text
-from farrier_agent.control.client import ask
-from farrier_agent.control.errors import ControlError, UsageError
+from farrier_agent.control.again import Agent, ask_until_done, restart_and_watch
+from farrier_agent.control.errors import ControlError, LostError, UsageError
 from farrier_agent.control.listening import DEFAULT_PATH
-from farrier_agent.control.protocol import Entry, Failed, Final, News, Report, Request
+from farrier_agent.control.protocol import (
+    Drain,
+    Entry,
+    Failed,
+    Final,
+    News,
+    Ready,
+    Report,
+    Request,
+    Restart,
+)
+from farrier_agent.wording import printable
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -33,15 +44,11 @@ __all__ = [
     "cli_journal",
     "cli_ready",
     "cli_restart",
-    "cli_status",
 ]
 
 
 def add_commands(commands: Commands) -> None:
     """Add every verb to *commands*; ``arguments.verb(arguments)`` runs the one that was chosen."""
-    one = _add(commands, "status", "what the running agent knows")
-    one.set_defaults(verb=cli_status)
-
     one = _add(commands, "drain", "let no new request in, let the running ones finish")
     _replicas(one)
     _deadline(one)
@@ -101,11 +108,6 @@ def _waiting(one: argparse.ArgumentParser, help: str) -> None:  # noqa: A002
     one.add_argument("--wait", action="store_true", help=help)
 
 
-def cli_status(arguments: argparse.Namespace) -> int:
-    """Print what the agent knows."""
-    return _run(arguments, {"verb": "status"})
-
-
 def cli_drain(arguments: argparse.Namespace) -> int:
     """Drain replicas."""
     return _run(arguments, {"verb": "drain", **_of(arguments), **_by(arguments)})
@@ -161,13 +163,31 @@ def _run(arguments: argparse.Namespace, fields: dict[str, object]) -> int:
 
 
 def _last_word(arguments: argparse.Namespace, fields: dict[str, object]) -> Final:
+    agent = Agent(arguments.socket, _hearing(as_json=arguments.json), _note)
     try:
-        return ask(_request(fields), path=arguments.socket, hear=_hearing(as_json=arguments.json))
+        return _asked(agent, _request(fields), arguments)
     except ControlError as error:
         return Failed(code=error.code, error=str(error), next=error.next)
     except KeyboardInterrupt:
         said = "interrupted; what was begun goes on"
         return Failed(code=1, error=said, next="farrier-agent status")
+
+
+def _asked(agent: Agent, request: Request, arguments: argparse.Namespace) -> Final:
+    if isinstance(request, Drain | Ready):
+        return ask_until_done(agent, request)
+    if isinstance(request, Restart):
+        return restart_and_watch(agent, request)
+    try:
+        return agent.ask(request)
+    except LostError as error:
+        again = " ".join(filter(None, ("farrier-agent", arguments.command, arguments.replica)))
+        said = "the agent went away before its last word; ask again when it is back"
+        raise LostError(said, again) from error
+
+
+def _note(said: str) -> None:
+    print(f"farrier-agent: {printable(said)}", file=sys.stderr, flush=True)
 
 
 def _request(fields: dict[str, object]) -> Request:

@@ -47,6 +47,12 @@ def asked(record: Record, event: DrainAsked, now: Now) -> Record:
             return _draining(record, fresh, now)
         case Phase.WARMING | Phase.FAILED if record.engine_runs:
             return _draining_closed(record, fresh, now)
+        case Phase.DRAINED if record.drain and event.gate_open and record.engine_runs:
+            # somebody opened the gate by hand meanwhile: what came in is waited for, too
+            again = _replace(
+                _joined(record.drain, fresh), ended=None, forced=False, cut=None, quiet=0
+            )
+            return _counts_again(record, again, event.asker.by, now)
         case Phase.DRAINING | Phase.DRAINED if record.drain:
             return passed(_replace(record, drain=_joined(record.drain, fresh)), now)
         case _:
@@ -123,9 +129,13 @@ def _looked_again(record: Record, drain: Drain, in_flight: int | None, now: Now)
     if not drain.forced and in_flight and record.stopping:
         # somebody opened the gate by hand while it was drained
         drain = _replace(drain, ended=None, quiet=0, looked=now.boot, in_flight=in_flight)
-        reason = f"{in_flight} requests in flight although it was drained"
-        return enter(record, Phase.DRAINING, reason, "systemd", now, drain=drain)
+        return _counts_again(record, drain, "systemd", now)
     return record
+
+
+def _counts_again(record: Record, drain: Drain, by: str, now: Now) -> Record:
+    reason = "its gate was opened although it was drained"
+    return passed(enter(record, Phase.DRAINING, reason, by, now, drain=drain), now)
 
 
 def passed(record: Record, now: Now) -> Record:
@@ -209,6 +219,7 @@ def _fresh(asker: Asker, event: DrainAsked | StopBegan, now: Now) -> Drain:
         begun=now.boot,
         settle_ends=now.boot + event.settle,
         deadline=now.boot + event.seconds,
+        in_flight=event.in_flight,
     )
 
 
@@ -234,5 +245,6 @@ def _joined(old: Drain, new: Drain) -> Drain:
         policy=policy,
         deadline=deadline,
         settle_ends=min(old.settle_ends, new.settle_ends),
+        in_flight=old.in_flight if new.in_flight is None else new.in_flight,
         closed=old.closed or new.closed,
     )

@@ -61,12 +61,18 @@ class GateOpened:
 
 @dataclass(frozen=True)
 class DrainAsked:
-    """A drain is asked for: *settle* and *seconds* (to its deadline) count from now."""
+    """A drain is asked for: *settle* and *seconds* (to its deadline) count from now.
+
+    *in_flight* are the requests at this moment, as far as they were counted. *gate_open*: the
+    gate's file is there, whatever the record says; the keeper looks.
+    """
 
     asker: Asker
     settle: float = 3.0
     seconds: float = 900.0
     policy: Policy = "extend"
+    in_flight: int | None = None
+    gate_open: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,7 @@ class StopBegan:
     """``ExecStop=`` began in the run *invocation_id*; *cap* seconds from now nobody waits longer.
 
     *policy* is ``extend`` (wait until the cap) or ``force`` (until *seconds* from now).
+    *in_flight* is as in :class:`DrainAsked`.
     """
 
     invocation_id: str | None
@@ -88,6 +95,7 @@ class StopBegan:
     seconds: float = 900.0
     policy: Policy = "extend"
     cap: float = 1380.0
+    in_flight: int | None = None
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,12 @@ an event loop.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 import msgspec
 
-from farrier_agent.draining.events import Event, GateOpened, UnitSeen
+from farrier_agent.draining.events import DrainAsked, Event, GateOpened, UnitSeen
 from farrier_agent.draining.record import Asker, Drain, Now, Phase, Record, initial
 from farrier_agent.draining.states import Action, Transition, transition
 from farrier_agent.draining.store import Store, UnreadableError
@@ -51,6 +52,8 @@ class Keeper:
         with self._store.locked(replica):
             now = self._clock()
             old = self._load(replica, now)
+            if isinstance(event, DrainAsked):
+                event = replace(event, gate_open=bool(self._gates.is_open(replica)))
             step = transition(old, event, now)
             self._settle(old, step)
             return step

@@ -70,7 +70,8 @@ class Drain(msgspec.Struct, frozen=True, kw_only=True):
 
     Until ``settle_ends`` requests are still accepted; ``closed``: the gate is closed and what is in
     flight is being counted. ``quiet`` counts the looks in a row that saw nothing, the last one at
-    ``looked``; ``in_flight`` is what that one saw, None when it could not see.
+    ``looked``; ``in_flight`` is what that one saw, None when it could not see (and before the first
+    one what was counted when it was asked for).
     ``in_flight_at_close`` is the first count behind the closed gate. ``ended`` is when it was
     drained. ``forced``: waiting was given up, or the engine ended meanwhile, and ``cut`` requests
     were then still in flight: the engine's end cuts them, unless the engine finishes them on

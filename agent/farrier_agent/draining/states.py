@@ -71,10 +71,12 @@ def transition(record: Record, event: events.Event, now: Now) -> Transition:
     if isinstance(event, events.Resumed):
         due = {*actions, *_all_actions(new)}
         actions = tuple(one for one in Action if one in due)
-    elif isinstance(event, events.StopBegan):
+    elif isinstance(event, events.StopBegan) or (
+        isinstance(event, events.DrainAsked) and event.gate_open
+    ):
         # whatever the record says: a gate that somebody opened by hand must not outlive this
         actions = tuple(one for one in Action if one in {*actions, Action.CLOSE_GATE})
-        if new.drain and not new.drain.closed:
+        if (new.drain and not new.drain.closed) or new.gate != "closed":
             actions = tuple(one for one in actions if one is not Action.CLOSE_GATE)
     return Transition(new, actions, _news(old, new), _level(new))
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from farrier_agent.config import AgentConfig
+from farrier_agent.serving.worker import Worker
 from farrier_agent.units.state import UnitsError, UnitState
 from farrier_agent.units.watch import WAITING, Units
 
@@ -52,6 +53,7 @@ class Actor:
         self._unit = {replica.name: replica.unit for replica in config.replicas}
         self._run_dir = Path(config.run_dir)
         self._evidence_dir = Path(config.evidence_dir)
+        self._worker = Worker("evidence")
 
     async def restart(self, replica: str) -> UnitState:
         """Stop, which drains, and start the unit of *replica*. Raises ActError."""
@@ -79,18 +81,20 @@ class Actor:
         """Have evidence about *replica* kept, because of *why*. Raises ActError."""
         unit = evidence_unit(replica)
         log = f"journalctl -u {unit} -e"
-        before = await asyncio.to_thread(self._newest, replica)
+        newest = partial(self._newest, replica)
+        before = await self._worker.do(newest)
         line = " ".join(why.split())[:_MAX_REASON]
         with suppress(OSError):  # evidence without its reason is evidence
-            await asyncio.to_thread((self._run_dir / f"evidence-{replica}").write_text, line + "\n")
+            path = self._run_dir / f"evidence-{replica}"
+            await self._worker.do(lambda: path.write_text(line + "\n", encoding="utf-8"))
         try:
             outcome = await self._units.start(unit, within=EVIDENCE_SECONDS)
         except UnitsError as error:
             raise ActError(f"{unit} did not run: {error}", log) from error
-        newest = await asyncio.to_thread(self._newest, replica)
-        if newest is None or newest == before:
+        kept = await self._worker.do(newest)
+        if kept is None or kept == before:
             raise ActError(f"{unit} kept nothing ({_state(outcome.unit)})", log)
-        return newest
+        return kept
 
     def _newest(self, replica: str) -> Bundle | None:
         """The newest bundle about *replica*; its directory may be listed, the bundle not read."""

@@ -67,8 +67,8 @@ class Requests:
             policy=request.on_deadline,
             cap=request.cap,
         )
-        before = one.looker.in_flight
-        await _told(one, event)
+        step = await _told(one, event)
+        before = step.record.drain.in_flight if step.record.drain else None
         record = await follow(one, tell, lambda record: record.phase is not Phase.DRAINING)
         return Done(results=(_result(record, begun, in_flight=before),))
 
@@ -119,8 +119,9 @@ class Requests:
     # -- one replica ---------------------------------------------------------------------------
 
     async def _drain(self, one: OfReplica, event: DrainAsked, tell: Tell, *, wait: bool) -> Result:
-        begun, before, in_flight = boottime(), one.life.record, one.looker.in_flight
+        begun, before = boottime(), one.life.record
         step = await _told(one, event)
+        in_flight = one.looker.in_flight
         if step.refused:
             return _refused(one, step)
         changed = before is None or step.record.phase is not before.phase
@@ -214,6 +215,8 @@ class Requests:
 
 async def _told(one: OfReplica, event: Event) -> Transition:
     try:
+        if isinstance(event, DrainAsked | StopBegan):
+            return await one.drain(event)
         return await one.life.tell(event)
     except (StoreError, OSError) as error:
         raise ControlError(

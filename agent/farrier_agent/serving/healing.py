@@ -51,6 +51,7 @@ class Health:
         self._life = life
         self._counter = counter
         self._actor = actor
+        self._worker = Worker(f"health of {life.name}")
         self._every = every
         self._path = Path(config.records_dir) / f"{life.name}.health.json"
         self.history = self._read()
@@ -69,7 +70,7 @@ class Health:
         now = time.time()
         return sum(1 for at in self.history.restarts if now - at < LIMITS.within)
 
-    async def look(self, load: Load | None, worker: Worker) -> Verdict | None:
+    async def look(self, load: Load | None) -> Verdict | None:
         """Judge the engine by its *load* and its sockets, and heal it. None: it is not judged."""
         record = self._life.record
         if record is None or not record.engine_runs or record.invocation_id is None:
@@ -80,12 +81,12 @@ class Health:
             self.verdict = None
         if judged and (self.verdict is None or self._is_time()):
             self._run, self._looked = record.invocation_id, time.monotonic()
-            self.verdict = await self._judge(record.invocation_id, load, worker)
+            self.verdict = await self._judge(record.invocation_id, load)
         await self._heal(record)
         return self.verdict
 
-    async def _judge(self, run: str, load: Load | None, worker: Worker) -> Verdict:
-        moved = await worker.do(lambda: self._counter.move(self._movement))
+    async def _judge(self, run: str, load: Load | None) -> Verdict:
+        moved = await self._worker.do(lambda: self._counter.move(self._movement))
         self._movement = moved or Movement()
         if moved is None:
             return self._vitals.judge(run, load, sockets=None)
@@ -142,8 +143,11 @@ class Health:
 
     async def _close(self, why: str) -> None:
         """Close its gate at once; what is in flight there is counted as cut."""
-        asker = Asker(BY, "verdict", why)
-        await self._life.try_to_tell(DrainAsked(asker, settle=0, seconds=0, policy="force"))
+        moved = self._movement.sockets
+        asked = DrainAsked(
+            Asker(BY, "verdict", why), settle=0, seconds=0, policy="force", in_flight=moved
+        )
+        await self._life.try_to_tell(asked)
 
     async def _restart(self, record: Record) -> None:
         name = self._life.name
@@ -174,7 +178,7 @@ class Health:
         """Write *history*; without it on the disk nothing is restarted."""
         try:
             data = msgspec.json.encode(history)
-            await asyncio.to_thread(replace, self._path, data)
+            await self._worker.do(lambda: replace(self._path, data))
         except OSError as error:
             log.error(
                 "replica %s: not restarted, for %s cannot be written: %s",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -11,7 +12,10 @@ import msgspec
 from farrier_agent import status
 from farrier_agent.collectors import CollectError
 from farrier_agent.config import AgentConfig, Replica
+from farrier_agent.draining.events import DrainAsked, Looked, StopBegan
 from farrier_agent.draining.record import Now
+from farrier_agent.draining.states import Transition
+from farrier_agent.draining.store import StoreError
 from farrier_agent.serving.acting import Actor, evidence_unit
 from farrier_agent.serving.counting import Counter
 from farrier_agent.serving.healing import Health
@@ -46,6 +50,26 @@ class OfReplica:
         every = min(config.tick, HEALTH_SECONDS)
         self.health = Health(self.life, config, counter, actor, every)
         self.looker = Looker(self.life, units, counter, self.health, every)
+
+    async def drain(self, event: DrainAsked | StopBegan) -> Transition:
+        """Begin or join a drain, with what is in flight counted. Raises StoreError or OSError.
+
+        One that waits for nobody says at once, and rightly, how many it cuts.
+        """
+        counted = replace(event, in_flight=await self.looker.count_now())
+        step = await self.life.tell(counted)
+        drain = step.record.drain
+        if drain is not None and drain.forced:
+            # who came in while the gate was closing
+            return await self.life.tell(Looked(await self.looker.count_now()))
+        return step
+
+    async def try_to_drain(self, event: DrainAsked) -> Transition | None:
+        """The same; None where the record cannot be kept, which is said elsewhere."""
+        try:
+            return await self.drain(event)
+        except (StoreError, OSError):
+            return None
 
     def show(self, shown: status.Replica, now: Now) -> status.Replica:
         """*shown* with all that is known here."""

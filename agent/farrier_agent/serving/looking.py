@@ -8,6 +8,7 @@ written then.
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 from farrier_agent.draining.events import GaveUp, Looked, Resumed, Ticked
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from farrier_agent.units.watch import Units
 
 __all__ = ["Looker"]
+
+log = logging.getLogger("farrier-agent")
 
 EVERY = 1.0
 """Seconds between two looks that count towards *drained* (drains.APART)."""
@@ -50,6 +53,7 @@ class Looker:
         self._ask = asker(replica.port)
         self._engine = ENGINES[replica.engine]
         self._resumed = False
+        self._by_hand = False
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -83,24 +87,48 @@ class Looker:
         record = life.record
         if record is None:
             return
+        self._warn_of_a_hand(record)
         if record.phase is Phase.DRAINING or record.gate == "opening":
             await life.try_to_tell(Ticked())
             record = life.record or record
-        load: Load | None = None
-        if record.engine_runs:
-            # the kernel first: a request that the engine finishes in between is counted, not lost
-            self.count = await self._worker.do(self._counter.look)
-            load = await read_load(self._ask, self._engine, deadline=LOAD_SECONDS)
-            self.in_flight = busy(self.count, load)
-        else:
-            self.count, self.in_flight = Count(), None
+        load = await self._count(record)
         if record.counting or _is_forced(record):
             await life.try_to_tell(Looked(self.in_flight))
         await self._live(load)
 
+    async def count_now(self) -> int | None:
+        """The requests in flight now, for one who is about to drain or has just given up."""
+        record = self._life.record
+        if record is not None:
+            await self._count(record)
+        return self.in_flight
+
+    async def _count(self, record: Record) -> Load | None:
+        """Count what is in flight, if there is an engine; what it tells of its load."""
+        if not record.engine_runs:
+            self.count, self.in_flight = Count(), None
+            return None
+        # the kernel first: a request that the engine finishes in between is counted, not lost
+        self.count = await self._worker.do(self._counter.look)
+        load = await read_load(self._ask, self._engine, deadline=LOAD_SECONDS)
+        self.in_flight = busy(self.count, load)
+        return load
+
+    def _warn_of_a_hand(self, record: Record) -> None:
+        """Say it once when a gate is open that nobody but a person can have opened."""
+        by_hand = record.gate == "closed" and bool(self._life.gate_open)
+        if by_hand and not self._by_hand:
+            log.warning(
+                "replica %s: its gate was opened by hand, though it is %s: what it serves now may"
+                " be cut; to close: farrier-agent drain %s",
+                *(self._life.name, record.phase.value, self._life.name),
+                extra={"replica": self._life.name, "cause": "gate"},
+            )
+        self._by_hand = by_hand
+
     async def _live(self, load: Load | None) -> None:
         """Whether the engine gets on with its work, and what to do when it does not."""
-        verdict = await self._health.look(load, self._worker)
+        verdict = await self._health.look(load)
         record = self._life.record
         if verdict is not None and verdict.state == "wedged" and record and record.counting:
             # it never will be drained: nobody waits for an engine that hangs

@@ -94,5 +94,5 @@ class Noticing:
             if record is None or not record.engine_runs:
                 continue
             key = (notice.id, name, record.invocation_id)
-            if key not in self._obeyed and await one.life.try_to_tell(event):
+            if key not in self._obeyed and await one.try_to_drain(event):
                 self._obeyed.add(key)

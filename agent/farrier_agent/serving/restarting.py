@@ -6,6 +6,7 @@ A restart lives here and not with its asker, who may go away. Asked for twice, i
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from dataclasses import dataclass
 
 from farrier_agent.draining.events import DrainAsked, ReadyAsked
@@ -25,20 +26,29 @@ class Ended:
     next: str | None = None
 
 
+class _NotDrainedError(Exception):
+    """The drain came to nothing, so nothing was restarted; the message says why."""
+
+
 class Restarts:
     """The restarts under way, by replica. *actor* has systemd do them."""
 
     def __init__(self, actor: Actor) -> None:
         self._actor = actor
         self._tasks: dict[str, asyncio.Task[Ended]] = {}
+        self._draining: set[str] = set()
+        self._joining: deque[asyncio.Future[object]] = deque(maxlen=64)
 
     def begin(self, one: OfReplica, drain: DrainAsked) -> asyncio.Task[Ended]:
-        """Restart *one* after *drain*, or join the restart that is under way."""
+        """Restart *one* after *drain*, or join the restart that is under way, and its drain."""
         name = one.life.name
         task = self._tasks.get(name)
         if task is None or task.done():
             task = asyncio.get_running_loop().create_task(self._restart(one, drain))
             self._tasks[name] = task
+        elif name in self._draining:
+            # one who forces is not held up by one who waits
+            self._joining.append(asyncio.ensure_future(one.try_to_drain(drain)))
         return task
 
     async def close(self) -> None:
@@ -51,17 +61,15 @@ class Restarts:
 
     async def _restart(self, one: OfReplica, drain: DrainAsked) -> Ended:
         name = one.life.name
+        self._draining.add(name)
         try:
-            step = await one.life.tell(drain)
+            record = await self._drained(one, drain)
         except (StoreError, OSError) as error:
             return Ended(f"its drain cannot be recorded: {error}", "df -h /var/lib/farrier")
-        if step.refused:
-            return Ended(step.refused)
-        begun = step.record
-        while not _may_restart(record := one.life.record or begun):
-            if record.phase in {Phase.READY, Phase.WARMING} and not record.held:
-                return Ended(f"its drain was taken back: {record.reason} (by {record.by})")
-            await one.life.news(5.0)
+        except _NotDrainedError as error:
+            return Ended(str(error))
+        finally:
+            self._draining.discard(name)
         try:
             await self._actor.restart(name)
         except ActError as error:
@@ -70,6 +78,19 @@ class Restarts:
             # an orderly stop ends a drain, but the engine may have crashed before it
             await one.life.try_to_tell(ReadyAsked(drain.asker))
         return await self._warm(one, record.invocation_id)
+
+    async def _drained(self, one: OfReplica, drain: DrainAsked) -> Record:
+        """Wait until *one* may be restarted. Raises _NotDrainedError, StoreError or OSError."""
+        step = await one.drain(drain)
+        if step.refused:
+            raise _NotDrainedError(step.refused)
+        while not _may_restart(record := one.life.record or step.record):
+            if record.phase in {Phase.READY, Phase.WARMING} and not record.held:
+                raise _NotDrainedError(
+                    f"its drain was taken back: {record.reason} (by {record.by})"
+                )
+            await one.life.news(5.0)
+        return record
 
     async def _warm(self, one: OfReplica, before: str | None) -> Ended:
         """Wait until the run after *before* serves, or does not."""

@@ -33,6 +33,14 @@ def why_not_ready(record: Record, *, gate_open: bool | None, warming: str | None
 
     *gate_open* is its file, None when it cannot be seen; *warming* is what its warm-up waits for.
     """
+    why = _why(record, gate_open=gate_open, warming=warming)
+    if gate_open and record.gate == "closed":
+        by_hand = f"its gate was opened by hand; to close: farrier-agent drain {record.replica}"
+        return f"{by_hand} ({why})"
+    return why
+
+
+def _why(record: Record, *, gate_open: bool | None, warming: str | None) -> str | None:
     name = record.replica
     match record.phase:
         case Phase.READY if gate_open:

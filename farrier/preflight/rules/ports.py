@@ -25,7 +25,8 @@ FIREWALL_DROPS = Code(
     "firewall-drops",
     "warn",
     "The host's firewall drops what nobody allowed, and nobody allowed a port that others reach:"
-    " nginx's for clients, the agent's and the node exporter's for Prometheus.",
+    " nginx's for clients, the agent's and the node exporter's for Prometheus, the agent's second"
+    " for gateways.",
     "{allow}",
     shown="ufw allow PORTS/tcp   (or the same with nft or iptables, in the chain that drops)",
 )
@@ -43,6 +44,7 @@ def wanted_ports(spec: HostSpec) -> dict[int, str]:
     ports = {spec.agent_port: "farrier-agent.service", 9100: "prometheus-node-exporter.service"}
     if "gpu" in spec.groups:
         ports[spec.nginx_port] = "nginx.service"
+        ports[spec.agent.check_port] = "farrier-agent.service"
     if "monitor" in spec.groups:
         ports[9090] = "prometheus.service"
     return ports | {model.port: model.unit for model in spec.models}

@@ -5,8 +5,11 @@
 # This returns when only new workers take connections. Streams that run are not cut: nginx renames
 # a worker that ends its last ones.
 set -eu
+# Not $MAINPID: after an upgrade of the package systemd knows the old master until its last stream is
+# over. It reads this file again after a reload.
+master=$(cat /run/nginx.pid)
 workers() { # those that take connections
-    for pid in $(cat "/proc/$MAINPID/task/$MAINPID/children"); do
+    for pid in $(cat "/proc/$master/task/$master/children"); do
         case "$(tr -d '\000' <"/proc/$pid/cmdline")" in *"worker process") echo "$pid" ;; esac
     done 2>/dev/null
 }

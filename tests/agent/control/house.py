@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TypeVar
@@ -36,15 +36,18 @@ class Recorder:
 
     def __init__(self) -> None:
         self.askers: list[Asker] = []
+        self.asked: list[protocol.Request] = []
+        self.snapshot = SNAPSHOT
         self.drained = asyncio.Event()
         self.waiting = 0
         self.cancelled = 0
 
     async def status(self, request: protocol.Status, asker: Asker, tell: Tell) -> Final:
-        return protocol.Report(status=SNAPSHOT)
+        return protocol.Report(status=self.snapshot)
 
     async def drain(self, request: protocol.Drain, asker: Asker, tell: Tell) -> Final:
         self.askers.append(asker)
+        self.asked.append(request)
         for name in request.replicas:
             await tell(protocol.Progress(replica=name, state="draining", in_flight=2))
         if request.wait:
@@ -82,17 +85,20 @@ class Recorder:
 class House:
     """The server in a loop of its own thread, so that blocking clients can be tested against it."""
 
-    def __init__(self, path: Path, *, beat: float, patience: float) -> None:
+    def __init__(
+        self, path: Path, handlers: Callable[[], Recorder], *, beat: float, patience: float
+    ) -> None:
         self.path = path
+        self._handlers = handlers
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
-        self.handlers = self.call(self._handlers())
+        self.handlers = self.call(self._made())
         self.server = ControlServer(self.handlers, bind(path), beat=beat, patience=patience)
         self._serving = self.call(self._serve())
 
-    async def _handlers(self) -> Recorder:
-        return Recorder()
+    async def _made(self) -> Recorder:
+        return self._handlers()
 
     async def _serve(self) -> asyncio.Task[None]:
         return asyncio.create_task(self.server.serve())
@@ -138,8 +144,14 @@ class House:
 
 
 @contextlib.contextmanager
-def house(path: Path, *, beat: float = 5.0, patience: float = 5.0) -> Iterator[House]:
-    one = House(path, beat=beat, patience=patience)
+def house(
+    path: Path,
+    handlers: Callable[[], Recorder] = Recorder,
+    *,
+    beat: float = 5.0,
+    patience: float = 5.0,
+) -> Iterator[House]:
+    one = House(path, handlers, beat=beat, patience=patience)
     try:
         yield one
     finally:

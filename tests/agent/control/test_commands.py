@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
+import asyncio
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,19 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from farrier_agent.control.commands import add_commands
+from farrier_agent.control import protocol
+from farrier_agent.control.client import ask
+from farrier_agent.control.errors import RefusedError
+from farrier_agent.control.protocol import Final
 
-from tests.agent.control.house import House, house
+from tests.agent.control.house import House, Recorder, house
 from tests.agent.host import until
-
-PROGRAM = """
-import argparse, sys
-from farrier_agent.control.commands import add_commands
-parser = argparse.ArgumentParser(prog="farrier-agent", allow_abbrev=False)
-add_commands(parser.add_subparsers(required=True))
-arguments = parser.parse_args()
-sys.exit(arguments.verb(arguments))
-"""
 
 
 @pytest.fixture
@@ -43,7 +39,7 @@ def run(arguments: list[str], agent: House) -> subprocess.CompletedProcess[str]:
 
 
 def command(arguments: list[str]) -> list[str]:
-    return [sys.executable, "-c", PROGRAM, *arguments]
+    return [sys.executable, "-m", "farrier_agent.cli", *arguments]
 
 
 def test_a_drain_says_how_it_goes_and_how_it_ended(agent: House) -> None:
@@ -58,11 +54,6 @@ def test_for_a_program_every_reply_is_a_line_and_nothing_else_is(agent: House) -
     kinds = [json.loads(line)["kind"] for line in done.stdout.splitlines()]
     assert kinds == ["progress", "done"]
     assert (done.stderr, done.returncode) == ("", 0)
-
-
-def test_status_as_text_and_as_the_document_of_the_endpoint(agent: House) -> None:
-    assert run(["status"], agent).stdout.startswith("gpu01: not ready")
-    assert json.loads(run(["status", "--json"], agent).stdout)["host"] == "gpu01"
 
 
 def test_a_refusal_is_exit_code_3_with_the_next_command(agent: House) -> None:
@@ -99,7 +90,7 @@ def test_wrong_usage_is_exit_code_2_and_asks_nobody(
 
 def test_without_an_agent_it_says_where_and_what_to_do(agent: House) -> None:
     agent.close()
-    done = run(["status"], agent)
+    done = run(["drain", "tiny"], agent)
     assert done.returncode == 1
     assert f"the agent does not answer on {agent.path}" in done.stderr
     assert "next: systemctl status farrier-agent" in done.stderr
@@ -137,11 +128,43 @@ def test_evidence_says_where_it_is_and_what_it_lacks(agent: House) -> None:
     assert run(["evidence", "tiny"], agent).stdout == "/x (7 bytes)\n  missing: stacks: no py-spy\n"
 
 
-def test_every_verb_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
-    parser = argparse.ArgumentParser()
-    add_commands(parser.add_subparsers())
-    with pytest.raises(SystemExit):
-        parser.parse_args(["--help"])
-    help_ = capsys.readouterr().out
-    for verb in ("status", "drain", "ready", "restart", "evidence", "journal"):
-        assert f"\n    {verb}" in help_
+def test_every_verb_says_what_it_does_and_status_is_the_endpoints() -> None:
+    done = subprocess.run(command(["--help"]), capture_output=True, text=True, check=True)
+    for verb in ("run", "status", "drain", "ready", "restart", "evidence", "journal"):
+        assert re.search(rf"^    {verb} +\w", done.stdout, re.MULTILINE), verb
+    done = subprocess.run(command(["status", "--help"]), capture_output=True, text=True, check=True)
+    assert "--config" in done.stdout
+    assert "--socket" not in done.stdout
+
+
+def test_the_socket_is_the_agents_unless_another_is_named() -> None:
+    done = subprocess.run(command(["drain", "--help"]), capture_output=True, text=True, check=True)
+    assert "[/run/farrier/agent/control.sock]" in done.stdout
+
+
+def test_who_may_not_use_the_socket_is_refused_and_told_what_to_do(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        with pytest.raises(RefusedError, match="for root and for the members") as caught:
+            ask(protocol.Drain(replicas=("tiny",)), path=closed / "control.sock")
+    finally:
+        os.seteuid(user)
+    assert (caught.value.code, caught.value.next) == (3, "the same with sudo")
+
+
+def test_evidence_of_an_agent_that_went_away_has_to_be_asked_for_again(tmp_path: Path) -> None:
+    class Ending(Recorder):
+        async def evidence(self, *_: object) -> Final:
+            one.close(wait=False)
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    with house(tmp_path / "control.sock", Ending) as one:
+        done = run(["evidence", "tiny"], one)
+    assert done.returncode == 1
+    assert "went away before its last word" in done.stderr
+    assert done.stderr.endswith("next: farrier-agent evidence tiny\n")

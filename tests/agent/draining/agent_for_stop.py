@@ -48,7 +48,7 @@ class Handlers:
 
 async def main() -> None:
     path, states, gates, port, manner = sys.argv[1:]
-    keeper = Keeper(Store(Path(states)), Gates(Path(gates), Path(gates)))
+    keeper = Keeper(Store(Path(states)), Gates(Path(gates)))
     listener = bind(Path(path))
     print("listens", flush=True)
     if manner == "silent":

@@ -49,7 +49,7 @@ class Scene:
         self.gate_dir, self.state_dir = self.root / "open", self.root / "replicas"
         self.gate_dir.mkdir()
         self.socket_path = self.root / "control.sock"
-        self.gates = Gates(self.gate_dir, self.gate_dir)
+        self.gates = Gates(self.gate_dir)
         self.store = Store(self.state_dir)
         self.keeper = Keeper(self.store, self.gates)
         self.engine = self.stack.enter_context(socket.socket())

@@ -25,7 +25,7 @@ class House:
     def __post_init__(self) -> None:
         self.now = Now("boot1", 1000.0, 1_700_000_000.0)
         (self.root / "open").mkdir()
-        self.gates = Gates(self.root / "open", self.root / "opened.json")
+        self.gates = Gates(self.root / "open")
         self.store = Store(self.root / "replicas")
         self.keeper = Keeper(self.store, self.gates, lambda: self.now)
 

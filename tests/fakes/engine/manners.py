@@ -13,12 +13,16 @@
 
 - ``cut``: it dies at once (Ollama, llama-server);
 - ``drain``: it stops listening, finishes what runs, and exits;
-- ``abort``: as above, for requests that run and for new ones, until none is left (vLLM, by source);
+- ``abort``, ``close``: as above, for requests that run and for new ones, until none is left (vLLM,
+  by source, does the first);
 - ``500``, ``503``: what runs is finished, new requests get that status (vLLM with
   ``--shutdown-timeout``: measured, 500);
 - ``hang``: it stops listening, streams stand still with their connections open, and the process
   stays (vLLM's default: measured, ten minutes later still there);
 - ``ignore``: nothing.
+
+``workers`` is how many processes beside it ignore SIGTERM; more can be had while it runs, fewer
+not.
 """
 
 from __future__ import annotations
@@ -27,7 +31,8 @@ import threading
 from dataclasses import dataclass, fields, replace
 
 ANSWERS = ("well", "abort", "500", "503", "close", "break", "undone", "garbage", "wedge")
-ENDINGS = ("cut", "drain", "abort", "500", "503", "hang", "ignore")
+ENDINGS = ("cut", "drain", "abort", "close", "500", "503", "hang", "ignore")
+MOST_WORKERS = 8
 
 
 class MannersError(ValueError):
@@ -42,6 +47,7 @@ class Manners:
     on_sigterm: str = "cut"
     token_delay: float = 0.02
     metrics: bool = True
+    workers: int = 0
 
     def changed(self, changes: object) -> Manners:
         """These manners with the fields of the JSON object *changes*. Raises MannersError."""
@@ -61,6 +67,8 @@ def _check(name: str, value: object) -> None:
         good = value in choices
     elif name == "metrics":
         good = isinstance(value, bool)
+    elif name == "workers":
+        good = type(value) is int and 0 <= value <= MOST_WORKERS
     else:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         good = is_number and 0 <= value <= 3600  # type: ignore[operator]

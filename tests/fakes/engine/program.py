@@ -14,9 +14,6 @@ from .manners import ANSWERS, ENDINGS, Conduct, Manners
 from .serving import Engine
 from .work import Work
 
-WORKER_SECONDS = 3600
-"""A worker that nobody kills ends by itself after so long: no test leaves one for ever."""
-
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """The options of the command line."""
@@ -36,7 +33,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "--linger",
         type=float,
         default=1.0,
-        help="seconds that it serves on at least after SIGTERM, for abort, 500 and 503",
+        help="seconds that it serves on at least after SIGTERM, for abort, close, 500 and 503",
     )
     parser.add_argument("--no-metrics", action="store_true", help="/metrics is 404")
     parser.add_argument("--max-running", type=int, default=0, help="others wait; 0: any number")
@@ -54,8 +51,6 @@ def main(argv: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return int(options.exit_at_start)
-    for _ in range(options.workers):
-        _fork_worker()
     time.sleep(options.load_delay)
     try:
         engine = _engine(options)
@@ -79,6 +74,7 @@ def _engine(options: argparse.Namespace) -> Engine:
         on_sigterm=options.on_sigterm,
         token_delay=options.token_delay,
         metrics=not options.no_metrics,
+        workers=options.workers,
     )
     return Engine(
         (options.host, options.port),
@@ -88,15 +84,6 @@ def _engine(options: argparse.Namespace) -> Engine:
         start_delay=options.start_delay,
         unhealthy_while=options.unhealthy_while,
     )
-
-
-def _fork_worker() -> None:
-    if os.fork():
-        return
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.alarm(WORKER_SECONDS)
-    while True:
-        signal.pause()
 
 
 def _end(engine: Engine, linger: float) -> int | None:
@@ -116,8 +103,8 @@ def _end(engine: Engine, linger: float) -> int | None:
         engine.stop_listening()
         engine.refuses = 503  # for a connection that was kept alive
     else:
-        if manner == "abort":
-            engine.conduct.change({"answers": "abort"})
+        if manner in {"abort", "close"}:
+            engine.conduct.change({"answers": manner})
         else:
             engine.refuses = int(manner)
         time.sleep(linger)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
 import sys
 import time
 import uuid
@@ -22,6 +23,23 @@ COMPLETIONS = ("/v1/chat/completions", "/v1/completions")
 
 class BadRequestError(Exception):
     """The client's request cannot be served; the text goes into OpenAI's error shape."""
+
+
+WORKER = """
+import signal
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print(flush=True)
+signal.alarm(3600)  # one that nobody kills ends by itself
+signal.pause()
+"""
+
+
+def worker() -> subprocess.Popen[bytes]:
+    """A process that ignores SIGTERM, from the moment on at which this returns."""
+    process = subprocess.Popen([sys.executable, "-c", WORKER], stdout=subprocess.PIPE)
+    if process.stdout:
+        process.stdout.readline()
+    return process
 
 
 class Engine(ThreadingHTTPServer):
@@ -51,6 +69,8 @@ class Engine(ThreadingHTTPServer):
         self._unhealthy_while = unhealthy_while
         self._healthy_at = time.monotonic() + start_delay
         self._last_metrics = b""
+        self._workers: list[subprocess.Popen[bytes]] = []
+        self.change({})
 
     def server_bind(self) -> None:
         """Bind without the base's reverse look-up of the address, which can take seconds."""
@@ -74,7 +94,10 @@ class Engine(ThreadingHTTPServer):
     def change(self, changes: object) -> Manners:
         """Change its manners. Raises MannersError."""
         self.metrics()
-        return self.conduct.change(changes)
+        manners = self.conduct.change(changes)
+        while len(self._workers) < manners.workers:
+            self._workers.append(worker())
+        return manners
 
     def stop_listening(self) -> None:
         """Accept no connection any more; those that are there stay."""
@@ -132,7 +155,9 @@ class Handler(BaseHTTPRequestHandler):
         elif request.get("model") != self.server.model:
             self._problem(404, f"The model `{request.get('model')}` does not exist.")
         else:
-            name = self.headers.get("X-Request-Id") or uuid.uuid4().hex
+            # nginx names requests itself; a client names its own in OpenAI's field "user"
+            user = request.get("user") or self.headers.get("X-Request-Id")
+            name = str(user or uuid.uuid4().hex)
             with self.server.work.execution(name, shapes.prompt_tokens(request)) as run:
                 if self._answered_badly(run):
                     return

@@ -12,7 +12,8 @@ change a unit after that:
 - ``units``: units by name, with ``ActiveState``, ``SubState``, ``InvocationID`` (hex), ``MainPID``,
   ``NRestarts``, ``Result``, ``LoadState``. A unit that is nowhere in the file is *not-found*.
 - ``programs``: what units really run, by name. ``exec`` is the main program (a list of words),
-  ``start_pre``, ``stop`` and ``stop_post`` are lists of such; with ``oneshot`` its end is the
+  ``start_pre``, ``stop`` and ``stop_post`` are lists of such, of which one that begins with the
+  word ``-`` may fail without the rest being left out; with ``oneshot`` its end is the
   start's end; ``restart_seconds`` restarts it after a failure; ``stop_seconds`` is how long it has
   after SIGTERM. Such a unit is loaded and, at first, dead. ``KillMode=mixed``: only the main
   process gets SIGTERM. What is asked for with ``EXTEND_TIMEOUT_USEC=`` is not heard, for its

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.fakes.systemd1.systemctl import enqueue
+
 __all__ = ["Systemd"]
 
 ROOT = Path(__file__).parents[3]
@@ -68,6 +70,10 @@ class Systemd:
     def programs(self, name: str, **programs: Any) -> None:
         """Give the unit programs to run, see the package's keys."""
         self.order(programs=self._orders["programs"] | {name: programs})
+
+    def job(self, verb: str, name: str) -> None:
+        """Have somebody start, stop or restart the unit; it goes on after this."""
+        enqueue(self.bus, verb, name)
 
     # -- what it says ----------------------------------------------------------------------------
 

@@ -251,9 +251,10 @@ class Unit:
         return environment
 
     async def _run(self, which: str) -> bool:
-        """Run the programs of *which* in turn, up to the first that fails."""
+        """Run the programs of *which* in turn, up to the first that fails and must not."""
         for command in self.programs.get(which, ()):
-            if await run(command, self._environment()):
+            may_fail = command[0] == "-"
+            if await run(command[may_fail:], self._environment()) and not may_fail:
                 return False
         return True
 

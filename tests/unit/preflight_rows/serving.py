@@ -51,7 +51,7 @@ ROWS = {
         case(basics=listening(8101, "session-3.scope")), "refused", "port-taken", "kill 4711"
     ),
     "ufw without nginx's port": Row(
-        case(machine={"firewall": Firewall("ufw", True, frozenset({22, 9100, 9810}))}),
+        case(machine={"firewall": Firewall("ufw", True, frozenset({22, 9100, 9810, 9811}))}),
         "attention",
         "firewall-drops",
         "ufw allow 8080/tcp",
@@ -60,10 +60,10 @@ ROWS = {
         case(machine={"firewall": Firewall("iptables", True, frozenset({22}))}),
         "attention",
         "firewall-drops",
-        "iptables -I INPUT -p tcp -m multiport --dports 8080,9100,9810 -j ACCEPT",
+        "iptables -I INPUT -p tcp -m multiport --dports 8080,9100,9810,9811 -j ACCEPT",
     ),
     "nftables without nginx's port": Row(
-        case(machine={"firewall": Firewall("nftables", True, frozenset({22, 9100, 9810}))}),
+        case(machine={"firewall": Firewall("nftables", True, frozenset({22, 9100, 9810, 9811}))}),
         "attention",
         "firewall-drops",
         """nft insert rule $(nft list ruleset | awk '/^table/ {t = $2 " " $3}"""
