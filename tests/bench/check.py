@@ -12,8 +12,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.bench import pages
@@ -74,9 +74,7 @@ async def ask_for(
 ) -> dict[str, list[float]]:
     """Ask at each of *ports* for *seconds*; how long each question took, by the ports' names."""
     times: dict[str, list[float]] = {name: [] for name in ports}
-    askers = [
-        (name, replica) for _ in range(gateways) for replica in REPLICAS for name in ports
-    ]
+    askers = [(name, replica) for _ in range(gateways) for replica in REPLICAS for name in ports]
     loop = asyncio.get_running_loop()
     began = loop.time() + 0.1
 

@@ -43,7 +43,9 @@ async def main() -> None:
     address, http, check, silent, seconds = sys.argv[1:6]
     until = asyncio.get_running_loop().time() + float(seconds)
     crowd = [keep_silent(address, int(check), until) for _ in range(int(silent))]
-    pages, *_ = await asyncio.gather(scrape(address, int(http), until), *crowd)
+    others = asyncio.gather(*crowd)
+    pages = await scrape(address, int(http), until)
+    await others
     print(pages / float(seconds))
 
 

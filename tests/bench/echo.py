@@ -26,7 +26,7 @@ class Echo(asyncio.Protocol):
 async def main() -> None:
     """Serve until it is killed."""
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(Echo, "0.0.0.0", int(sys.argv[1]))  # noqa: S104
+    server = await loop.create_server(Echo, "0.0.0.0", int(sys.argv[1]))
     await server.serve_forever()
 
 

@@ -55,4 +55,5 @@ def machine(versions: str = "") -> str:
         f"CPython {platform.python_version()}, pyinfra {version('pyinfra')}, paramiko"
         f" {version('paramiko')}, ansible-core {version('ansible-core')}"
     )
-    return f"{os.cpu_count()} cores ({model}), {memory:.0f} GiB, Linux {platform.release()}; {versions}"
+    kernel = platform.release()
+    return f"{os.cpu_count()} cores ({model}), {memory:.0f} GiB, Linux {kernel}; {versions}"
