@@ -36,9 +36,9 @@ docs: ## the pages that are made from the code
 	@$(BIN)/python -m farrier.pages
 	@$(BIN)/python -m farrier.preflight.page
 
-bench: ## a no-change converge against Ansible on the same hosts, into docs/benchmarks.md (root)
+bench: ## PART=converge|agent|drain|check|gate or all of them, into docs/benchmarks.md (root)
 	@scripts/bootstrap --lab
-	@$(BIN)/python -m tests.bench $(ARGS)
+	@$(BIN)/python -m tests.bench $(if $(PART),--part $(PART)) $(ARGS)
 
 down: ## take every lab of this machine down (root)
 	@scripts/bootstrap --lab

@@ -44,9 +44,10 @@ def course(say: Callable[[str], None]) -> Iterator[Lab]:
             lab.down()
 
 
-def leaders(lab: Lab) -> list[int]:
-    """The PIDs 1 of the lab's hosts, as seen from here."""
-    machines = {f"--machine={lab.definition.machine(host.name)}" for host in lab.hosts}
+def leaders(lab: Lab, hosts: Sequence[str] | None = None) -> list[int]:
+    """The PIDs 1 of *hosts* of the lab, or of all that are up, as seen from here."""
+    names = [host.name for host in lab.hosts] if hosts is None else hosts
+    machines = {f"--machine={lab.definition.machine(name)}" for name in names}
     found = []
     for entry in Path("/proc").iterdir():
         try:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import platform
+import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
 from tests.bench.course import ROOT
 
-__all__ = ["machine", "rewrite"]
+__all__ = ["machine", "rewrite", "written"]
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 
@@ -24,8 +26,22 @@ def rewrite(section: str, text: str, page: Path = PAGE) -> None:
     page.write_text(f"{before}{begin}\n\n{text.strip()}\n\n{end}{after}")
 
 
-def machine() -> str:
-    """This machine and the versions of what was measured, in a sentence."""
+def written(command: str, versions: str = "") -> str:
+    """When, by which *command*, from which commit, on what machine and with how much load on it.
+
+    *versions* are those of what was measured; without them, those of the two converges.
+    """
+    argv = ["git", "describe", "--always", "--dirty"]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+    today = datetime.datetime.now(datetime.UTC)
+    return (
+        f"Written by `{command}` on {today:%-d %B %Y} at commit {done.stdout.strip() or 'unknown'}."
+        f" {machine(versions)}. Load average at the start: {os.getloadavg()[0]:.1f}."
+    )
+
+
+def machine(versions: str = "") -> str:
+    """This machine and the *versions* of what was measured, in a sentence."""
     model = next(
         (
             line.partition(":")[2].strip()
@@ -35,8 +51,9 @@ def machine() -> str:
         platform.machine(),
     )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return (
-        f"{os.cpu_count()} cores ({model}), {memory:.0f} GiB, Linux {platform.release()};"
-        f" CPython {platform.python_version()}, pyinfra {version('pyinfra')}, paramiko"
+    versions = versions or (
+        f"CPython {platform.python_version()}, pyinfra {version('pyinfra')}, paramiko"
         f" {version('paramiko')}, ansible-core {version('ansible-core')}"
     )
+    kernel = platform.release()
+    return f"{os.cpu_count()} cores ({model}), {memory:.0f} GiB, Linux {kernel}; {versions}"
