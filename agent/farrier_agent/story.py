@@ -10,6 +10,7 @@ from farrier_agent.wording import clock, counted, duration
 __all__ = ["story"]
 
 _QUIET = {"ready", None}
+_OF_A_DRAIN = {"draining", "drained"}
 _ON_DEADLINE = {
     "extend": "then it waits on (extend)",
     "abort": "then the drain is taken back (abort)",
@@ -24,7 +25,7 @@ def story(one: Replica, now: float) -> Iterator[str]:
         yield f"{unit.name} is {unit.active_state} ({unit.sub_state})"
     if one.restarts:
         yield f"systemd restarted it {_times(one.restarts)} after failures"
-    if one.phase not in _QUIET:
+    if one.phase not in _QUIET and not (one.drain and one.phase in _OF_A_DRAIN):
         yield _phase(one, now)
     if one.drain:
         yield from _drain(one.drain, one, now)
@@ -42,22 +43,27 @@ def story(one: Replica, now: float) -> Iterator[str]:
 
 
 def _phase(one: Replica, now: float) -> str:
-    since = f" since {clock(one.since_at, now)}" if one.since_at is not None else ""
-    lasted = f" ({duration(now - one.since_at)})" if one.since_at is not None else ""
     why = f": {one.reason}" if one.reason else ""
     who = f" (asked by {one.asked_by})" if one.asked_by else ""
-    return f"{one.phase}{since}{lasted}{why}{who}"
+    return f"{one.phase} {_since(one, now)}{why}{who}"
+
+
+def _since(one: Replica, now: float) -> str:
+    if one.since_at is None:
+        return "since ?"
+    return f"since {clock(one.since_at, now)} ({duration(now - one.since_at)})"
 
 
 def _drain(drain: Drain, one: Replica, now: float) -> Iterator[str]:
     for who, why in zip(drain.asked_by, drain.reasons, strict=False):
         yield f"drain asked by {who}: {why or 'no reason given'}"
-    if one.phase not in {"draining", "drained"}:
+    if one.phase not in _OF_A_DRAIN:
         yield f"held: it stays closed, also when it is warm; to take that back: {_ready(one)}"
     elif drain.over and _stopping(one):
-        yield f"drained: {_end(drain)}; systemd is stopping the unit"
+        yield f"drained after {_end(drain)}; systemd is stopping the unit"
     elif drain.over:
-        yield f"drained: {_end(drain)}; it stays closed until: {_ready(one)}"
+        yield f"drained after {_end(drain)}; {_since(one, now)}"
+        yield f"it stays closed; to open it: {_ready(one)}"
     else:
         yield f"{_waits(drain, one)}; since {duration(drain.seconds)}"
         left = drain.deadline_at - now

@@ -21,11 +21,24 @@ from farrier_agent.config import AgentConfig, Replica, dumps
 from farrier_agent.control import client
 from farrier_agent.control.protocol import Final, Request
 from farrier_agent.draining.record import Record
-from prometheus_client.parser import text_string_to_metric_families
 
 from tests.agent.asking import Asking
+from tests.agent.exposition import Samples, samples
 from tests.agent.nginx import USER, Nginx
 from tests.fakes.systemd1.control import Systemd
+
+__all__ = [
+    "FAKES",
+    "TICK",
+    "UUIDS",
+    "Host",
+    "engine",
+    "free_port",
+    "replica",
+    "samples",
+    "unit_properties",
+    "until",
+]
 
 T = TypeVar("T")
 
@@ -33,8 +46,6 @@ FAKES = Path(__file__).parent.parent / "fakes"
 TICK = 0.5
 PATIENCE = 20.0
 UUIDS = [f"GPU-fa4e0000-0000-4000-8000-{index:012x}" for index in range(8)]
-
-Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
 def free_port() -> int:
@@ -138,12 +149,16 @@ class Host:
     # -- the agent -------------------------------------------------------------------------
 
     def configure(self, *replicas: Replica, accelerator: str = "cpu", **fields: Any) -> AgentConfig:
-        defaults = {"tick": TICK, "settle_seconds": 0.0, "warm_up_seconds": 30.0}
+        defaults: dict[str, Any] = {
+            "tick": TICK,
+            "settle_seconds": 0.0,
+            "warm_up_seconds": 30.0,
+            "check_listen": f"127.0.0.1:{self.check_port}",
+        }
         config = AgentConfig(
             host="gpu01",
             accelerator=accelerator,  # type: ignore[arg-type]
             listen=f"127.0.0.1:{self.port}",
-            check_listen=f"127.0.0.1:{self.check_port}",
             gate_dir=str(self.gates),
             started_dir=str(self.started),
             records_dir=str(self.records),
@@ -290,21 +305,3 @@ def unit_properties(run: int, active: str = "active", sub: str = "running") -> d
 def replica(name: str = "tiny", port: int | None = None, **fields: Any) -> Replica:
     values = {"model": name, "engine": "vllm", "unit": f"engine-{name}.service"}
     return Replica(name=name, port=port or free_port(), config_hash="a" * 64, **(values | fields))
-
-
-def samples(text: str) -> Samples:
-    """All samples of an exposition; refuses what Prometheus or its conventions refuse."""
-    found: Samples = {}
-    for family in text_string_to_metric_families(text):
-        assert family.documentation, f"{family.name} has no HELP"
-        assert family.type != "unknown", f"{family.name} has no TYPE"
-        assert family.samples, f"{family.name} has no sample"
-        for sample in family.samples:
-            key = (sample.name, tuple(sorted(sample.labels.items())))
-            assert key not in found, f"twice: {key}"
-            assert sample.value == sample.value, f"NaN: {key}"
-            assert sample.name.endswith("_total") == (family.type == "counter"), sample.name
-            found[key] = sample.value
-    names = [line.split()[2] for line in text.splitlines() if line.startswith("# HELP")]
-    assert len(names) == len(set(names)), "a family is in two pieces"
-    return found

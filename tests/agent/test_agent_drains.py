@@ -3,61 +3,31 @@
 from __future__ import annotations
 
 import json
-import os
 import time
-from typing import Any
 
 import pytest
 from farrier_agent.control.errors import UsageError
-from farrier_agent.control.protocol import Done, Drain, Failed, Final, Ready, Result
+from farrier_agent.control.protocol import Done, Drain, Failed, Ready
 
 from tests.agent.host import Host, replica, until
+from tests.agent.replicas import UNIT, counts, needs_another_user, result, serving
 from tests.agent.standin import Client
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="nginx's sockets need another user")
+pytestmark = needs_another_user
 
-UNIT = "engine-tiny.service"
 DRAIN = Drain(replicas=("tiny",), wait=True, reason="a new driver")
 READY = Ready(replicas=("tiny",), wait=True)
-
-
-def serving(host: Host, **fields: Any) -> int:
-    """One replica that serves, in a run that nothing ends. Returns its engine's port."""
-    one = replica()
-    host.configure(one, **fields)
-    host.unit(UNIT, run=1)
-    host.engine(one.port, "tiny")
-    host.start()
-    until(lambda: host.get("/readyz")[0] == 200)
-    return one.port
-
-
-def result(final: Final) -> Result:
-    """The one result of the last word."""
-    assert isinstance(final, Done), final
-    (one,) = final.results
-    return one
-
-
-def waits_for(host: Host, count: int) -> None:
-    """The drain has closed the gate and counts so many requests behind it."""
-
-    def counted() -> bool:
-        drain = host.record().drain
-        return drain is not None and drain.closed and drain.in_flight == count
-
-    until(counted)
 
 
 # -- a drain ---------------------------------------------------------------------------------
 
 
 def test_a_drain_waits_for_the_last_request(host: Host) -> None:
-    port = serving(host)
+    port = serving(host).port
     host.nginx.hold(port, 3)
     until(lambda: host.replica().in_flight == 3)
     draining = host.asking(DRAIN)
-    waits_for(host, 3)
+    until(lambda: counts(host, 3))
     assert not host.gate()
     assert host.check() == "up drain\n"
     assert host.get("/readyz")[0] == 503
@@ -69,7 +39,7 @@ def test_a_drain_waits_for_the_last_request(host: Host) -> None:
     assert said.drain.reasons == ("a new driver",)
     assert not said.drain.over
     host.nginx.let_go(2)
-    waits_for(host, 1)
+    until(lambda: counts(host, 1))
     assert not draining.over
     host.nginx.let_go()
     ended = time.monotonic()
@@ -86,7 +56,7 @@ def test_a_drain_waits_for_the_last_request(host: Host) -> None:
 
 
 def test_a_stream_goes_on_to_its_end_behind_the_closed_gate(host: Host) -> None:
-    port = serving(host)
+    port = serving(host).port
     streams = host.nginx.stream(port, 5, tokens=150)
     draining = host.asking(DRAIN)
     until(lambda: not host.gate())
@@ -113,10 +83,10 @@ def test_while_it_settles_requests_are_still_let_in(host: Host) -> None:
 
 
 def test_a_drain_asked_for_twice_is_one(host: Host) -> None:
-    port = serving(host)
+    port = serving(host).port
     host.nginx.hold(port, 1)
     first = host.asking(DRAIN)
-    waits_for(host, 1)
+    until(lambda: counts(host, 1))
     begun = host.record().drain
     second = host.asking(Drain(replicas=("tiny",), wait=True, reason="a new kernel"))
     until(lambda: len(getattr(host.record().drain, "askers", ())) == 2)
@@ -134,7 +104,7 @@ def test_a_drain_asked_for_twice_is_one(host: Host) -> None:
 
 
 def test_without_waiting_the_last_word_comes_at_once(host: Host) -> None:
-    port = serving(host)
+    port = serving(host).port
     host.nginx.hold(port, 1)
     begun = time.monotonic()
     last = result(host.ask(Drain(replicas=("tiny",))))
@@ -145,10 +115,10 @@ def test_without_waiting_the_last_word_comes_at_once(host: Host) -> None:
 
 
 def test_an_asker_that_goes_away_takes_nothing_with_it(host: Host) -> None:
-    port = serving(host)
+    port = serving(host).port
     host.nginx.hold(port, 1)
     asker = host.begin("drain", "tiny", "--wait")
-    waits_for(host, 1)
+    until(lambda: counts(host, 1))
     asker.kill()
     asker.wait()
     host.nginx.let_go()
@@ -156,7 +126,7 @@ def test_an_asker_that_goes_away_takes_nothing_with_it(host: Host) -> None:
 
 
 def test_strangers_are_said_and_not_waited_for(host: Host) -> None:
-    port = serving(host)
+    port = serving(host).port
     host.nginx.hold(port, 2, uid=12345)
     until(lambda: host.replica().strangers == 2)
     until(lambda: host.value("farrier_replica_strangers", replica="tiny") == 2)
@@ -213,10 +183,10 @@ def test_ready_while_it_settles_leaves_the_gate_as_it_is(host: Host) -> None:
 
 
 def test_ready_takes_a_drain_back_at_once_while_it_counts(host: Host) -> None:
-    port = serving(host)
+    port = serving(host).port
     host.nginx.hold(port, 1)
     draining = host.asking(DRAIN)
-    waits_for(host, 1)
+    until(lambda: counts(host, 1))
     assert result(host.ask(READY)).state == "ready"
     assert host.gate()
     assert result(draining.last_word()).code == 1
@@ -225,7 +195,7 @@ def test_ready_takes_a_drain_back_at_once_while_it_counts(host: Host) -> None:
 
 
 def test_a_drained_replica_shows_that_it_can_before_it_serves_again(host: Host) -> None:
-    port = serving(host)
+    port = serving(host).port
     assert result(host.ask(DRAIN)).state == "drained"
     Client(port).manners(answers="500")
     waiting = host.asking(READY)
@@ -258,7 +228,7 @@ def test_a_gate_opened_by_hand_while_drained_is_closed_by_a_drain(host: Host) ->
 
 
 def test_extend_waits_on_and_says_so(host: Host) -> None:
-    port = serving(host)
+    port = serving(host).port
     host.nginx.hold(port, 1)
     draining = host.asking(Drain(replicas=("tiny",), wait=True, deadline=1.0, on_deadline="extend"))
     until(lambda: "drain extended, 1 requests in flight" in host.log())
@@ -272,7 +242,7 @@ def test_extend_waits_on_and_says_so(host: Host) -> None:
 
 
 def test_abort_serves_on(host: Host) -> None:
-    port = serving(host)
+    port = serving(host).port
     host.nginx.hold(port, 2)
     last = result(host.ask(Drain(replicas=("tiny",), wait=True, deadline=1.0, on_deadline="abort")))
     assert (last.state, last.code) == ("ready", 1)
@@ -284,11 +254,11 @@ def test_abort_serves_on(host: Host) -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 4])
 def test_force_says_how_many_it_cuts(host: Host, count: int) -> None:
-    port = serving(host)
+    port = serving(host).port
     host.nginx.hold(port, 6)
     until(lambda: host.replica().in_flight == 6)
     draining = host.asking(Drain(replicas=("tiny",), wait=True, deadline=4.0, on_deadline="force"))
-    waits_for(host, 6)
+    until(lambda: counts(host, 6))
     host.nginx.let_go(6 - count)
     last = result(draining.last_word())
     assert (last.state, last.cut, last.in_flight) == ("drained", count, 6)
@@ -299,7 +269,7 @@ def test_force_says_how_many_it_cuts(host: Host, count: int) -> None:
 
 
 def test_force_at_once_says_how_many_it_cuts(host: Host) -> None:
-    port = serving(host)
+    port = serving(host).port
     host.nginx.hold(port, 2)
     last = result(host.ask(Drain(replicas=("tiny",), wait=True, deadline=0.0, on_deadline="force")))
     assert (last.state, last.cut) == ("drained", 2)
@@ -307,17 +277,17 @@ def test_force_at_once_says_how_many_it_cuts(host: Host) -> None:
 
 
 def test_the_configured_deadline_and_policy_hold_where_nobody_says_otherwise(host: Host) -> None:
-    port = serving(host, drain_seconds=1.0, drain_policy="force")
+    port = serving(host, drain_seconds=1.0, drain_policy="force").port
     host.nginx.hold(port, 2)
     last = result(host.ask(DRAIN))
     assert (last.state, last.cut) == ("drained", 2)
 
 
 def test_one_who_forces_is_not_held_up_by_one_who_waits(host: Host) -> None:
-    port = serving(host)
+    port = serving(host).port
     host.nginx.hold(port, 2)
     patient = host.asking(DRAIN)
-    waits_for(host, 2)
+    until(lambda: counts(host, 2))
     hasty = host.ask(Drain(replicas=("tiny",), wait=True, deadline=1.0, on_deadline="force"))
     assert (result(hasty).state, result(hasty).cut) == ("drained", 2)
     assert result(patient.last_word()).cut == 2
@@ -327,10 +297,10 @@ def test_one_who_forces_is_not_held_up_by_one_who_waits(host: Host) -> None:
 
 
 def test_the_command_line_tells_how_it_gets_on(host: Host) -> None:
-    port = serving(host)
+    port = serving(host).port
     host.nginx.hold(port, 2)
     asker = host.begin("drain", "tiny", "--wait", "--reason=a new driver")
-    waits_for(host, 2)
+    until(lambda: counts(host, 2))
     host.nginx.let_go()
     out, err = asker.communicate(timeout=20)
     assert asker.returncode == 0
@@ -351,7 +321,7 @@ def test_the_command_line_tells_how_it_gets_on(host: Host) -> None:
 
 
 def test_an_aborted_drain_is_a_failure_of_the_command(host: Host) -> None:
-    port = serving(host)
+    port = serving(host).port
     host.nginx.hold(port, 1)
     done = host.verb("drain", "tiny", "--wait", "--deadline=1", "--on-deadline=abort")
     assert done.returncode == 1

@@ -6,25 +6,13 @@ import signal
 from typing import Any
 
 import pytest
-from farrier_agent.control.protocol import Done, Ready
+from farrier_agent.control.protocol import Ready
 from farrier_agent.draining.record import Phase
 
 from tests.agent.host import Host, free_port, replica, unit_properties, until
+from tests.agent.replicas import UNIT, serving
 
-UNIT = "engine-tiny.service"
 READY = Ready(replicas=("tiny",), wait=True)
-
-
-def serving(host: Host, **fields: Any) -> int:
-    """A host with one replica whose gate the agent has opened. Returns the engine's port."""
-    port = free_port()
-    host.configure(replica(port=port), **fields)
-    host.unit(UNIT, run=1)
-    host.engine(port, "tiny")
-    host.start()
-    until(host.gate)
-    until(lambda: host.get("/readyz")[0] == 200)
-    return port
 
 
 # -- warm-up opens ---------------------------------------------------------------------------
@@ -115,9 +103,8 @@ def test_a_warm_up_that_failed_is_tried_again_by_ready_and_by_a_new_run(host: Ho
     until(lambda: host.replica().up)
     host.turns()
     assert not host.gate(), "a person has to say so"
-    final = host.ask(READY)
-    assert isinstance(final, Done)
-    assert [(one.state, one.code) for one in final.results] == [("ready", 0)]
+    last = result(host.ask(READY))
+    assert (last.state, last.code) == ("ready", 0)
     assert host.gate()
 
 
@@ -164,9 +151,8 @@ def test_a_gate_closed_by_hand_stays_closed_until_ready_or_a_new_run(host: Host)
     host.turns()
     assert not host.gate()
     # a person does
-    final = host.ask(READY)
-    assert isinstance(final, Done)
-    assert [(one.state, one.code) for one in final.results] == [("ready", 0)]
+    last = result(host.ask(READY))
+    assert (last.state, last.code) == ("ready", 0)
     assert host.gate()
     # and so does a new engine
     (host.gates / "tiny").unlink()
@@ -207,7 +193,7 @@ def test_a_run_that_ended_is_closed_also_where_its_unit_left_the_gate_open(host:
 
 
 def test_an_engine_that_came_back_by_itself_is_not_served_cold(host: Host) -> None:
-    port = serving(host)
+    port = serving(host).port
     (host.gates / "tiny").unlink()  # as its unit does
     host.unit(UNIT, run=1, active="activating", sub="auto-restart")
     until(lambda: host.phase() == "failed")
@@ -246,118 +232,6 @@ def test_an_engine_that_ends_while_its_gate_opens_gets_it_closed_again(
     host.systemd.order(once=None, units={UNIT: unit_properties(3)})
     until(host.gate)
     until(lambda: host.get("/readyz")[0] == 200)
-
-
-# -- systemd that does not answer ------------------------------------------------------------
-
-
-def test_an_opening_that_systemd_does_not_confirm_is_taken_back_and_tried_again(
-    host: Host,
-) -> None:
-    port = free_port()
-    host.configure(replica(port=port))
-    host.unit(UNIT, run=1)
-    failure = {"GetAll": ["org.freedesktop.DBus.Error.Failed", "not today"]}
-    gate = str(host.gates / "tiny")
-    host.systemd.order(once={"exists": gate, "then": {"fail": failure}})
-    host.engine(port, "tiny")
-    host.start()
-    until(lambda: "its gate cannot be opened" in host.log())
-    assert not host.gate()
-    until(lambda: host.check() == "up drain\n")
-    host.systemd.order(once=None)
-    until(lambda: host.get("/readyz")[0] == 200)
-    assert host.gate()
-
-
-@pytest.mark.parametrize(("run", "opens"), [(1, True), (2, False)])
-def test_an_opening_during_which_the_agent_was_killed_is_confirmed_or_taken_back(
-    host: Host, run: int, opens: bool
-) -> None:
-    port = free_port()
-    host.configure(replica(port=port))
-    host.unit(UNIT, run=1)
-    gate = str(host.gates / "tiny")
-    host.systemd.order(once={"exists": gate, "then": {"hang": ["GetAll"]}})
-    engine = host.engine(port, "tiny")
-    host.start()
-    until(host.gate)
-    host.stop(signal.SIGKILL)
-    assert host.gate()
-    assert host.record().gate == "opening"
-    engine.kill()  # what is left of the first run must not decide
-    host.systemd.order(once=None, units={UNIT: unit_properties(run)})
-    host.start()
-    if opens:
-        until(lambda: host.record().gate == "open")
-    else:
-        until(lambda: host.phase() == "warming")
-    host.turns()
-    assert host.gate() == opens
-
-
-def test_a_gate_closed_by_hand_before_its_opening_was_confirmed_stays_closed(host: Host) -> None:
-    port = free_port()
-    host.configure(replica(port=port))
-    host.unit(UNIT, run=1)
-    gate = host.gates / "tiny"
-    host.systemd.order(once={"exists": str(gate), "then": {"hang": ["GetAll"]}})
-    host.engine(port, "tiny")
-    host.start()
-    until(gate.exists)
-    gate.unlink()
-    host.systemd.order(once=None)
-    until(lambda: "closed by hand" in (host.replica().detail or ""))
-    host.turns()
-    assert not gate.exists()
-
-
-def test_losing_systemd_changes_nothing_and_is_said(host: Host) -> None:
-    serving(host)
-    host.systemd.order(drop=True)
-    until(lambda: host.value("farrier_collector_success", collector="units") == 0)
-    until(lambda: host.value("farrier_unit_state", unit=UNIT, state="active") is None)
-    until(lambda: host.value("farrier_replica_up", replica="tiny") is None)
-    assert any("no connection to the bus" in reason for reason in host.reasons())
-    assert "replica tiny: its state is not known" in host.reasons()
-    assert host.gate()
-    assert host.check() == "up ready 100%\n", "the gate is open, and nothing says that it is wrong"
-    host.turns()
-    assert host.gate()
-    host.systemd.order(drop=None)
-    until(lambda: host.get("/readyz")[0] == 200)
-    assert host.log().count("warm after") == 1
-
-
-def test_what_happened_while_systemd_was_lost_is_seen_when_it_is_back(host: Host) -> None:
-    serving(host)
-    host.systemd.order(drop=True)
-    until(lambda: any("connection to the bus" in reason for reason in host.reasons()))
-    (host.gates / "tiny").unlink()  # as the unit of an engine that crashed and was restarted
-    host.unit(UNIT, run=2)
-    host.systemd.order(drop=None)
-    until(lambda: host.get("/readyz")[0] == 200)
-    assert host.log().count("warm after") == 2
-    assert host.record().invocation_id == f"{2:032x}"
-
-
-def test_a_systemd_that_hangs_does_not_hold_up_the_agent(host: Host) -> None:
-    serving(host)
-    host.systemd.order(hang=["*"])
-    host.unit(UNIT, run=2)
-    host.turns()
-    assert host.get("/livez")[0] == 200
-    assert host.get("/status")[0] == 200
-    assert host.check() == "up ready 100%\n"
-    assert host.stop() < 2
-    assert host.gate()
-
-
-def test_systemd_is_not_asked_again_while_nothing_changes(host: Host) -> None:
-    serving(host)
-    before = len(host.systemd.calls("GetAll"))
-    host.turns(4)
-    assert len(host.systemd.calls("GetAll")) == before
 
 
 # -- the end of the agent, files -------------------------------------------------------------
@@ -413,7 +287,7 @@ def test_a_lost_record_means_closed_and_held_until_ready(host: Host) -> None:
     assert not host.gate()
     assert any("its state is lost" in reason for reason in host.reasons())
     assert (host.records / "tiny.bad").read_text() == "{"
-    assert isinstance(host.ask(READY), Done)
+    assert result(host.ask(READY)).state == "ready"
     assert host.gate()
 
 

@@ -2,46 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from typing import Any
 
 import pytest
 from farrier_agent.control.errors import LostError, NoAgentError
-from farrier_agent.control.protocol import Done, Drain, Final, Ready, Result
+from farrier_agent.control.protocol import Drain, Ready
 from farrier_agent.draining.record import Phase
 
-from tests.agent.host import Host, replica, until
+from tests.agent.host import Host, until
+from tests.agent.replicas import UNIT, counts, needs_another_user, result, serving
 from tests.agent.standin import Client
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="nginx's sockets need another user")
+pytestmark = needs_another_user
 
-UNIT = "engine-tiny.service"
 DRAIN = Drain(replicas=("tiny",), wait=True, reason="a new driver")
 READY = Ready(replicas=("tiny",), wait=True)
-
-
-def serving(host: Host, **fields: Any) -> int:
-    """One replica that serves, in a run that nothing ends. Returns its engine's port."""
-    one = replica()
-    host.configure(one, **fields)
-    host.unit(UNIT, run=1)
-    host.engine(one.port, "tiny")
-    host.start()
-    until(lambda: host.get("/readyz")[0] == 200)
-    return one.port
-
-
-def result(final: Final) -> Result:
-    assert isinstance(final, Done), final
-    (one,) = final.results
-    return one
-
-
-def counts(host: Host, count: int) -> bool:
-    drain = host.record().drain
-    return drain is not None and drain.closed and drain.in_flight == count
 
 
 def killed(host: Host) -> None:
@@ -86,7 +63,7 @@ def test_while_it_settles_and_for_longer_than_that(host: Host) -> None:
 
 
 def test_while_it_counts(host: Host) -> None:
-    port = serving(host)
+    port = serving(host).port
     host.nginx.hold(port, 3)
     host.asking(DRAIN)
     until(lambda: counts(host, 3))
@@ -112,7 +89,7 @@ def test_while_it_counts(host: Host) -> None:
 
 def test_what_the_dead_one_saw_is_not_counted_on(host: Host) -> None:
     """Two looks without a request, then nobody looked for a while."""
-    port = serving(host)
+    port = serving(host).port
     host.nginx.hold(port, 1)
     host.asking(DRAIN)
     until(lambda: counts(host, 1))
@@ -129,7 +106,7 @@ def test_what_the_dead_one_saw_is_not_counted_on(host: Host) -> None:
 
 @pytest.mark.parametrize("policy", ["abort", "extend", "force"])
 def test_while_its_deadline_passes(host: Host, policy: Any) -> None:
-    port = serving(host)
+    port = serving(host).port
     host.nginx.hold(port, 2)
     host.asking(Drain(replicas=("tiny",), wait=True, deadline=2.5, on_deadline=policy))
     until(lambda: counts(host, 2))
@@ -165,7 +142,7 @@ def test_when_it_is_drained(host: Host) -> None:
 
 
 def test_while_it_warms_up_after_ready(host: Host) -> None:
-    port = serving(host)
+    port = serving(host).port
     host.ask(DRAIN)
     Client(port).manners(answers="500")
     host.asking(READY)
@@ -181,7 +158,7 @@ def test_while_it_warms_up_after_ready(host: Host) -> None:
 
 def test_while_a_drain_waits_for_the_next_run(host: Host) -> None:
     """The engine crashed while it drained: it stays closed, whoever sees it warm."""
-    port = serving(host)
+    port = serving(host).port
     host.nginx.hold(port, 1)
     host.asking(DRAIN)
     until(lambda: counts(host, 1))
@@ -214,7 +191,7 @@ def test_while_another_run_began(host: Host) -> None:
 
 def test_again_and_again(host: Host) -> None:
     """Twenty times at any moment, while streams go on and people change their mind."""
-    port = serving(host, settle_seconds=0.2)
+    port = serving(host, settle_seconds=0.2).port
     host.nginx.hold(port, 1)
     for number in range(20):
         wish = READY if number % 3 == 2 else DRAIN

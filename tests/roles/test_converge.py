@@ -54,7 +54,7 @@ def test_changed_args_are_marked_restart_pending_and_the_engine_runs_on(
         assert [run.changed(host) for host in ("gpu02", "gpu03", "gw01")] == [[], [], []]
         pending = run.last_section("Restart pending")
         assert "gpu01: replica tiny runs an older configuration" in pending
-        assert "sudo systemctl restart engine-tiny.service" in pending
+        assert "sudo farrier-agent restart tiny (it is drained first" in pending
         assert "gpu02" not in pending
         assert run.stderr.rstrip().endswith(pending.rstrip())
     assert fleet.unit("gpu01", "engine-tiny", "MainPID") == before
@@ -107,8 +107,8 @@ def test_a_gate_that_was_closed_by_hand_stays_closed_and_is_told(
         assert (run.returncode, run.changed("gpu02")) == (0, []), run.last_words()
         assert not fleet.gate("gpu02")
         said = run.last_section("Left as it is")
-        assert "gpu02: replica tiny is healthy, but somebody closed its gate" in said
-        assert "sudo touch /run/farrier/open/tiny" in said
+        assert "gpu02: replica tiny is warm, but somebody closed its gate by hand" in said
+        assert "sudo farrier-agent ready tiny" in said
         until(lambda: not fleet.status("gpu02")["ready"], 10, "the agent sees it")
         (reason,) = fleet.status("gpu02")["reasons"]
         assert "closed by hand" in reason

@@ -57,7 +57,7 @@ def test_a_restart_under_load_cuts_nobody(fleet: Fleet, host: str, command: str)
         until(lambda: fleet.gate(host), 180, "the engine is warm and its gate open again")
     assert traffic.outcomes()["refused"] > 0
     assert_nothing_lost(fleet, host, traffic, counted=not real)
-    said = fleet.root(host, "journalctl -q -u engine-tiny -n 400 -o cat")
+    said = fleet.root(host, "journalctl -q -u engine-tiny -u farrier-agent -n 400 -o cat")
     assert "nothing in flight any more" in said, said[-3000:]
 
 
@@ -82,4 +82,70 @@ def test_a_drain_that_is_killed_is_carried_on(fleet: Fleet) -> None:
     assert_nothing_lost(fleet, host, traffic)
 
 
+def test_a_restart_of_nginx_lets_its_workers_finish(fleet: Fleet) -> None:
+    """The old ones serve what they have beside the new nginx. A stop of nginx waits for them."""
+    host = "gpu02"
+    fleet.manners(host, token_delay=0.1)
+    engine = fleet.unit(host, "engine-tiny", "InvocationID")
+    with fleet.traffic(host) as traffic:
+        everybody_is_at_work(traffic)
+        began = traffic.now
+        fleet.root(host, "systemctl restart nginx")
+        assert traffic.now - began < 5, "it waited for the streams"
+        assert traffic.at_work("stream") > 0
+        until(lambda: traffic.of("whole", since=began + 5), 30, "the new nginx serves")
+        fleet.root(host, "systemctl stop nginx")
+        assert traffic.at_work("stream") == 0
+        assert fleet.root(host, "pgrep -c nginx || true").strip() == "0"
+        fleet.root(host, "systemctl start nginx")
+    assert_nothing_lost(fleet, host, traffic, listens=False)
+    assert fleet.unit(host, "engine-tiny", "InvocationID") == engine
+
+
 OTHER_NGINX = {"gpu02": "1.22.1-9+deb12u9", "gpu03": "1.26.3-3+deb13u7"}
+"""A version of the suite's archive beside the newest, which the host has."""
+
+
+def test_an_upgrade_of_nginx_cuts_nobody(fleet: Fleet) -> None:
+    host = "gpu03"
+    apt = "DEBIAN_FRONTEND=noninteractive apt-get -qq -y"
+    version = fleet.ssh(host, "dpkg-query -W -f '${Version}' nginx")
+    fleet.root(host, "apt-get -qq update")
+    older = " ".join(f"{name}={OTHER_NGINX[host]}" for name in ("nginx", "nginx-common"))
+    fleet.root(host, f"{apt} --allow-downgrades install {older}")
+    master = fleet.unit(host, "nginx", "MainPID")
+    fleet.manners(host, token_delay=0.1)
+    with fleet.traffic(host) as traffic:
+        everybody_is_at_work(traffic)
+        fleet.root(host, f"{apt} install nginx nginx-common")
+        assert traffic.at_work("stream") > 0
+        upgraded = traffic.now
+        until(lambda: traffic.of("whole", since=upgraded), 30, "the new nginx serves")
+    assert fleet.ssh(host, "dpkg-query -W -f '${Version}' nginx") == version
+    assert fleet.unit(host, "nginx", "MainPID") not in {master, "0"}
+    assert "deleted" not in fleet.root(host, "ls -l /proc/$(cat /run/nginx.pid)/exe")
+    assert_nothing_lost(fleet, host, traffic, listens=False)
+
+
+def test_the_agents_own_restart_of_a_replica_cuts_nobody(fleet: Fleet) -> None:
+    host = "gpu02"
+    before = fleet.unit(host, "engine-tiny", "MainPID")
+    fleet.manners(host, token_delay=0.1, on_sigterm="hang", workers=1)
+    with fleet.traffic(host) as traffic:
+        everybody_is_at_work(traffic)
+        said = fleet.root(host, "farrier-agent restart tiny --wait --reason 'a test' 2>&1")
+        assert fleet.gate(host), said
+    assert fleet.unit(host, "engine-tiny", "MainPID") != before
+    assert traffic.outcomes()["refused"] > 0
+    assert_nothing_lost(fleet, host, traffic)
+
+
+def test_a_reboot_lets_everybody_finish(fleet: Fleet) -> None:
+    host = "gpu03"
+    fleet.manners(host, token_delay=0.1)
+    with fleet.traffic(host) as traffic:
+        everybody_is_at_work(traffic)
+        fleet.lab.reboot(host)
+        until(lambda: fleet.gate(host), 60, f"{host} opens its gate after its boot")
+    assert traffic.outcomes()["refused"] > 0
+    assert_nothing_lost(fleet, host, traffic, listens=False)

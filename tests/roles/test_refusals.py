@@ -278,6 +278,6 @@ def test_an_engine_that_was_started_wrong_is_not_waited_for_in_silence(
     run = converge(limit=PAIR, models=deaf)
     assert_refused(run, "did not answer within 2 s", "Correct the model in the inventory")
     run = converge(limit=PAIR, models=with_model(converge, start_timeout=2))
-    assert_refused(run, "older configuration", "sudo systemctl restart engine-tiny.service")
+    assert_refused(run, "older configuration", "sudo farrier-agent restart tiny")
     fleet.root(VICTIM, "systemctl restart engine-tiny")
     assert_repaired(fleet)

@@ -55,7 +55,8 @@ def test_everything_is_removed_and_a_converge_brings_it_back(
     paths = (
         "/opt/farrier /etc/farrier /var/lib/farrier /run/farrier /usr/local/bin/farrier-agent"
         " /etc/nginx/farrier /etc/nginx/conf.d/farrier.conf /etc/systemd/system/engine-*"
-        " /etc/systemd/system/farrier-agent.service /etc/sysusers.d/farrier.conf"
+        " /etc/systemd/system/farrier-* /etc/sysusers.d/farrier.conf /etc/tmpfiles.d/farrier.conf"
+        " /etc/polkit-1/rules.d/50-farrier.rules"
     )
     assert fleet.root(HOST, f"ls -d {paths} 2>/dev/null", check=False) == ""
     ports = fleet.root(HOST, "ss -Hltn | awk '{print $4}'").split()

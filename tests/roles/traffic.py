@@ -177,7 +177,7 @@ class Traffic:
                 del self.running[request.name]
                 self.requests.append(request)
             refused = request.outcome != WHOLE
-            await asyncio.sleep(max(pause, 0.3 if refused else 0.0))
+            await asyncio.sleep(max(pause, 1.0 if refused else 0.0))
 
     async def _send(self, request: Request) -> None:
         try:

@@ -130,7 +130,7 @@ def _watched(agent: Agent, names: list[str], before: Replicas, *, wait: bool) ->
                 moved = time.monotonic() if _moves(one) else moved
             result = judged(before.get(name), one, wait=wait)
             if result is None and time.monotonic() - moved >= agent.still:
-                result = _unknown(name, one)
+                result = _unknown(name, one, f"nothing has moved for {agent.still:.0f} s")
             if result is not None:
                 known[name] = result
         if len(known) == len(names):
@@ -171,10 +171,10 @@ def judged(before: Replica | None, now: Replica | None, *, wait: bool) -> Result
     return Result(replica=now.name, state=now.phase, code=1, text=why)
 
 
-def _unknown(name: str, now: Replica | None) -> Result:
+def _unknown(name: str, now: Replica | None, why: str = "it was not waited for") -> Result:
     text = (
-        "its agent was restarted over it, and it is in the run that it was in: whether it will "
-        f"be restarted is not known; next: farrier-agent status, then farrier-agent restart {name}"
+        f"not known to be restarted: it is in the run that it was in, and {why}; its agent was "
+        f"restarted over it; next: farrier-agent status, then farrier-agent restart {name}"
     )
     return Result(replica=name, state=(now.phase if now else None) or "?", code=1, text=text)
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -35,17 +37,27 @@ _running: set[asyncio.subprocess.Process] = set()
 
 
 def command(
-    replica: str | None, lines: int, *, follow: bool, program: Sequence[str] = ("journalctl",)
+    replica: str | None,
+    lines: int,
+    *,
+    follow: bool,
+    machine: str | None = None,
+    program: Sequence[str] = ("journalctl",),
 ) -> list[str]:
     """The command that prints the last *lines* entries, of one *replica* or of all, oldest first.
 
-    *follow*: and then those that come.
+    *follow*: and then those that come, of the host whose machine-id(5) is *machine*.
     """
     asked = [*program, "--quiet", "--no-pager", "--output=json", f"--output-fields={_FIELDS}"]
     # without --all a message of more than 4096 bytes is null (journalctl(1))
     asked += ["--all", f"--unit={UNIT}", f"--lines={lines}"]
     if follow:
-        asked.append("--follow")
+        # --follow alone implies --boot, of which the unit's sandbox may see another id than the
+        # host has (measured in a container, systemd 252: no entry at all). --merge takes that away,
+        # and lets in what journals of other hosts lie here.
+        asked += ["--follow", "--merge"]
+        if machine is not None:
+            asked.append(f"_MACHINE_ID={machine}")
     if replica is not None:
         asked.append(f"FARRIER_REPLICA={replica}")
     return asked
@@ -63,7 +75,8 @@ async def entries(
     The journalctl behind it ends with this iterator: close it (:func:`contextlib.aclosing`) when
     it is not read to its end. Raises ControlError when the journal cannot be read.
     """
-    process = await _started(command(replica, lines, follow=follow, program=program))
+    asked = command(replica, lines, follow=follow, machine=_machine(), program=program)
+    process = await _started(asked)
     try:
         assert process.stdout is not None  # noqa: S101 - it is piped
         cut = Lines()
@@ -75,6 +88,14 @@ async def entries(
     finally:
         await _ended(process)
         _running.discard(process)
+
+
+def _machine(path: Path = Path("/etc/machine-id")) -> str | None:
+    try:
+        text = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return text if re.fullmatch(r"[0-9a-f]{32}", text) else None
 
 
 async def _started(asked: list[str]) -> asyncio.subprocess.Process:

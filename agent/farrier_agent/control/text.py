@@ -40,7 +40,9 @@ def _entry(one: Entry) -> str:
     at = clock(one.at, 0.0)
     about = f" {one.replica}:" if one.replica else ""
     cause = f" [{one.cause}]" if one.cause else ""
-    return printable(f"{at}{about} {one.message}{cause}")
+    # most of what is logged about a replica begins with its name
+    message = one.message.removeprefix(f"replica {one.replica}: ")
+    return printable(f"{at}{about} {message}{cause}")
 
 
 def last_word(final: Final) -> str:

@@ -255,7 +255,7 @@ def test_a_restart_of_which_nothing_is_seen_is_no_success(
     (result,) = final.results
     assert protocol.exit_code(final) == 1
     assert result.state == "ready"
-    assert "whether it will be restarted is not known" in result.text
+    assert "not known to be restarted: it is in the run that it was in" in result.text
     assert "farrier-agent restart tiny" in result.text
     assert len(notes) == 1
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from farrier_agent.control import protocol
+from farrier_agent.control import protocol, text
 from farrier_agent.control.client import ask
 from farrier_agent.control.errors import RefusedError
 from farrier_agent.control.protocol import Final
@@ -168,3 +168,12 @@ def test_evidence_of_an_agent_that_went_away_has_to_be_asked_for_again(tmp_path:
     assert done.returncode == 1
     assert "went away before its last word" in done.stderr
     assert done.stderr.endswith("next: farrier-agent evidence tiny\n")
+
+
+def test_an_entry_names_its_replica_once() -> None:
+    entry = protocol.Entry(
+        at=1.0, message="replica tiny: ready -> draining", replica="tiny", cause="draining"
+    )
+    assert text.news(entry).endswith(" tiny: ready -> draining [draining]")
+    other = protocol.Entry(at=1.0, message="host is ready")
+    assert text.news(other).endswith(":01 host is ready")

@@ -146,6 +146,10 @@ def test_the_command() -> None:
     assert {"--output=json", "--all", "--lines=5", "--follow", "FARRIER_REPLICA=tiny"} <= set(asked)
     assert "--unit=farrier-agent.service" in asked
     assert not {"--follow", "FARRIER_REPLICA=tiny"} & set(command(None, 5, follow=False))
+    # without --merge it shows nothing where the sandbox hides the boot's id; with it, other hosts
+    followed = command(None, 5, follow=True, machine="0" * 32)
+    assert {"--merge", "_MACHINE_ID=" + "0" * 32} <= set(followed)
+    assert "--merge" not in command(None, 5, follow=False, machine="0" * 32)
 
 
 def program(tmp_path: Path, script: str) -> list[str]:
