@@ -34,7 +34,7 @@ def test_a_wedge_is_found_and_ended_once(fleet: Fleet, host: str, metrics: bool)
         until(lambda: fleet.gate(host), 60, "the engine is warm and its gate open again")
         opened = traffic.now
         until(lambda: traffic.of("whole", since=opened), 60, "it serves again")
-        time.sleep(60)  # nothing more happens: there is no condition to wait for
+        time.sleep(20)  # nothing more happens: there is no condition to wait for
     print(f"{host}: wedge found after {found:.1f} s")
     assert found <= 30
     replica = fleet.status(host)["replicas"][0]
