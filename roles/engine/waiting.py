@@ -130,11 +130,13 @@ def _tell(model: Model, older: bool, output: str) -> str:
     )
     journal = [line for line in output.splitlines() if line.strip() and "FARRIER: " not in line]
     step = "Correct the model in the inventory, then run the deploy again"
-    ended = "ended" in why
-    if record := read_record(why):
+    record = read_record(why)
+    if record:
         why = f"failed: {record.reason}"
         step += f". To try it again as it runs: sudo farrier-agent ready {model.replica}"
-    if older and not ended:
+    elif "ended" in why:
+        older = False  # what ended has been started anew, with what the unit says now
+    if older:
         step = (
             "It was started with an older configuration than the inventory's and serves nobody:"
             f" sudo farrier-agent restart {model.replica}, then run the deploy again"

@@ -66,6 +66,16 @@ def test_a_drained_engine_that_ends_is_started_and_stays_drained(
     assert not fleet.gate(VICTIM)
 
 
+@pytest.fixture
+def restarted(fleet: Fleet) -> Iterator[None]:
+    yield
+    converge = fleet.converge(limit=[VICTIM])
+    if converge.returncode:
+        fleet.root(VICTIM, "systemctl restart engine-tiny")
+    until(lambda: fleet.gate(VICTIM), 60, "it serves again")
+
+
+@pytest.mark.usefixtures("restarted")
 def test_a_warm_up_that_failed_is_told_at_once(fleet: Fleet, converge: Converge) -> None:
     """The engine runs and answers nobody; its agent gave it up long before the converge would."""
     deaf = with_model(converge, command=["/bin/sleep", "1{port}"])

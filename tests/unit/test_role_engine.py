@@ -9,8 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from farrier_agent.draining import start_check, stop
 
-from farrier.spec import HostSpec, Model
+from farrier.spec import AgentSettings, HostSpec, Model
 from roles import engine
 from roles.engine.commands import argv, command_line, environment, systemd_quote
 from roles.engine.waiting import telling
@@ -197,6 +198,71 @@ def test_the_unit_records_its_hash_and_closes_its_gate() -> None:
     assert f"echo {recorded} >" in start
     closing = [line for line in lines if "rm -f /run/farrier/open/tiny" in line]
     assert [line.split("=")[0] for line in closing] == ["ExecStartPre", "ExecStopPost"]
+
+
+def commands(text: str, name: str) -> list[str]:
+    """The shell commands of the unit's lines *name*, without what systemd reads of them."""
+    lines = [line for line in text.splitlines() if line.startswith(f"{name}=")]
+    return [line.partition("=")[2].lstrip("-+") for line in lines]
+
+
+def words_of(text: str, name: str, program: str) -> list[list[str]]:
+    """The arguments of the lines that run *program*, as the shell splits them."""
+    found = []
+    for command in commands(text, name):
+        if f"draining.{program} " in command:
+            shell, option, script = shlex.split(command)
+            assert (shell, option) == ("/bin/sh", "-c")
+            umask, _, run = script.partition("; exec ")
+            # the unit's UMask=0077 counts for root's programs, too: the agent reads what they write
+            assert umask == "umask 022"
+            found.append(shlex.split(run)[4:])
+    return found
+
+
+def test_a_stop_waits_for_slow_readers_at_nginxs_port() -> None:
+    stops = words_of(unit(BASE, replace(CUDA, nginx_port=8443)), "ExecStop", "stop")
+    assert len(stops) == 2
+    assert stops[0] == stops[1]
+    options = stop.parse(stops[0])
+    assert (options.replica, options.port, options.client_ports) == ("tiny", 8101, [8443])
+    assert (options.deadline, options.on_deadline) == (900, "extend")
+
+
+def test_the_start_check_looks_at_the_replicas_gpus() -> None:
+    model = Model(**TINY | {"gpus": [2, 3]})
+    spec = replace(CUDA, agent=AgentSettings(nvml_library="/opt/x/libnvidia-ml.so.1"))
+    (words,) = words_of(unit(model, spec), "ExecStartPre", "start_check")
+    options = start_check.parse(words)
+    assert (options.replica, options.unit) == ("tiny", "engine-tiny.service")
+    assert (options.gpus, options.may_share) == ([2, 3], ())
+    assert options.nvml_library == "/opt/x/libnvidia-ml.so.1"
+
+
+def test_a_host_without_gpus_has_none_to_look_at() -> None:
+    for spec, gpus in ((CPU, [0]), (CUDA, [])):
+        (words,) = words_of(
+            unit(Model(**TINY | {"gpus": gpus}), spec), "ExecStartPre", "start_check"
+        )
+        assert start_check.parse(words).gpus == []
+
+
+def test_replicas_that_share_a_gpu_by_configuration_are_no_strangers() -> None:
+    first, second = Model(**TINY | {"gpus": [0, 1]}), Model("b", source="path:/b", gpus=[1])
+    third = Model("c", source="path:/c", gpus=[2])
+    spec = replace(CUDA, models=(first, second, third))
+    (words,) = words_of(unit(first, spec), "ExecStartPre", "start_check")
+    assert start_check.parse(words).may_share == ["engine-b.service"]
+    (words,) = words_of(unit(third, spec), "ExecStartPre", "start_check")
+    assert start_check.parse(words).may_share == ()
+
+
+def test_what_is_done_around_an_engine_is_no_reason_to_restart_it() -> None:
+    before = engine.config_hash(unit(BASE))
+    assert before == engine.config_hash(unit(BASE, engine_drain_seconds=60))
+    assert before == engine.config_hash(unit(BASE, engine_drain_policy="force"))
+    nvml = replace(CUDA, agent=AgentSettings(nvml_library="/opt/x/libnvidia-ml.so.1"))
+    assert before == engine.config_hash(unit(BASE, nvml))
 
 
 def test_the_unit_is_safe_whatever_its_arguments_are() -> None:

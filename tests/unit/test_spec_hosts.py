@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,24 @@ def test_where_the_other_hosts_reach_it(data: dict[str, Any], address: str) -> N
         ({"agent_port": 70000}, "agent_port", "port from 1 to 65535"),
         ({"agent_port": 8080}, "agent_port", "8080 is nginx's port"),
         ({"nginx_port": 9090}, "nginx_port", "9090 is Prometheus' port"),
+        ({"agent_check_port": 0}, "agent_check_port", "port from 1 to 65535, not 0"),
+        ({"agent_check_port": 9810}, "agent_check_port", "9810 is the agent's port"),
+        ({"agent_port": 9811}, "agent_check_port", "9811 is the agent's port"),
+        ({"agent_address": "gpu01"}, "agent_address", "'gpu01' is no IP address"),
+        ({"agent_tick": "5"}, "agent_tick", "must be seconds, more than 0, not '5'"),
+        ({"agent_tick": True}, "agent_tick", "must be seconds"),
+        ({"agent_settle_seconds": -1}, "agent_settle_seconds", "0 or more, not -1"),
+        ({"agent_drain_seconds": 0}, "agent_drain_seconds", "more than 0, not 0"),
+        ({"agent_drain_seconds": float("nan")}, "agent_drain_seconds", "more than 0"),
+        ({"agent_drain_policy": "abrt"}, "agent_drain_policy", "did you mean 'abort'?"),
+        ({"agent_warm_up_seconds": float("inf")}, "agent_warm_up_seconds", "more than 0"),
+        ({"agent_wedged_seconds": None}, "agent_wedged_seconds", "more than 0, not None"),
+        ({"agent_notices": "AWS"}, "agent_notices", "none of 'aws', 'gcp', 'azure'"),
+        ({"agent_notices_address": "metadata"}, "agent_notices_address", "is not address:port"),
+        ({"agent_nvml_library": "nvml.so"}, "agent_nvml_library", "absolute path"),
+        ({"agent_nvml_library": "/a b'; rm"}, "agent_nvml_library", "absolute path"),
+        ({"engine_drain_policy": "abort"}, "engine_drain_policy", "none of 'extend', 'force'"),
+        ({"engine_drain_seconds": "900"}, "engine_drain_seconds", "more than 0, not '900'"),
         ({"address": "10.0.0.5:22"}, "address", "no host name or IP address"),
         ({"address": "a b"}, "address", "no host name or IP address"),
         ({"model": []}, "model", "did you mean 'models'?"),
@@ -112,6 +131,30 @@ def test_a_mistake_is_named(data: dict[str, Any], field: str, message: str) -> N
     _, found = read(data, known=["vllm_version", "ssh_port"])
     assert message in found[field]
     assert len(found) == 1
+
+
+def test_what_is_said_of_the_agent_is_read() -> None:
+    said = {
+        "agent_check_port": 9911,
+        "agent_settle_seconds": 0,
+        "agent_drain_seconds": 60,
+        "agent_drain_policy": "abort",
+        "agent_warm_up_seconds": None,
+        "agent_notices": "azure",
+        "agent_notices_address": "[::1]:8169",
+        "agent_nvml_library": "/opt/nvml/libnvidia-ml.so.1",
+    }
+    spec, found = read(said)
+    assert found == {}
+    assert {f"agent_{name}": value for name, value in asdict(spec.agent).items()} == {
+        **said,
+        "agent_wedged_seconds": 25.0,
+    }
+
+
+def test_a_port_for_gateways_is_of_hosts_that_serve() -> None:
+    spec, problems = read_host("gw01", ["monitor"], {"agent_port": 9811})
+    assert (spec.agent_port, problems) == (9811, [])
 
 
 def test_models_belong_to_group_gpu() -> None:
