@@ -250,6 +250,6 @@ def _text(
             f" {span(pairs[NO_LOG])}, with connections kept {span(pairs[KEPT])}, bare"
             f" {span(pairs[BARE])}.",
             table(stream_head, stream_rows),
-            "Medians of the runs, in brackets the smallest and the largest.",
+            f"Medians of the runs, in brackets the smallest and the largest. {pages.ended()}",
         ]
     )
