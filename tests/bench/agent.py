@@ -192,7 +192,8 @@ def _text(
             f" the last its USS went from {first.unique:.2f} to {last.unique:.2f} MiB.",
             f"The questions alone that it asks the engines in a minute"
             f" ({round(60 / TICK) * 3 * len(REPLICAS)}), over plain sockets and with the answers"
-            f" thrown away, take {span(least)} s of CPU time on the asking side.",
+            f" thrown away, take {span(least)} s of CPU time on the asking side."
+            f" {pages.ended()}",
         ]
     )
 

@@ -173,6 +173,7 @@ def _text(
             f"p50 and p99 of each of {ROUNDS} rounds of {SECONDS:.0f} s: the median of the rounds,"
             " in brackets the smallest and the largest. The agent's p50 over the bare server's of"
             f" the same round: {', '.join(ratios)}. While it was busy it also answered"
-            f" {span(scraped, 0)} scrapes a second.",
+            f" {span(scraped, 0)} scrapes a second."
+            f" {pages.ended()}",
         ]
     )

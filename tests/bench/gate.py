@@ -29,8 +29,8 @@ from tests.bench.spread import quantile, span
 __all__ = ["gate"]
 
 GATING = Path(__file__).with_name("gating")
-ROUNDS, STREAM_ROUNDS = 5, 3
-SECONDS = 4
+ROUNDS, STREAM_ROUNDS = 9, 4
+SECONDS = 2
 """Of each run of wrk."""
 STREAMS, EVENTS, PACE = 100, 200, 50_000
 """Paced streams at once, events of each, microseconds between two: 2000 events/s for 10 s."""
@@ -250,6 +250,6 @@ def _text(
             f" {span(pairs[NO_LOG])}, with connections kept {span(pairs[KEPT])}, bare"
             f" {span(pairs[BARE])}.",
             table(stream_head, stream_rows),
-            "Medians of the runs, in brackets the smallest and the largest.",
+            f"Medians of the runs, in brackets the smallest and the largest. {pages.ended()}",
         ]
     )
