@@ -15,7 +15,7 @@ def journal(fleet: Fleet, host: str) -> str:
 def test_a_stop_that_takes_too_long_cuts_and_says_how_many(
     fleet: Fleet, converge: Converge
 ) -> None:
-    host = "gpu03"
+    host = "gpu02"
     data = {host: {**converge.data[host], "nginx_stop_seconds": 6}}
     assert converge(data=data, limit=[host]).returncode == 0
     fleet.manners(host, token_delay=0.1)
