@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from tests.roles.converging import Converge
-from tests.roles.fleet import ACCOUNT, GPU_STATE, Fleet, until
+from tests.roles.fleet import ACCOUNT, Fleet, until
 
 
 def test_a_crash_closes_the_gate_until_the_engine_answers_again(fleet: Fleet) -> None:
@@ -59,32 +59,6 @@ def test_an_engine_that_comes_back_without_the_agent_is_not_served_cold(fleet: F
     # one short generation and one stream, before anybody else's
     assert int(fleet.root(host, begun)) == executed + 2
     assert fleet.chat(host).status == 200
-
-
-def test_an_engine_does_not_start_on_a_gpu_that_somebody_else_uses(fleet: Fleet) -> None:
-    host = "gpu02"
-    state = fleet.root(host, f"cat {GPU_STATE}")
-    fleet.root(host, "systemd-run -q -u squatter sleep 600")
-    pid = fleet.unit(host, "squatter", "MainPID")
-    try:
-        fleet.put(host, GPU_STATE, f"{state}0.processes {pid}:9000000000\n")
-        fleet.root(host, "systemctl restart --no-block engine-tiny")
-        until(
-            lambda: (
-                "does not start" in fleet.root(host, "journalctl -q -u engine-tiny -n 20 -o cat")
-            ),
-            60,
-            "the unit refuses to start",
-        )
-        said = fleet.root(host, "journalctl -q -u engine-tiny -n 20 -o cat")
-        assert f"GPU 0 is used by sleep (pid {pid}" in said, said
-        assert "squatter.service" in said
-        assert fleet.unit(host, "engine-tiny", "MainPID") == "0"
-        assert fleet.chat(host).status == 503
-    finally:
-        fleet.put(host, GPU_STATE, state)
-        fleet.root(host, "systemctl stop squatter; systemctl restart engine-tiny")
-    until(lambda: fleet.gate(host), 30, "it starts once the GPU is free")
 
 
 @dataclass
