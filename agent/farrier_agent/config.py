@@ -176,6 +176,8 @@ def load(path: Path = DEFAULT_PATH) -> AgentConfig:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8: {error.reason} at byte {error.start}") from error
     return loads(text, str(path))
 
 

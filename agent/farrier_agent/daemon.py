@@ -221,8 +221,9 @@ class Daemon:
     def _publish(self) -> None:
         snapshot = self._compose()
         self._pages.show(snapshot)
-        for line in changes(self._last, snapshot):
-            log.info("%s", line)
+        for change in changes(self._last, snapshot):
+            extra = {"replica": change.replica, "cause": "state"} if change.replica else {}
+            log.info("%s", change.text, extra=extra)
         said = summary(snapshot)
         if said != self._said:
             self._notifier.status(said)

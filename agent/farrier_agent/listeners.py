@@ -42,10 +42,12 @@ class Listeners:
 
         Then everything is as it was before.
         """
+        group = group_of(config)
         fresh: dict[tuple[str, object], socket.socket] = {}
         try:
             for key in _keys(config):
                 fresh[key] = self._open.get(key) or _bound(key)
+            _share(config, group)
         except ListenError:
             for key, one in fresh.items():
                 if key not in self._open:
@@ -68,18 +70,32 @@ class Listeners:
 def _keys(config: AgentConfig) -> list[tuple[str, object]]:
     keys: list[tuple[str, object]] = [
         ("http", config.listen),
-        ("control", (Path(config.run_dir) / "control.sock", group_of(config))),
+        ("control", _socket_path(config)),
     ]
     return keys + ([("check", config.check_listen)] if config.check_listen else [])
+
+
+def _socket_path(config: AgentConfig) -> Path:
+    return Path(config.run_dir) / "control.sock"
+
+
+def _share(config: AgentConfig, group: int | None) -> None:
+    path = _socket_path(config)
+    try:
+        listening.share(path, group)
+    except OSError as error:
+        raise ListenError(
+            f"control_group: {path} cannot be shared with {config.control_group}:"
+            f" {error.strerror}; next: id"
+        ) from error
 
 
 def _bound(key: tuple[str, object]) -> socket.socket:
     what, where = key
     try:
-        if isinstance(where, tuple):
-            path, group = where
-            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            return listening.bind(path, group)
+        if isinstance(where, Path):
+            where.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            return listening.bind(where)
         address, port = split_address(str(where))
         return web.bind(address, port)
     except ControlError as error:

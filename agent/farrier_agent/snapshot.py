@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from farrier_agent import status
 from farrier_agent.collectors.replicas import Seen
@@ -20,7 +21,7 @@ from farrier_agent.status import (
 )
 from farrier_agent.units.state import UnitState, plain
 
-__all__ = ["changes", "compose", "reasons", "summary"]
+__all__ = ["Change", "changes", "compose", "reasons", "summary"]
 
 UNKNOWN = "state not known"
 
@@ -103,14 +104,29 @@ def _why_not(replica: Replica) -> str | None:
     return None
 
 
-def changes(old: Status | None, new: Status) -> Iterator[str]:
+class Change(NamedTuple):
+    """A line for the journal, about the replica of that name, if it is about one."""
+
+    text: str
+    replica: str | None = None
+
+
+def changes(old: Status | None, new: Status) -> Iterator[Change]:
     """What the journal is told: one line for each thing that is otherwise than before."""
-    yield from _collector_changes(old, new)
+    yield from _replica_changes(old, new)
+    yield from map(Change, _host_changes(old, new))
+
+
+def _replica_changes(old: Status | None, new: Status) -> Iterator[Change]:
     before = {replica.name: replica for replica in old.replicas} if old else {}
     for replica in new.replicas:
         was = before.get(replica.name)
         if _story(replica) != (_story(was) if was else UNKNOWN):
-            yield f"replica {replica.name}: {_story(replica)}"
+            yield Change(f"replica {replica.name}: {_story(replica)}", replica.name)
+
+
+def _host_changes(old: Status | None, new: Status) -> Iterator[str]:
+    yield from _collector_changes(old, new)
     problems = new.gpus.problems if new.gpus else ()
     told = old.gpus.problems if old and old.gpus else ()
     yield from (problem for problem in problems if problem not in told)
@@ -137,13 +153,17 @@ def _collector_changes(old: Status | None, new: Status) -> Iterator[str]:
 
 
 def _story(replica: Replica) -> str:
-    """The state of a replica in words that change only when the state does."""
+    """The state of a replica in words that change only when the state does.
+
+    Of its phases its life tells.
+    """
     if replica.up is None:
         return UNKNOWN
     words = ["up" if replica.up else "not up", f"gate {replica.gate or 'not known'}"]
     if replica.restart_pending:
         words.append("restart pending")
-    return ", ".join(words) + (f": {replica.detail}" if replica.detail else "")
+    told = replica.phase not in {None, "ready"} or replica.detail is None
+    return ", ".join(words) + ("" if told else f": {replica.detail}")
 
 
 def summary(snapshot: Status) -> str:

@@ -23,7 +23,10 @@ from farrier_agent import metrics, status
 __all__ = ["Endpoint", "ListenError", "Pages", "bind"]
 
 JSON = "application/json"
-MAX_CONNECTIONS = 64
+MAX_SILENT = 64
+"""Connections without a whole request; one more, and the oldest of them is closed."""
+MAX_CONNECTIONS = 256
+"""All of them, those too whose clients do not read; one more, and the oldest is closed."""
 MAX_HEAD = 16 * 1024
 PATIENCE = 10
 """Seconds that a connection may take for its next request, from its first byte to its last."""
@@ -96,13 +99,30 @@ class _Connection(H11Protocol):
     uvicorn stops its keep-alive timer at the first byte and starts it with the first answer, so a
     silent or a very slow client holds its connection for ever. Here it runs from the start and
     only a whole request head stops it.
+
+    Nor can silent clients keep others out: the newest is let in, for who has something to ask says
+    so at once, and the oldest one that says nothing goes.
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._since = self.loop.time()
+        self._make_room()
         super().connection_made(transport)
         self.timeout_keep_alive_task = self.loop.call_later(
             self.timeout_keep_alive, self.timeout_keep_alive_handler
         )
+
+    @property
+    def _silent(self) -> bool:
+        """No answer of ours is under way."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def _make_room(self) -> None:
+        ours = [one for one in self.connections if isinstance(one, _Connection)]
+        silent = [one for one in ours if one._silent]
+        for crowd, most in ((silent, MAX_SILENT), (ours, MAX_CONNECTIONS)):
+            if len(crowd) >= most:
+                min(crowd, key=lambda one: one._since).transport.abort()
 
     def data_received(self, data: bytes) -> None:
         self.conn.receive_data(data)
@@ -152,7 +172,6 @@ class Endpoint:
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            limit_concurrency=MAX_CONNECTIONS,
             h11_max_incomplete_event_size=MAX_HEAD,
             timeout_keep_alive=PATIENCE,
             timeout_graceful_shutdown=1,

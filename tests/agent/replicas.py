@@ -54,9 +54,9 @@ def result(final: Final) -> Result:
 
 
 def counts(host: Host, count: int) -> bool:
-    """The drain has closed the gate and counts so many requests behind it."""
+    """The drain has closed the gate and has counted so many requests behind it."""
     drain = host.record().drain
-    return drain is not None and drain.closed and drain.in_flight == count
+    return drain is not None and drain.looked is not None and drain.in_flight == count
 
 
 def ends(host: Host) -> dict[str, int]:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 from farrier_agent.control.errors import UsageError
-from farrier_agent.control.protocol import Done, Drain, Failed, Ready
+from farrier_agent.control.protocol import Done, Drain, Failed, Ready, Report, Status
 
 from tests.agent.host import Host, replica, until
 from tests.agent.replicas import UNIT, counts, needs_another_user, result, serving
@@ -331,8 +331,12 @@ def test_an_aborted_drain_is_a_failure_of_the_command(host: Host) -> None:
 
 def test_the_status_over_the_socket_is_the_one_over_http(host: Host) -> None:
     serving(host)
-    people = host.verb("status")
+    final = host.ask(Status())
+    assert isinstance(final, Report)
+    said, shown = final.status, host.snapshot()
+    assert (said.ready, said.agent, said.replicas[0].phase) == (True, shown.agent, "ready")
+    people = host.command("status", f"--config={host.config_path}")
     assert people.returncode == 0
     assert "gpu01: ready" in people.stdout
-    programs = host.verb("status", "--json")
+    programs = host.command("status", "--json", f"--config={host.config_path}")
     assert json.loads(programs.stdout)["replicas"][0]["phase"] == "ready"

@@ -10,7 +10,7 @@ from farrier_agent.control.protocol import Ready
 from farrier_agent.draining.record import Phase
 
 from tests.agent.host import Host, free_port, replica, unit_properties, until
-from tests.agent.replicas import UNIT, serving
+from tests.agent.replicas import UNIT, result, serving
 
 READY = Ready(replicas=("tiny",), wait=True)
 

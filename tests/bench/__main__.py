@@ -46,7 +46,7 @@ def main() -> int:
                 for part in rest:
                     say(f"part {part}")
                     ON_ONE_HOST[part](host, say)
-    except (LabError, RunFailedError, OneHostError, RuntimeError) as error:
+    except (LabError, RunFailedError, OneHostError, RuntimeError, OSError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     if not options.proof:

@@ -12,6 +12,7 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
 from urllib.request import urlopen
 
@@ -19,7 +20,7 @@ from tests.bench import pages
 from tests.bench.check import CHECK_PORT, ask_for
 from tests.bench.figures import table
 from tests.bench.footprint import Memory, cpu_seconds, memory, processes
-from tests.bench.onehost import GPUS, REPLICAS, OneHost, OneHostError
+from tests.bench.onehost import GPUS, HERE, REPLICAS, OneHost, OneHostError
 from tests.bench.spread import quantile, span
 
 __all__ = ["agent"]
@@ -27,6 +28,8 @@ __all__ = ["agent"]
 MINUTES, ALONE = 10, 2
 """Counted minutes with clients, and before them without any."""
 SCRAPE = 15.0
+TICK = 5.0
+"""Seconds between two looks of the agent: its default."""
 PYTHON = "/opt/farrier/agent/current/bin/python"
 
 AGENT, EXPORTER, IMPORTS, BARE = (
@@ -69,9 +72,10 @@ def agent(host: OneHost, say: Callable[[str], None]) -> None:
         time.sleep(20)
         alone = _minutes(host, ALONE, say, asking=False)
         seen = _minutes(host, MINUTES, say, asking=True)
+        least = _least(host)
     finally:
         host.root(f"systemctl stop {IMPORTS} {BARE}", check=False)
-    pages.rewrite("agent", _text(written, alone, seen))
+    pages.rewrite("agent", _text(written, alone, seen, least))
 
 
 def _minutes(
@@ -120,6 +124,14 @@ def _minutes(
     return seen
 
 
+def _least(host: OneHost) -> list[float]:
+    """CPU seconds of a minute's questions to the engines, over plain sockets, a few times."""
+    host.put(f"{HERE}/questions.py", Path(__file__).with_name("questions.py").read_text())
+    ports = " ".join(map(str, REPLICAS.values()))
+    command = f"{PYTHON} -I {HERE}/questions.py {round(60 / TICK)} {ports}"
+    return [float(host.root(command)) for _ in range(5)]
+
+
 def _scrape(host: OneHost, seen: Mapping[str, Seen]) -> None:
     for unit, port in SCRAPED.items():
         begun = time.perf_counter()
@@ -128,7 +140,12 @@ def _scrape(host: OneHost, seen: Mapping[str, Seen]) -> None:
         seen[unit].scrapes.append((time.perf_counter() - begun) * 1e3)
 
 
-def _text(written: str, alone: Mapping[str, Seen], seen: Mapping[str, Seen]) -> str:
+def _text(
+    written: str,
+    alone: Mapping[str, Seen],
+    seen: Mapping[str, Seen],
+    least: list[float],
+) -> str:
     head = [
         "",
         "USS, MiB",
@@ -173,6 +190,10 @@ def _text(written: str, alone: Mapping[str, Seen], seen: Mapping[str, Seen]) -> 
             f" {_of(mine) / _of(rival):.2f} times its PSS; its own code and data are"
             f" {_of(mine) - _of(floor):.1f} MiB on top of its dependencies. From the first look to"
             f" the last its USS went from {first.unique:.2f} to {last.unique:.2f} MiB.",
+            f"The questions alone that it asks the engines in a minute"
+            f" ({round(60 / TICK) * 3 * len(REPLICAS)}), over plain sockets and with the answers"
+            f" thrown away, take {span(least)} s of CPU time on the asking side."
+            f" {pages.ended()}",
         ]
     )
 

@@ -8,18 +8,19 @@ says the same words to everybody: no Python program can be faster, so that is th
 from __future__ import annotations
 
 import asyncio
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.bench import pages
 from tests.bench.drain import stream
 from tests.bench.figures import table
-from tests.bench.onehost import HERE, REPLICAS, OneHost, OneHostError
+from tests.bench.onehost import HERE, REPLICAS, OneHost, OneHostError, until
 from tests.bench.spread import quantile, span
 
 __all__ = ["ask_for", "check"]
@@ -42,6 +43,7 @@ def check(host: OneHost, say: Callable[[str], None]) -> None:
     host.put(f"{HERE}/echo.py", Path(__file__).with_name("echo.py").read_text())
     python = "/opt/farrier/agent/current/bin/python"
     host.root(f"systemd-run -q --collect --unit=bench-echo {python} -I {HERE}/echo.py {ECHO_PORT}")
+    until(lambda: _listens(host, ECHO_PORT), 10, "the bare server listens")
     ports = {AGENT: CHECK_PORT, ECHO: ECHO_PORT}
     found: dict[str, dict[str, list[list[float]]]] = {
         state: {name: [] for name in ports} for state in (IDLE, BUSY)
@@ -64,6 +66,12 @@ def check(host: OneHost, say: Callable[[str], None]) -> None:
     finally:
         host.root("systemctl stop bench-echo; farrier-agent ready --all", check=False)
     pages.rewrite("check", _text(written, found, scraped))
+
+
+def _listens(host: OneHost, port: int) -> bool:
+    with suppress(ConnectionError), socket.create_connection((host.address, port), timeout=5):
+        return True
+    return False
 
 
 # -- the gateways --------------------------------------------------------------------------------
@@ -165,6 +173,7 @@ def _text(
             f"p50 and p99 of each of {ROUNDS} rounds of {SECONDS:.0f} s: the median of the rounds,"
             " in brackets the smallest and the largest. The agent's p50 over the bare server's of"
             f" the same round: {', '.join(ratios)}. While it was busy it also answered"
-            f" {span(scraped, 0)} scrapes a second.",
+            f" {span(scraped, 0)} scrapes a second."
+            f" {pages.ended()}",
         ]
     )

@@ -195,7 +195,8 @@ def _text(written: str, found: dict[str, list[One]]) -> str:
         [
             written,
             table(head, rows),
-            "Medians, in brackets the fastest and the slowest. Every stream ended in `[DONE]`.",
+            "Medians, in brackets the fastest and the slowest. Every stream ended in `[DONE]`."
+            f" {pages.ended()}",
         ]
     )
 

@@ -21,14 +21,16 @@ from typing import Any
 from tests.bench import pages
 from tests.bench.figures import table
 from tests.bench.footprint import cpu_seconds, processes
+from tests.bench.gating import ways
+from tests.bench.gating.ways import BARE, DIRECT, KEPT, NO_GATE, NO_LOG, ROLE, Way
 from tests.bench.onehost import HERE, REPLICAS, OneHost, OneHostError
 from tests.bench.spread import quantile, span
 
 __all__ = ["gate"]
 
 GATING = Path(__file__).with_name("gating")
-ROUNDS, STREAM_ROUNDS = 5, 3
-SECONDS = 4
+ROUNDS, STREAM_ROUNDS = 9, 4
+SECONDS = 2
 """Of each run of wrk."""
 STREAMS, EVENTS, PACE = 100, 200, 50_000
 """Paced streams at once, events of each, microseconds between two: 2000 events/s for 10 s."""
@@ -37,48 +39,6 @@ BURST = 256
 
 POSTS, PACED, BURSTS = (REPLICAS[name] for name in ("m1", "m2", "m3"))
 """The engines' ports; the stand-ins take the places of the replicas' engines there."""
-
-_COMPLETION = (
-    '{"id":"stand-in","object":"chat.completion","created":0,"model":"m1","choices":[{"index":0,'
-    '"message":{"role":"assistant","content":"the stand-in answers at once"},"finish_reason":'
-    '"length"}],"usage":{"prompt_tokens":90,"completion_tokens":5,"total_tokens":95}}'
-)
-_FRAME = """user www-data; worker_processes auto; worker_rlimit_nofile 16384; pid {pid};
-error_log {here}/nginx-error.log; events {{ worker_connections 8192; }}
-http {{ access_log off; default_type application/json; {inside} }}
-"""
-
-
-@dataclass(frozen=True)
-class Way:
-    """One way to the engine: *words* for the table, where it listens, which unit its nginx is."""
-
-    words: str
-    port: int
-    unit: str | None
-    prefix: str = ""
-
-
-ROLE = Way("**nginx as the role configures it**", 8080, "nginx.service", "/replicas/{}")
-NO_GATE = Way("the same without the gate's test", 8201, "bench-nogate.service", "/replicas/{}")
-NO_LOG = Way("the same without the log", 8202, "bench-nolog.service", "/replicas/{}")
-KEPT = Way(
-    "the same with 64 connections to the engine kept", 8203, "bench-kept.service", "/replicas/{}"
-)
-BARE = Way(
-    "an nginx that does nothing but `proxy_pass`", 8204, "bench-bare.service", "/replicas/{}"
-)
-DIRECT = Way("the engine directly", 0, None)
-
-Edit = tuple[str, str]
-EDITS: Mapping[Way, Sequence[Edit]] = {
-    NO_GATE: [(r"if \(!-f [^)]*\) \{[^}]*\}", "")],
-    NO_LOG: [(r"access_log [^;]*;", "access_log off;")],
-    KEPT: [
-        (r"proxy_pass http://127\.0\.0\.1:(\d+)", r"proxy_pass http://engine_\1"),
-        (r"proxy_set_header Connection close", 'proxy_set_header Connection ""'),
-    ],
-}
 
 
 @dataclass(frozen=True)
@@ -134,56 +94,10 @@ def _prepare(host: OneHost) -> None:
         host.put(f"{HERE}/{name}", (GATING / name).read_text())
     # its looks would be in the figures, and it would wonder about the engines
     host.root("systemctl stop farrier-agent " + " ".join(f"engine-{one}" for one in REPLICAS))
-    _start(host, "bench-tokens", f"{HERE}/tokens {PACED} {EVENTS} {PACE}")
-    _start(host, "bench-bursts", f"{HERE}/tokens {BURSTS} {BURST} 0")
-    answer = f"server {{ listen 127.0.0.1:{POSTS}; return 200 '{_COMPLETION}'; }}"
-    _nginx(host, "bench-posts.service", answer)
-    site = host.root("cat /etc/nginx/conf.d/farrier.conf")
-    for way, edits in EDITS.items():
-        assert way.unit
-        _nginx(host, way.unit, _edited(site, way, edits))
-    _nginx(host, "bench-bare.service", _bare())
+    ways.start(host, "bench-tokens.service", f"{HERE}/tokens {PACED} {EVENTS} {PACE}")
+    ways.start(host, "bench-bursts.service", f"{HERE}/tokens {BURSTS} {BURST} 0")
+    ways.lay(host, POSTS)
     host.root("touch " + " ".join(f"/run/farrier/open/{name}" for name in REPLICAS))
-
-
-def _edited(site: str, way: Way, edits: Sequence[Edit]) -> str:
-    """The role's *site* for *way*. Raises OneHostError where an edit finds nothing to change."""
-    moved: Sequence[Edit] = [
-        (r"listen 0\.0\.0\.0:8080;", f"listen 127.0.0.1:{way.port};"),
-        (r"listen \[::\]:8080;", ""),
-        (r"/var/log/nginx/farrier-access\.log", f"/var/log/nginx/{way.unit}.log"),
-    ]
-    for pattern, replacement in (*moved, *edits):
-        site, times = re.subn(pattern, replacement, site)
-        if not times:
-            raise OneHostError(f"the role's nginx configuration has no {pattern}: bench/gate.py")
-    upstreams = "".join(
-        f"upstream engine_{port} {{ server 127.0.0.1:{port}; keepalive 64; }}\n"
-        for port in REPLICAS.values()
-    )
-    return (upstreams if "engine_" in site else "") + site
-
-
-def _bare() -> str:
-    places = "".join(
-        f"location /replicas/{name}/ {{ proxy_pass http://127.0.0.1:{port}/; }}\n"
-        for name, port in REPLICAS.items()
-    )
-    settings = (
-        "proxy_http_version 1.1; proxy_set_header Connection close; proxy_buffering off;"
-        " proxy_request_buffering off;"
-    )
-    return f"server {{ listen 127.0.0.1:{BARE.port}; {settings} {places} }}"
-
-
-def _nginx(host: OneHost, unit: str, inside: str) -> None:
-    file = f"{HERE}/{unit}.conf"
-    host.put(file, _FRAME.format(pid=f"/run/{unit}.pid", here=HERE, inside=inside))
-    _start(host, unit, f"/usr/sbin/nginx -c {file} -g 'daemon off;'")
-
-
-def _start(host: OneHost, unit: str, command: str) -> None:
-    host.root(f"systemd-run -q --collect --unit={unit} -p LimitNOFILE=65536 {command}")
 
 
 def _restore(host: OneHost) -> None:
@@ -241,12 +155,11 @@ def _wrk(
 def _streams(
     host: OneHost, say: Callable[[str], None]
 ) -> tuple[dict[Way, list[Streams]], dict[Way, list[float]]]:
-    ways = (DIRECT, BARE, NO_GATE, ROLE)
-    runs: dict[Way, list[Streams]] = {way: [] for way in ways}
-    bursts: dict[Way, list[float]] = {way: [] for way in ways}
+    runs: dict[Way, list[Streams]] = {way: [] for way in (DIRECT, BARE, NO_GATE, ROLE)}
+    bursts: dict[Way, list[float]] = {way: [] for way in runs}
     for _ in range(STREAM_ROUNDS):
-        for way in ways:
-            runs[way].append(run := _paced(host, way))
+        for way, done in runs.items():
+            done.append(run := _paced(host, way))
             said, _ = _wrk(host, way, BURSTS, "m3", 8)
             bursts[way].append(said["requests"] / said["seconds"] * BURST)
             say(
@@ -337,6 +250,6 @@ def _text(
             f" {span(pairs[NO_LOG])}, with connections kept {span(pairs[KEPT])}, bare"
             f" {span(pairs[BARE])}.",
             table(stream_head, stream_rows),
-            "Medians of the runs, in brackets the smallest and the largest.",
+            f"Medians of the runs, in brackets the smallest and the largest. {pages.ended()}",
         ]
     )

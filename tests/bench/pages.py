@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.bench.course import ROOT
 
-__all__ = ["machine", "rewrite", "written"]
+__all__ = ["ended", "machine", "rewrite", "written"]
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 
@@ -38,6 +38,11 @@ def written(command: str, versions: str = "") -> str:
         f"Written by `{command}` on {today:%-d %B %Y} at commit {done.stdout.strip() or 'unknown'}."
         f" {machine(versions)}. Load average at the start: {os.getloadavg()[0]:.1f}."
     )
+
+
+def ended() -> str:
+    """How much load there was on the machine by the end."""
+    return f"Load average at the end: {os.getloadavg()[0]:.1f}."
 
 
 def machine(versions: str = "") -> str:

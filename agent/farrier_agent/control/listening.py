@@ -11,7 +11,7 @@ from pathlib import Path
 
 from farrier_agent.control.errors import ControlError
 
-__all__ = ["BACKLOG", "DEFAULT_PATH", "bind"]
+__all__ = ["BACKLOG", "DEFAULT_PATH", "bind", "share"]
 
 DEFAULT_PATH = Path("/run/farrier/agent/control.sock")
 BACKLOG = 128
@@ -30,10 +30,8 @@ def bind(path: Path, group: int | None = None) -> socket.socket:
     try:
         fresh.unlink(missing_ok=True)
         listener.bind(str(fresh))
-        # all of it before listen(): until then nobody can connect
-        if group is not None:
-            os.chown(fresh, -1, group)
-        fresh.chmod(0o600 if group is None else 0o660)
+        # before listen(): until then nobody can connect
+        share(fresh, group)
         listener.listen(BACKLOG)
         fresh.replace(path)
     except OSError as error:
@@ -45,6 +43,18 @@ def bind(path: Path, group: int | None = None) -> socket.socket:
             f"ls -ld {path.parent}",
         ) from error
     return listener
+
+
+def share(path: Path, group: int | None) -> None:
+    """Let the members of *group* use the socket at *path*, or nobody but its owner and root.
+
+    Raises OSError.
+    """
+    if group is None:
+        path.chmod(0o600)
+        return
+    os.chown(path, -1, group)
+    path.chmod(0o660)
 
 
 def _refuse_another_agent(path: Path) -> None:

@@ -69,8 +69,12 @@ def stop_began(record: Record, event: StopBegan, now: Now) -> Record:
         # of a run that ended unseen: what is recorded of its stop says nothing about this one
         record = ended(record, Phase.STOPPED, "another run of the unit", now)
     cap = record.stop_cap if record.stop_cap is not None else now.boot + event.cap
+    other = event.invocation_id not in {None, record.invocation_id}
     stopping = _replace(
         record,
+        # it runs only where there is a main process, whatever the record missed
+        engine_runs=True,
+        run_since=now.boot if other else record.run_since,
         stop_began=now.boot if record.stop_began is None else record.stop_began,
         stop_cap=cap,
         boot_id=now.boot_id,

@@ -30,6 +30,8 @@ def seen(record: Record, unit: UnitSeen, now: Now) -> Record:  # noqa: PLR0911 -
     new_run = run is not None and run != record.invocation_id
     if run != record.invocation_id and unit.read_at < record.run_since:
         return record  # an answer from before the run that is known already
+    if record.stop_began is not None and unit.read_at < record.stop_began:
+        return record  # from before its ExecStop= began, which cannot begin without an engine
     match unit.active_state, unit.sub_state:
         case (("active" | "reloading" | "refreshing"), _):
             return _active(record, unit, now) if not new_run else _new_run(record, unit, now)

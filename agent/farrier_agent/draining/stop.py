@@ -192,8 +192,8 @@ class _Stop:
 def _gets_on(record: Record) -> bool:
     """Somebody settles, or has counted lately."""
     drain = record.drain
-    if drain is None:
-        return False
+    if drain is None or (drain.looked is not None and drain.in_flight is None):
+        return False  # who looks and cannot count will look for ever
     last = drain.settle_ends if drain.looked is None else drain.looked
     return Now.read().boot < last + STALE
 

@@ -55,6 +55,10 @@ class Actor:
         self._evidence_dir = Path(config.evidence_dir)
         self._worker = Worker("evidence")
 
+    def can_ask(self, replica: str) -> bool:
+        """systemd is there, and the unit of *replica* is known."""
+        return self._units.state(self._unit[replica]) is not None
+
     async def restart(self, replica: str) -> UnitState:
         """Stop, which drains, and start the unit of *replica*. Raises ActError."""
         unit = self._unit[replica]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import aclosing
 
 from farrier_agent import status
 from farrier_agent.config import AgentConfig
@@ -112,8 +113,10 @@ class Requests:
 
         if request.replica is not None:
             self._known((request.replica,))
-        async for entry in entries(request.replica, request.lines, follow=request.follow):
-            await tell(entry)
+        read = entries(request.replica, request.lines, follow=request.follow)
+        async with aclosing(read):  # its journalctl ends with it
+            async for entry in read:
+                await tell(entry)
         return Done()
 
     # -- one replica ---------------------------------------------------------------------------
@@ -124,8 +127,8 @@ class Requests:
         in_flight = one.looker.in_flight
         if step.refused:
             return _refused(one, step)
-        changed = before is None or step.record.phase is not before.phase
         record = step.record
+        changed = before is None or record.phase is not before.phase
         if wait and record.phase is Phase.DRAINING:
             record = await follow(one, tell, lambda record: record.phase is not Phase.DRAINING)
             if not record.held and record.phase in {Phase.READY, Phase.WARMING}:

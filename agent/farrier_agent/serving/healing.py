@@ -114,6 +114,8 @@ class Health:
             record = self._life.record or record
         if not self._is_ours(record) or (self._healing and not self._healing.done()):
             return
+        if not self._actor.can_ask(self._life.name):
+            return  # else the attempt would count, and nothing would have been tried
         match decide(self.history, time.time(), LIMITS):
             case Wait():
                 return

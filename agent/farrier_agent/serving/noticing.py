@@ -6,16 +6,24 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
 
 from farrier_agent.config import AgentConfig, split_address
 from farrier_agent.draining.events import DrainAsked
 from farrier_agent.draining.record import Asker
+from farrier_agent.durable import replace
 from farrier_agent.notices import EVERY, Looked, Notice, Order, Poller, order
 from farrier_agent.serving.house import House
+from farrier_agent.serving.worker import Worker
 
 __all__ = ["Noticing"]
 
 log = logging.getLogger("farrier-agent")
+
+MOST = 200
+"""Notices that are remembered, for each run of each replica."""
 
 
 class Noticing:
@@ -32,7 +40,9 @@ class Noticing:
         self._house = house
         self._changed = changed
         self._looked = Looked()
-        self._obeyed: set[tuple[str, str, str | None]] = set()
+        self._path = Path(config.records_dir) / "notices.json"
+        self._worker = Worker("notices")
+        self._obeyed = _read(self._path)
 
     @property
     def notices(self) -> tuple[Notice, ...]:
@@ -93,6 +103,31 @@ class Noticing:
             record = one.life.record
             if record is None or not record.engine_runs:
                 continue
-            key = (notice.id, name, record.invocation_id)
+            key = f"{notice.id} {name} {record.invocation_id}"
             if key not in self._obeyed and await one.try_to_drain(event):
-                self._obeyed.add(key)
+                self._obeyed[key] = None
+                await self._keep()
+
+    async def _keep(self) -> None:
+        """Remember what was obeyed: an agent that comes after this one does not overrule a person.
+
+        One that cannot be remembered is obeyed again, which is the careful side.
+        """
+        while len(self._obeyed) > MOST:
+            del self._obeyed[next(iter(self._obeyed))]
+        data = msgspec.json.encode(list(self._obeyed))
+        try:
+            await self._worker.do(lambda: replace(self._path, data))
+        except OSError as error:
+            log.warning("%s: %s", self._path, error.strerror, extra={"cause": "notice"})
+
+
+def _read(path: Path) -> dict[str, None]:
+    """What was obeyed, oldest first."""
+    try:
+        return dict.fromkeys(msgspec.json.decode(path.read_bytes(), type=list[str]))
+    except FileNotFoundError:
+        return {}
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        log.warning("%s: not known which notices were obeyed: %s", path, error)
+        return {}
