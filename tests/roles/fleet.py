@@ -52,8 +52,8 @@ STAND_IN: Mapping[str, Any] = {
 }
 """The same name, served by a stand-in: where the real engine has no wheel for the host's Python."""
 
-OFTEN = {"engine_stop_timeout": 5, "engine_start_limit": 100}
-"""For engines that are stopped often, some of which wait for SIGKILL: planned starts count too."""
+STAND_IN_PATIENCE = 5
+"""Seconds from SIGTERM to SIGKILL: some manners wait for it."""
 
 NVML = "/opt/fake-nvml/libnvidia-ml.so.1"
 GPU_STATE = "/etc/fake-nvml.state"
@@ -129,12 +129,12 @@ class Fleet:
                 "accelerator": "cuda",
                 "agent_nvml_library": NVML,
                 "agent_tick": 1.0,
-                **OFTEN,
+                "engine_stop_timeout": STAND_IN_PATIENCE,
                 # The preflight looks at a tree that stands for a host with a GPU and its driver.
                 "nvidia_driver_source": "none",
                 "roots": {name: f"{GPU_TREE}/{name}" for name in ("proc", "sys", "usr")},
             },
-            "gpu03": {"agent_tick": 1.0, **OFTEN},
+            "gpu03": {"agent_tick": 1.0, "engine_stop_timeout": STAND_IN_PATIENCE},
         }
 
     def ssh(self, host: str, command: str, *, check: bool = True, stdin: str | None = None) -> str:

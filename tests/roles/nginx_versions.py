@@ -1,4 +1,4 @@
-"""Two versions of the nginx package that a host's archive has, exchanged as apt does it."""
+"""Versions of the nginx package that a host's archive has, exchanged as apt does it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ _PACKAGES = ("nginx", "nginx-common")
 
 
 def downgrade(fleet: Fleet, host: str) -> None:
-    """Install the version that the suite was released with, which is not the newest one."""
+    """Install the version that the suite was released with, where it is not the newest one."""
     fleet.root(host, "apt-get -qq update")
     madison = fleet.ssh(host, "apt-cache madison nginx").splitlines()
-    versions = [line.split("|")[1].strip() for line in madison]
-    assert len(versions) > 1, f"{host}: the archive has one version of nginx: {madison}"
-    older = " ".join(f"{name}={versions[-1]}" for name in _PACKAGES)
-    fleet.root(host, f"{_APT} --allow-downgrades install {older}")
+    oldest = madison[-1].split("|")[1].strip()
+    older = " ".join(f"{name}={oldest}" for name in _PACKAGES)
+    fleet.root(host, f"{_APT} --allow-downgrades --reinstall install {older}")
 
 
 def upgrade(fleet: Fleet, host: str) -> None:
-    """Install the newest one. nginx runs from its file then, and not from a deleted one."""
-    fleet.root(host, f"{_APT} install {' '.join(_PACKAGES)}")
+    """Install the newest one, or the same again: dpkg runs what it runs for an upgrade.
+
+    Afterwards nginx runs from its present file, and not from a deleted one.
+    """
+    fleet.root(host, f"{_APT} --reinstall install {' '.join(_PACKAGES)}")
     assert "deleted" not in fleet.root(host, "ls -l /proc/$(cat /run/nginx.pid)/exe")
