@@ -83,8 +83,8 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     ``drain_seconds`` and ``drain_policy`` hold where who asks for a drain does not say otherwise.
     ``warm_up_seconds`` bounds loading and warming up; an engine with requests and without progress
     for ``wedged_seconds`` is restarted; of one that tells nothing of its work only its sockets are
-    seen, and ``silent_seconds`` without a byte on them count. ``notices`` names the cloud whose announcements are watched
-    at ``notices_address``, None for none.
+    seen, and ``silent_seconds`` without a byte on them count. ``notices`` names the cloud whose
+    announcements are watched at ``notices_address``, None for none.
 
     Raises ValueError (from :func:`loads`: :class:`ConfigError`) when two replicas share a name, a
     unit or a port, an engine is unknown, or an address or path cannot be one.
