@@ -33,7 +33,7 @@ STREAMS = (1, 2, 3, 5, 8, 13, 21, 30)
 TOKEN = 0.02
 """Seconds per token of the stand-in engine."""
 SHORTEST, LONGEST = 5.5, 7.5
-"""Seconds of a stream: they outlast the settling (3 s), so what is measured is the counting."""
+"""Seconds of a stream: they outlast any settling, so what is measured is the counting."""
 
 BY_AGENT, BY_STOP, ALONE = (
     "`farrier-agent drain`",
