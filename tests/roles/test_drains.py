@@ -141,10 +141,10 @@ def test_a_spot_notice_lets_everybody_finish(fleet: Fleet) -> None:
             aws.says(spot=None)
             fleet.root(host, "farrier-agent ready tiny --wait")
     (notice,) = status["notices"]
-    assert (notice["cloud"], notice["kind"], notice["drains"]) == ("aws", "spot", True)
+    assert (notice["cloud"], notice["kind"], notice["drains"]) == ("aws", "preempt", True)
     assert "notice" in status["replicas"][0]["asked_by"]
     said = fleet.root(host, "journalctl -q -u farrier-agent -n 100 -o cat")
-    assert "notice of aws: spot" in said
+    assert "notice of aws: preempt" in said
     assert traffic.outcomes()["refused"] > 0
     assert_nothing_lost(fleet, host, traffic)
 
