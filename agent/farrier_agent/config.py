@@ -82,8 +82,9 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     ``settle_seconds`` is how long a draining replica still takes requests, 0 without a gateway;
     ``drain_seconds`` and ``drain_policy`` hold where who asks for a drain does not say otherwise.
     ``warm_up_seconds`` bounds loading and warming up; an engine with requests and without progress
-    for ``wedged_seconds`` is restarted. ``notices`` names the cloud whose announcements are watched
-    at ``notices_address``, None for none.
+    for ``wedged_seconds`` is restarted; of one that tells nothing of its work only its sockets are
+    seen, and ``silent_seconds`` without a byte on them count. ``notices`` names the cloud whose
+    announcements are watched at ``notices_address``, None for none.
 
     Raises ValueError (from :func:`loads`: :class:`ConfigError`) when two replicas share a name, a
     unit or a port, an engine is unknown, or an address or path cannot be one.
@@ -109,6 +110,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     drain_policy: Literal["extend", "abort", "force"] = "extend"
     warm_up_seconds: Seconds = 1800.0
     wedged_seconds: Seconds = 25.0
+    silent_seconds: Seconds = 300.0
     notices: Literal["aws", "gcp", "azure"] | None = None
     notices_address: str = "169.254.169.254:80"
     replicas: list[Replica] = []

@@ -20,6 +20,7 @@ def replace(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = True)
     try:
         fresh.unlink(missing_ok=True)  # of a process that was killed here
         with os.fdopen(os.open(fresh, _FLAGS, mode), "wb") as file:
+            os.fchmod(file.fileno(), mode)  # whatever the umask of who writes it
             file.write(data)
             file.flush()
             if durable:

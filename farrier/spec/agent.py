@@ -35,6 +35,7 @@ class AgentSettings:
     drain_policy: Policy | None = None
     warm_up_seconds: float | None = None
     wedged_seconds: float = 25.0
+    silent_seconds: float = 300.0
     notices: Cloud | None = None
     notices_address: str | None = None
 
@@ -120,6 +121,7 @@ _CHECKS: Mapping[str, Check] = {
     "agent_notices": _optional(_one_of("aws", "gcp", "azure")),
     "agent_notices_address": _optional(_address),
     "agent_nvml_library": _optional(_path),
+    "agent_silent_seconds": _seconds,
     "agent_settle_seconds": _optional(_seconds_or_none_at_all),
     "agent_tick": _seconds,
     "agent_warm_up_seconds": _optional(_seconds),

@@ -83,6 +83,13 @@ DEFAULTS = Defaults(
             " restarted.",
         ),
         Default(
+            "agent_silent_seconds",
+            300.0,
+            "The same for an engine that tells nothing of its work, such as most of"
+            ' `engine="custom"`: without a byte on its sockets. Longer than its longest answer that'
+            " is not streamed.",
+        ),
+        Default(
             "agent_notices",
             None,
             "`aws`, `gcp` or `azure`: watch that cloud's notices of spot reclaims and maintenance,"
@@ -153,6 +160,7 @@ def agent_config(
         drain_policy=said.drain_policy or drains["engine_drain_policy"],
         warm_up_seconds=_first(said.warm_up_seconds, _longest_start(spec)),
         wedged_seconds=said.wedged_seconds,
+        silent_seconds=said.silent_seconds,
         notices=said.notices,
         replicas=[
             Replica(

@@ -219,6 +219,11 @@ class Fleet:
         """The agent's ``/status``."""
         return self.request(host, "/status", port=9810).json()
 
+    def phase(self, host: str) -> str:
+        """The phase of *host*'s replica, as its agent says."""
+        phase: str = self.status(host)["replicas"][0]["phase"]
+        return phase
+
     def ready(self, host: str) -> bool:
         """Whether the host's agent runs and says that the host is ready."""
         try:

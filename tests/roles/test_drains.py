@@ -7,30 +7,14 @@ from __future__ import annotations
 
 import pytest
 
+from tests.roles.cloud import cloud
 from tests.roles.fleet import Fleet, until
-from tests.roles.traffic import Plan, Traffic
+from tests.roles.nginx_versions import downgrade, upgrade
+from tests.roles.proof import assert_nothing_lost, at_work
+from tests.roles.traffic import Plan
 
 REAL = Plan(tokens=250, posts=10, pause=2.0)
 """For the real engine: some hundred tokens a second, for all of its streams together."""
-
-
-def everybody_is_at_work(traffic: Traffic) -> None:
-    """Every stream and every upload is under way; an upload has its status when it has ended."""
-    until(lambda: traffic.at_work("stream") >= traffic.plan.streams * 0.8, 60, "streams run")
-    until(lambda: traffic.outcomes()["whole"] > 0, 60, "a request is over")
-
-
-def assert_nothing_lost(
-    fleet: Fleet, host: str, traffic: Traffic, *, counted: bool = True, listens: bool = True
-) -> None:
-    """After the traffic's end. *listens*: nginx was there all the time."""
-    executed = fleet.executed(host, traffic) if counted else None
-    print(dict(traffic.counts()))
-    assert traffic.faults(executed) == []
-    if listens:
-        assert [str(one) for one in traffic.of("unreached") + traffic.of("unanswered")] == []
-    for kind in ("stream", "post", "upload"):
-        assert traffic.counts()[kind, "whole"], f"no {kind} was ever served: the test shows nothing"
 
 
 @pytest.mark.parametrize(
@@ -49,7 +33,7 @@ def test_a_restart_under_load_cuts_nobody(fleet: Fleet, host: str, command: str)
         fleet.manners(host, token_delay=0.1)
     try:
         with fleet.traffic(host, REAL if real else None) as traffic:
-            everybody_is_at_work(traffic)
+            at_work(traffic)
             fleet.root(host, command)
             assert fleet.unit(host, "engine-tiny", "MainPID") != before
     finally:
@@ -66,7 +50,7 @@ def test_a_drain_that_is_killed_is_carried_on(fleet: Fleet) -> None:
     host = "gpu03"
     fleet.manners(host, token_delay=0.1)
     with fleet.traffic(host) as traffic:
-        everybody_is_at_work(traffic)
+        at_work(traffic)
         fleet.root(host, "systemctl restart --no-block engine-tiny")
         until(lambda: not fleet.gate(host), 20, "its gate is closed")
         control = fleet.unit(host, "engine-tiny", "ControlPID")
@@ -88,7 +72,7 @@ def test_a_restart_of_nginx_lets_its_workers_finish(fleet: Fleet) -> None:
     fleet.manners(host, token_delay=0.1)
     engine = fleet.unit(host, "engine-tiny", "InvocationID")
     with fleet.traffic(host) as traffic:
-        everybody_is_at_work(traffic)
+        at_work(traffic)
         began = traffic.now
         fleet.root(host, "systemctl restart nginx")
         assert traffic.now - began < 5, "it waited for the streams"
@@ -102,28 +86,20 @@ def test_a_restart_of_nginx_lets_its_workers_finish(fleet: Fleet) -> None:
     assert fleet.unit(host, "engine-tiny", "InvocationID") == engine
 
 
-OTHER_NGINX = {"gpu02": "1.22.1-9+deb12u9", "gpu03": "1.26.3-3+deb13u7"}
-"""A version of the suite's archive beside the newest, which the host has."""
-
-
 def test_an_upgrade_of_nginx_cuts_nobody(fleet: Fleet) -> None:
     host = "gpu03"
-    apt = "DEBIAN_FRONTEND=noninteractive apt-get -qq -y"
     version = fleet.ssh(host, "dpkg-query -W -f '${Version}' nginx")
-    fleet.root(host, "apt-get -qq update")
-    older = " ".join(f"{name}={OTHER_NGINX[host]}" for name in ("nginx", "nginx-common"))
-    fleet.root(host, f"{apt} --allow-downgrades install {older}")
+    downgrade(fleet, host)
     master = fleet.unit(host, "nginx", "MainPID")
     fleet.manners(host, token_delay=0.1)
     with fleet.traffic(host) as traffic:
-        everybody_is_at_work(traffic)
-        fleet.root(host, f"{apt} install nginx nginx-common")
+        at_work(traffic)
+        upgrade(fleet, host)
         assert traffic.at_work("stream") > 0
         upgraded = traffic.now
         until(lambda: traffic.of("whole", since=upgraded), 30, "the new nginx serves")
     assert fleet.ssh(host, "dpkg-query -W -f '${Version}' nginx") == version
     assert fleet.unit(host, "nginx", "MainPID") not in {master, "0"}
-    assert "deleted" not in fleet.root(host, "ls -l /proc/$(cat /run/nginx.pid)/exe")
     assert_nothing_lost(fleet, host, traffic, listens=False)
 
 
@@ -132,7 +108,7 @@ def test_the_agents_own_restart_of_a_replica_cuts_nobody(fleet: Fleet) -> None:
     before = fleet.unit(host, "engine-tiny", "MainPID")
     fleet.manners(host, token_delay=0.1, on_sigterm="hang", workers=1)
     with fleet.traffic(host) as traffic:
-        everybody_is_at_work(traffic)
+        at_work(traffic)
         said = fleet.root(host, "farrier-agent restart tiny --wait --reason 'a test' 2>&1")
         assert fleet.gate(host), said
     assert fleet.unit(host, "engine-tiny", "MainPID") != before
@@ -144,8 +120,44 @@ def test_a_reboot_lets_everybody_finish(fleet: Fleet) -> None:
     host = "gpu03"
     fleet.manners(host, token_delay=0.1)
     with fleet.traffic(host) as traffic:
-        everybody_is_at_work(traffic)
+        at_work(traffic)
         fleet.lab.reboot(host)
         until(lambda: fleet.gate(host), 60, f"{host} opens its gate after its boot")
     assert traffic.outcomes()["refused"] > 0
     assert_nothing_lost(fleet, host, traffic, listens=False)
+
+
+def test_a_spot_notice_lets_everybody_finish(fleet: Fleet) -> None:
+    host = "gpu02"
+    fleet.manners(host, token_delay=0.1)
+    with cloud(fleet, host) as aws:
+        try:
+            with fleet.traffic(host) as traffic:
+                at_work(traffic)
+                aws.reclaims(120)
+                until(lambda: fleet.phase(host) == "drained", 60, "the notice drained it")
+                status = fleet.status(host)
+        finally:
+            aws.says(spot=None)
+            fleet.root(host, "farrier-agent ready tiny --wait")
+    (notice,) = status["notices"]
+    assert (notice["cloud"], notice["kind"], notice["drains"]) == ("aws", "spot", True)
+    assert "notice" in status["replicas"][0]["asked_by"]
+    said = fleet.root(host, "journalctl -q -u farrier-agent -n 100 -o cat")
+    assert "notice of aws: spot" in said
+    assert traffic.outcomes()["refused"] > 0
+    assert_nothing_lost(fleet, host, traffic)
+
+
+def test_a_forced_restart_says_how_many_it_cut(fleet: Fleet) -> None:
+    host = "gpu02"
+    fleet.manners(host, token_delay=0.1)
+    plan = Plan(streams=7, posts=5, uploads=2, tokens=300)
+    with fleet.traffic(host, plan) as traffic:
+        at_work(traffic)
+        command = "farrier-agent restart tiny --deadline 5 --on-deadline force --wait"
+        said = fleet.root(host, f"{command} 2>&1")
+    cut = traffic.of("cut")
+    assert {one.kind for one in cut} == {"stream", "upload"}
+    assert fleet.status(host)["replicas"][0]["last_drain"]["cut"] == len(cut), (said, cut)
+    assert len(traffic.faults(fleet.executed(host, traffic))) == len(cut)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from tests.roles.converging import Converge
-from tests.roles.fleet import Fleet, until
+from tests.roles.fleet import ACCOUNT, Fleet, until
 
 
 def test_a_crash_closes_the_gate_until_the_engine_answers_again(fleet: Fleet) -> None:
@@ -36,6 +36,28 @@ def test_a_crash_closes_the_gate_until_the_engine_answers_again(fleet: Fleet) ->
     until(opened, 30, "the gate opens by itself")
     assert (False, "503") in seen, "it was never seen loading"
     assert {answer for gate, answer in seen if gate} == {"200"}
+    assert fleet.chat(host).status == 200
+
+
+def test_an_engine_that_comes_back_without_the_agent_is_not_served_cold(fleet: Fleet) -> None:
+    host = "gpu03"
+    fleet.root(host, "systemctl stop farrier-agent")
+    before = fleet.unit(host, "engine-tiny", "MainPID")
+    begun = f"grep -c begun {ACCOUNT} || true"
+    try:
+        fleet.root(host, f"kill -9 {before}")
+        models = "curl -s -o /dev/null -w '%{http_code}' 127.0.0.1:8101/v1/models"
+        until(lambda: fleet.ssh(host, models, check=False) == "200", 30, "the engine serves again")
+        assert fleet.unit(host, "engine-tiny", "MainPID") not in {"0", before}
+        executed = int(fleet.root(host, begun))
+        assert not fleet.gate(host)
+        assert fleet.chat(host).status == 503
+        assert int(fleet.root(host, begun)) == executed
+    finally:
+        fleet.root(host, "systemctl start farrier-agent")
+    until(lambda: fleet.gate(host), 30, "the agent warms it up and opens its gate")
+    # one short generation and one stream, before anybody else's
+    assert int(fleet.root(host, begun)) == executed + 2
     assert fleet.chat(host).status == 200
 
 

@@ -10,46 +10,63 @@ from collections.abc import Iterator
 import pytest
 
 from tests.roles.fleet import Fleet, until
+from tests.roles.nginx_config import parse, weaknesses
 
 GPU_HOSTS = ("gpu01", "gpu02", "gpu03")
 
 
-def directives(configuration: str) -> Iterator[tuple[str, str]]:
-    """Name and arguments of every directive of ``nginx -T``, without comments and quoted text."""
-    bare = re.sub(r"'[^']*'|\"[^\"]*\"", "QUOTED", re.sub(r"(?m)^\s*#.*$", "", configuration))
-    for statement in re.split(r"[;{}]", bare):
-        name, _, arguments = statement.strip().partition(" ")
-        if name:
-            yield name, " ".join(arguments.split())
-
-
 @pytest.mark.parametrize("host", GPU_HOSTS)
-def test_nothing_is_set_that_would_break_the_gate(fleet: Fleet, host: str) -> None:
-    found: dict[str, set[str]] = {}
-    for name, arguments in directives(fleet.root(host, "nginx -T 2>/dev/null")):
-        found.setdefault(name, set()).add(arguments)
-    # a cached look at the gate's file keeps a closed gate open
-    assert found["open_file_cache"] == {"off"}
-    # a buffered upload is no socket to the engine: it would arrive after the drain
-    assert found["proxy_request_buffering"] == {"off"}
-    # an idle kept connection would count as a request in flight
-    assert "upstream" not in found
-    assert "keepalive" not in found
-    assert "Connection close" in found["proxy_set_header"]
-    # what broke on the way may have been executed
-    assert found["proxy_next_upstream"] == {"off"}
-    assert found["proxy_buffering"] == {"off"}
-    assert found["gzip"] == {"off"}
-    assert "proxy_cache" not in found
-    # every way to an engine passes its gate
-    text = fleet.root(host, "cat /etc/nginx/conf.d/farrier.conf")
-    ways = re.findall(r"location [^{]*\{[^}]*(?:\{[^}]*\}[^}]*)*proxy_pass[^}]*\}", text)
-    assert len(ways) == text.count("proxy_pass") == 2
+def test_nothing_is_set_that_would_break_a_drain(fleet: Fleet, host: str) -> None:
+    root = parse(fleet.root(host, "nginx -T 2>/dev/null"))
+    assert weaknesses(root, {8101: "tiny"}) == []
+    ways = [block for block in root.all() if block.own("proxy_pass")]
+    assert [str(way) for way in ways] == ["location ^~ /replicas/tiny/v1/", "location ^~ /v1/"]
     for way in ways:
-        key, gate, engine = (
-            way.index(part) for part in ("return 401", "-f /run/farrier/open/tiny", "proxy_pass")
-        )
-        assert key < gate < engine
+        steps = [
+            block.directives[0] if (block := way.blocks[int(what[0])]) else ()
+            for name, *what in way.directives
+            if name == "{"
+        ]
+        assert steps == [("return", "401"), ("return", "503")]  # the key, then the gate
+
+
+BROKEN = {
+    "http {|http { open_file_cache max=9;": None,  # what is nearer is right
+    "open_file_cache off|open_file_cache max=1000": "open_file_cache max=1000",
+    "proxy_request_buffering off|proxy_request_buffering on": "proxy_request_buffering on",
+    "proxy_buffering off;|": "proxy_buffering on",
+    "proxy_next_upstream off;|": "proxy_next_upstream error timeout",
+    "Connection close|Connection keep-alive": "no `Connection close`",
+    "limit_conn farrier|proxy_set_header X-Y z; limit_conn farrier": "no `Connection close`",
+    "server_name _;|server_name _; mirror /v1/;": "mirror /v1/",
+    "server_name _;|server_name _; lingering_close off;": "lingering_close off",
+    "server {|upstream warm { server 127.0.0.1:8101; keepalive 4; } server {": None,
+    "proxy_pass http://127.0.0.1:8101|proxy_pass http://$http_x_engine": "gate of ?",
+    "if (!-f /run/farrier/open/tiny) { return 503; }|": "the gate of tiny",
+    "open/tiny) { return 503; }|open/other) { return 503; }": "the gate of tiny",
+    "location / {|location /raw/ { proxy_pass http://127.0.0.1:8101/; } location / {": "the gate",
+    "user www-data|user games": "user is not www-data",
+    "events {|worker_shutdown_timeout 5s; events {": "worker_shutdown_timeout",
+}
+"""Changes of a host's configuration, and what is then found on the ways to its engine."""
+
+
+@pytest.mark.parametrize("change", BROKEN)
+def test_a_configuration_that_would_break_a_drain_is_found(fleet: Fleet, change: str) -> None:
+    """nginx itself accepts each of them."""
+    wanted = BROKEN[change]
+    before, after = (re.sub(r"([.*$&|\[\]])", r"\\\1", part) for part in change.split("|"))
+    broken = "/run/broken"
+    files = f"{broken}/nginx.conf {broken}/conf.d/farrier.conf"
+    copy = f"rm -rf {broken}; cp -a /etc/nginx {broken}; sed -i s,/etc/nginx,{broken},g {files}"
+    change = f'sed -i "s|{before}|{after}|g" {files}'
+    printed = fleet.root("gpu03", f"{copy}; {change}; nginx -T -c {broken}/nginx.conf 2>/dev/null")
+    found = weaknesses(parse(printed), {8101: "tiny"})
+    if wanted is None:
+        assert found == []
+    else:
+        assert found
+        assert [one for one in found if wanted not in one] == []
 
 
 def in_flight(fleet: Fleet, host: str) -> int:

@@ -47,9 +47,9 @@ class Plan:
     streams: int = 30
     posts: int = 30
     uploads: int = 5
-    tokens: int = 60
+    tokens: int = 40
     pause: float = 0.7
-    trickle: float = 6.0
+    trickle: float = 4.0
     model: str = "tiny"
 
 

@@ -149,6 +149,7 @@ def test_what_is_said_of_the_agent_is_read() -> None:
     assert {f"agent_{name}": value for name, value in asdict(spec.agent).items()} == {
         **said,
         "agent_wedged_seconds": 25.0,
+        "agent_silent_seconds": 300.0,
     }
 
 

@@ -59,7 +59,9 @@ def last_word(final: Final) -> str:
 
 
 def _result(one: Result) -> str:
-    parts = [one.state if one.changed or one.code else f"{one.state} already"]
+    # one who joined what another had asked for did wait
+    already = not one.changed and not one.code and (one.seconds or 0.0) < 1
+    parts = [f"{one.state} already" if already else one.state]
     if one.seconds is not None:
         parts.append(f"after {duration(one.seconds)}")
     if one.in_flight is not None:

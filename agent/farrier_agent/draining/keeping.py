@@ -13,7 +13,7 @@ from typing import Protocol
 
 import msgspec
 
-from farrier_agent.draining.events import DrainAsked, Event, GateOpened, UnitSeen
+from farrier_agent.draining.events import DrainAsked, Event, GateOpened, ReadyAsked, UnitSeen
 from farrier_agent.draining.record import Asker, Drain, Now, Phase, Record, initial
 from farrier_agent.draining.states import Action, Transition, transition
 from farrier_agent.draining.store import Store, UnreadableError
@@ -55,7 +55,7 @@ class Keeper:
             if isinstance(event, DrainAsked):
                 event = replace(event, gate_open=bool(self._gates.is_open(replica)))
             step = transition(old, event, now)
-            self._settle(old, step)
+            self._settle(old, step, owed=_is_owed(event))
             return step
 
     def look(self, replica: str) -> Record:
@@ -92,13 +92,20 @@ class Keeper:
             self._settle(record, step)
             return step
 
-    def _settle(self, old: Record, step: Transition) -> None:
+    def _settle(self, old: Record, step: Transition, *, owed: bool = True) -> None:
+        """Save, then close. A gate whose closing is *owed* is closed also when nothing is saved.
+
+        What somebody asked for and cannot be kept is refused instead, and nothing is done of it.
+        """
         try:
             if step.record != old:
                 self._store.save(step.record, durable=_is_news(old, step.record))
-        finally:
-            if Action.CLOSE_GATE in step.actions:
+        except BaseException:
+            if owed and Action.CLOSE_GATE in step.actions:
                 self._gates.close(old.replica)
+            raise
+        if Action.CLOSE_GATE in step.actions:
+            self._gates.close(old.replica)
 
     def _load(self, replica: str, now: Now) -> Record:
         """The record; a first one where there is none, and a closed one in place of garbage."""
@@ -112,6 +119,13 @@ class Keeper:
         if record is None:
             return initial(replica, now, gate_open=bool(self._gates.is_open(replica)))
         return record
+
+
+def _is_owed(event: Event) -> bool:
+    """What follows from *event* is done also where it cannot be recorded: nobody can refuse it."""
+    if isinstance(event, DrainAsked | ReadyAsked):
+        return event.asker.source == "verdict"
+    return True
 
 
 def _is_news(old: Record, new: Record) -> bool:

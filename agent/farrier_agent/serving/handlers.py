@@ -128,12 +128,12 @@ class Requests:
         if step.refused:
             return _refused(one, step)
         record = step.record
+        changed = before is None or record.phase is not before.phase
         if wait and record.phase is Phase.DRAINING:
             record = await follow(one, tell, lambda record: record.phase is not Phase.DRAINING)
             if not record.held and record.phase in {Phase.READY, Phase.WARMING}:
                 text = f"not drained: {record.reason} (asked by {record.by})"
                 return _result(record, begun, in_flight=in_flight, code=1, text=text)
-        changed = before is None or record.phase is not before.phase
         text = "" if record.phase is not Phase.STOPPED else "its engine does not run"
         return _result(record, begun, in_flight=in_flight, changed=changed, text=text, wait=wait)
 

@@ -57,7 +57,12 @@ class Health:
         self.history = self._read()
         replica = life.replica
         seconds = config.wedged_seconds
-        patience = Patience(progress=seconds, probe=min(8.0, seconds / 3), gap=max(15.0, 3 * every))
+        patience = Patience(
+            progress=seconds,
+            probe=min(8.0, seconds / 3),
+            silence=config.silent_seconds,
+            gap=max(15.0, 3 * every),
+        )
         self._vitals = Vitals(asker(replica.port), ENGINES[replica.engine], replica.model, patience)
         self._movement = Movement()
         self._run: str | None = None

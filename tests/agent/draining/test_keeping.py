@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from farrier_agent.draining.events import DrainAsked, GateOpened, Resumed, UnitSeen, WarmedUp
+from farrier_agent.draining.events import (
+    DrainAsked,
+    GateOpened,
+    Resumed,
+    StopBegan,
+    UnitSeen,
+    WarmedUp,
+)
 from farrier_agent.draining.keeping import Keeper
 from farrier_agent.draining.record import Now, Phase
 from farrier_agent.draining.states import Action
@@ -105,7 +112,10 @@ def test_a_gate_closes_also_when_its_record_cannot_be_written(house: House) -> N
     (house.root / "replicas" / "tiny.new").mkdir()
     with pytest.raises(StoreError, match="cannot be written"):
         house.keeper.tell("tiny", DrainAsked(ANNA, settle=0))
-    assert not house.gates.is_open("tiny")
+    assert house.gates.is_open("tiny"), "what was refused was not done"
+    with pytest.raises(StoreError, match="cannot be written"):
+        house.keeper.tell("tiny", StopBegan("run1"))
+    assert not house.gates.is_open("tiny"), "nobody can refuse systemd"
 
 
 def test_garbage_closes_the_gate_until_somebody_says_ready(house: House) -> None:
