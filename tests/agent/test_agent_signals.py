@@ -75,6 +75,7 @@ def test_stopping_while_everything_hangs(host: Host) -> None:
     """systemd, the engine and a restart that waits for both."""
     one = serving(host)
     Client(one.port).manners(answers="wedge")
+    host.systemd.order(hang=["RestartUnit"])
     host.asking(Restart(replicas=("tiny",), wait=True))
     until(lambda: host.record().phase is Phase.DRAINED)
     host.systemd.order(hang=["*"])
