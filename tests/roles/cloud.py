@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from tests.fakes.metadata import metadata
+from tests.roles.agent_toml import other_settings
 from tests.roles.fleet import Fleet, until
 
 __all__ = ["Cloud", "cloud"]
 
 PORT = 9899
 _PROGRAM = "/opt/fake-metadata/metadata.py"
-_TOML = "/etc/farrier/agent.toml"
 
 
 class Cloud:
@@ -39,21 +39,16 @@ class Cloud:
 
 @contextmanager
 def cloud(fleet: Fleet, host: str, name: str = "aws") -> Iterator[Cloud]:
-    """The agent of *host* watches the notices of the cloud *name* while the block runs.
-
-    Its configuration is changed under it and re-read, as an operator would; then put back.
-    """
+    """The agent of *host* watches the notices of the cloud *name* while the block runs."""
     fleet.put_bytes(host, _PROGRAM, Path(metadata.__file__).read_bytes())
     run = f"systemd-run -q -u fake-metadata python3 {_PROGRAM} --port {PORT}"
     fleet.root(host, f"systemctl stop fake-metadata 2>/dev/null; {run}")
-    lines = f'notices = "{name}"\\nnotices_address = "127.0.0.1:{PORT}"'
-    fleet.root(host, f"cp -p {_TOML} {_TOML}.kept; sed -i '/^notices/d' {_TOML}")
-    fleet.root(host, f"sed -i '1i {lines}' {_TOML}; systemctl reload farrier-agent")
+    address = f"127.0.0.1:{PORT}"
     try:
-        until(lambda: _token(fleet, host), 30, "the agent asks the metadata service")
-        yield Cloud(fleet, host)
+        with other_settings(fleet, host, notices=name, notices_address=address):
+            until(lambda: _token(fleet, host), 30, "the agent asks the metadata service")
+            yield Cloud(fleet, host)
     finally:
-        fleet.root(host, f"mv {_TOML}.kept {_TOML}; systemctl reload farrier-agent")
         fleet.root(host, "systemctl stop fake-metadata", check=False)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.roles.fleet import Fleet, until
 from tests.roles.traffic import Traffic
 
@@ -24,9 +26,11 @@ def assert_nothing_lost(
     """
     counts = traffic.counts()
     print(f"{host}:", ", ".join(f"{kind} {end} {n}" for (kind, end), n in sorted(counts.items())))
-    assert traffic.faults(fleet.executed(host, traffic) if counted else None) == []
+    faults = traffic.faults(fleet.executed(host, traffic) if counted else None)
     if listens:
-        assert [str(one) for one in traffic.of("unreached") + traffic.of("unanswered")] == []
+        faults += [str(one) for one in traffic.of("unreached") + traffic.of("unanswered")]
+    if faults:
+        pytest.fail("\n".join(faults), pytrace=False)
     for kind, asked in vars(traffic.plan).items():
         if kind in {"streams", "posts", "uploads"} and asked:
             served = counts[kind.removesuffix("s"), "whole"]

@@ -275,12 +275,30 @@ def _header(line: bytes) -> tuple[bytes, bytes]:
 def _problem(kind: str, names: Mapping[bytes, bytes], body: bytes) -> str:
     """Why a 200 is not what was asked for; nothing when it is."""
     if names.get(b"transfer-encoding") == b"chunked":
-        if not body.endswith(b"\r\n0\r\n\r\n"):
-            return f"broken off after {len(body)} bytes"
+        received = len(body)
+        body, whole = _joined(body)
+        if not whole:
+            return f"broken off after {received} bytes"
     elif len(body) != int(names.get(b"content-length", b"-1")):
         return f"{len(body)} bytes of {names.get(b'content-length', b'?').decode()}"
     if not re.search(rb'"finish_reason": ?"length"', body):
         return "finish_reason abort" if b'"abort"' in body else f"no completion: {body[:200]!r}"
-    if kind == "stream" and not body.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n"):
+    if kind == "stream" and not body.endswith(b"data: [DONE]\n\n"):
         return "no [DONE] at its end"
     return ""
+
+
+def _joined(chunks: bytes) -> tuple[bytes, bool]:
+    """The content of *chunks*, which nginx cuts anywhere, and whether the last one is there."""
+    body = bytearray()
+    while True:
+        size, found, chunks = chunks.partition(b"\r\n")
+        if not found:
+            return bytes(body), False
+        length = int(size, 16)
+        body += chunks[:length]
+        if chunks[length : length + 2] != b"\r\n":
+            return bytes(body), False
+        if not length:
+            return bytes(body), True
+        chunks = chunks[length + 2 :]

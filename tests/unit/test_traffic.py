@@ -23,6 +23,8 @@ def sized(body: bytes, length: int | None = None) -> bytes:
 
 ANSWERS = [
     ("stream", chunks(LAST, DONE, b""), "whole"),
+    ("stream", chunks(LAST[:40], LAST[40:] + DONE[:9], DONE[9:], b""), "whole"),
+    ("stream", chunks(LAST, DONE, b"")[:-2], "cut"),
     ("stream", chunks(LAST, DONE), "cut"),
     ("stream", chunks(LAST, b""), "cut"),
     ("stream", chunks(LAST), "cut"),
