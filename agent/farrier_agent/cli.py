@@ -70,12 +70,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(path: Path) -> None:
     # the other commands start without it
-    from farrier_agent import daemon, listeners  # noqa: PLC0415
+    from farrier_agent import listeners, process  # noqa: PLC0415
 
     config = load(path)
     journal.set_up()
     try:
-        daemon.run(path, config, os.environ)
+        process.run(path, config, os.environ)
     except listeners.ListenError as error:
         raise FailedError(str(error)) from error
 

@@ -1,4 +1,4 @@
-"""``farrier-agent run``: collectors, the replicas' lives, the publisher of snapshots, signals.
+"""The agent with one configuration: collectors, replicas' lives, the publisher of snapshots.
 
 Each source is collected in a loop of its own, with a deadline; each replica has a life of its own;
 the publisher makes a snapshot from what they last saw and feeds systemd's watchdog. So nothing that
@@ -10,15 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import platform
-import signal
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from farrier_agent import __version__, status
@@ -26,10 +22,10 @@ from farrier_agent.agentcheck import AgentCheck
 from farrier_agent.collectors import CollectError, replicas
 from farrier_agent.collectors.replicas import Seen
 from farrier_agent.collectors.slot import Slot
-from farrier_agent.config import AgentConfig, ConfigError, load
+from farrier_agent.config import AgentConfig
 from farrier_agent.control.server import ControlServer
 from farrier_agent.draining.record import Now
-from farrier_agent.listeners import ListenError, Listeners, group_of
+from farrier_agent.listeners import Listeners, group_of
 from farrier_agent.notify import Notifier, watchdog_seconds
 from farrier_agent.serving.handlers import Requests
 from farrier_agent.serving.house import House
@@ -38,7 +34,7 @@ from farrier_agent.serving.restarting import Restarts
 from farrier_agent.snapshot import changes, compose, summary
 from farrier_agent.web import Endpoint, Pages
 
-__all__ = ["Daemon", "cancel", "run"]
+__all__ = ["Daemon", "Kept", "cancel"]
 
 log = logging.getLogger("farrier-agent")
 
@@ -266,67 +262,3 @@ async def cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
         for task in pending:
             task.cancel()
         _, pending = await asyncio.wait(pending, timeout=0.1)
-
-
-class _Agent:
-    """The process: one :class:`Daemon` after another, as often as its configuration changes."""
-
-    def __init__(self, path: Path, config: AgentConfig, environment: Mapping[str, str]) -> None:
-        self._path = path
-        self._config = config
-        self._environment = environment
-        self._listeners = Listeners()
-        self._over = asyncio.Event()
-        self._stopping = False
-
-    async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT. Raises ListenError."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop)
-        loop.add_signal_handler(signal.SIGHUP, self._read_again)
-        agent = status.Agent(
-            version=__version__,
-            python=platform.python_version(),
-            pid=os.getpid(),
-            started_at=time.time(),
-        )
-        kept = Kept(agent, Pages())
-        self._listeners.bind(self._config)
-        while not self._stopping:
-            self._over.clear()
-            daemon = Daemon(self._config, self._environment, self._listeners, kept)
-            await daemon.run(self._over)
-        self._listeners.close()
-        log.info("farrier-agent stopped; gates are as they were")
-
-    def _stop(self) -> None:
-        self._stopping = True
-        Notifier.from_environment(self._environment).stopping()
-        self._over.set()
-
-    def _read_again(self) -> None:
-        try:
-            config = load(self._path)
-            if config == self._config:
-                log.info("SIGHUP: %s says nothing new", self._path)
-                return
-            self._listeners.bind(config)
-        except (ConfigError, ListenError) as error:
-            log.error("SIGHUP: the old configuration stays in force: %s", error)
-            return
-        log.info("SIGHUP: %s is read again", self._path)
-        self._config = config
-        self._over.set()
-
-
-def run(path: Path, config: AgentConfig, environment: Mapping[str, str]) -> None:
-    """Run the agent until it is told to stop; *config* was read from *path*.
-
-    Raises ListenError when it cannot listen.
-    """
-
-    async def agent() -> None:
-        await _Agent(path, config, environment).run()
-
-    asyncio.run(agent())

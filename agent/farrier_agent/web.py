@@ -1,6 +1,6 @@
-"""The agent's HTTP endpoint: pages that are made before they are asked for.
+"""The agent's HTTP endpoint: pages that need nothing but the last snapshot.
 
-``/metrics``, ``/status`` and ``/readyz`` come from the last snapshot; ``/livez`` says that the
+``/metrics``, ``/status`` and ``/readyz`` come from it; ``/livez`` says that the
 process runs. There is nothing to change here: only GET and HEAD, and no body is read.
 """
 
@@ -51,30 +51,40 @@ def _json(code: int, value: object, allow: str | None = None) -> Page:
 
 
 class Pages:
-    """The answers by path. :meth:`show` replaces those that come from a snapshot."""
+    """The answers by path. :meth:`show` replaces those that come from a snapshot.
+
+    A snapshot comes with every change of anything, a scrape every 15 s: so a page is made when it
+    is asked for, once for a snapshot.
+    """
 
     def __init__(self) -> None:
         self._pages = {"/livez": _json(200, {"alive": True})}
+        self._made: dict[str, Callable[[], Page]] = {}
 
     @property
     def shown(self) -> bool:
         """A snapshot was shown."""
-        return "/status" in self._pages
+        return bool(self._made)
 
     def show(self, snapshot: status.Status) -> None:
-        """Make every page from *snapshot*."""
+        """From now on make every page from *snapshot*."""
         readiness = {"ready": snapshot.ready, "reasons": snapshot.reasons}
-        self._pages |= {
-            "/metrics": Page(200, metrics.CONTENT_TYPE, metrics.render(snapshot)),
-            "/readyz": _json(200 if snapshot.ready else 503, readiness),
-            "/status": Page(200, JSON, status.dumps(snapshot) + b"\n"),
+        self._made = {
+            "/metrics": lambda: Page(200, metrics.CONTENT_TYPE, metrics.render(snapshot)),
+            "/readyz": lambda: _json(200 if snapshot.ready else 503, readiness),
+            "/status": lambda: Page(200, JSON, status.dumps(snapshot) + b"\n"),
         }
+        for path in self._made:
+            self._pages.pop(path, None)
 
     def answer(self, method: str, path: str) -> Page:
         """The answer to *method* on *path*."""
+        if path not in self._pages and path in self._made:
+            self._pages[path] = self._made[path]()
         page = self._pages.get(path)
         if page is None:
-            return _json(404, {"error": f"no such path: {path}", "paths": sorted(self._pages)})
+            paths = sorted({*self._pages, *self._made})
+            return _json(404, {"error": f"no such path: {path}", "paths": paths})
         if method not in {"GET", "HEAD"}:
             return _json(405, {"error": f"{method} is not allowed"}, allow="GET, HEAD")
         return page
@@ -134,6 +144,14 @@ class _Connection(H11Protocol):
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.over = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        """Until it is over. uvicorn's own wakes ten times a second, for a limit that is not set."""
+        await self.over.wait()
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals to the daemon."""
@@ -172,6 +190,7 @@ class Endpoint:
             access_log=False,
             proxy_headers=False,
             server_header=False,
+            date_header=False,  # uvicorn renews it in the loop that is not run
             h11_max_incomplete_event_size=MAX_HEAD,
             timeout_keep_alive=PATIENCE,
             timeout_graceful_shutdown=1,
@@ -185,3 +204,4 @@ class Endpoint:
     def close(self) -> None:
         """Let :meth:`serve` end: no new connections, at most a second for running answers."""
         self._server.should_exit = True
+        self._server.over.set()

@@ -44,7 +44,9 @@ T = TypeVar("T")
 
 FAKES = Path(__file__).parent.parent / "fakes"
 TICK = 0.5
-PATIENCE = 20.0
+PATIENCE = 60.0
+PROMPT = 10.0
+"""Seconds for what is promised at once (SIGTERM: within 2 s), where other tests run too."""
 UUIDS = [f"GPU-fa4e0000-0000-4000-8000-{index:012x}" for index in range(8)]
 
 

@@ -20,7 +20,7 @@ from farrier_agent.control.protocol import Done, Drain, Ready, Report, Status
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.agent.host import Host, replica, until
+from tests.agent.host import PROMPT, Host, replica, until
 from tests.agent.replicas import serving
 
 CROWD = 200
@@ -93,7 +93,7 @@ def test_two_hundred_silent_clients_everywhere_and_a_drain_goes_its_way(host: Ho
         assert isinstance(ready, Done)
         assert ready.results[0].state == "ready"
         assert resident(host) < before + 24
-        assert host.stop() < 2
+        assert host.stop() < PROMPT
     assert "Traceback" not in host.log()
 
 
@@ -241,5 +241,5 @@ def test_a_bus_that_speaks_nonsense(host: Host) -> None:
     assert host.get("/livez")[0] == 200
     assert host.gate()
     assert host.check() == "up ready 100%\n"
-    assert host.stop() < 2
+    assert host.stop() < PROMPT
     assert "Traceback" not in host.log()

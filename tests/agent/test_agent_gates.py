@@ -9,7 +9,7 @@ import pytest
 from farrier_agent.control.protocol import Ready
 from farrier_agent.draining.record import Phase
 
-from tests.agent.host import Host, free_port, replica, unit_properties, until
+from tests.agent.host import PROMPT, Host, free_port, replica, unit_properties, until
 from tests.agent.replicas import UNIT, result, serving
 
 READY = Ready(replicas=("tiny",), wait=True)
@@ -242,7 +242,7 @@ def test_the_end_of_the_agent_moves_no_gate(host: Host, number: int) -> None:
     serving(host)
     (host.gates / "foreign").touch()
     seconds = host.stop(number)
-    assert seconds < 2
+    assert seconds < PROMPT
     assert sorted(path.name for path in host.gates.iterdir()) == ["foreign", "tiny"]
     host.start()
     until(lambda: host.get("/readyz")[0] == 200)

@@ -14,7 +14,7 @@ from farrier_agent.control.errors import ControlError
 from farrier_agent.control.protocol import Done, Drain, Failed, Ready
 from farrier_agent.draining.record import Phase
 
-from tests.agent.host import Host, free_port, replica, until
+from tests.agent.host import PROMPT, Host, free_port, replica, until
 from tests.agent.replicas import UNIT, result, serving
 
 DRAIN = Drain(replicas=("tiny",), wait=True)
@@ -93,7 +93,7 @@ def test_a_lock_that_somebody_holds_holds_up_its_replica_alone(host: Host) -> No
         assert "fuser -v" in failed.error
         assert time.monotonic() - begun < 15
         assert host.gate("a")
-        assert host.stop() < 2
+        assert host.stop() < PROMPT
     host.start()
     assert result(host.ask(Drain(replicas=("a",), wait=True))).state == "drained"
 

@@ -11,7 +11,7 @@ import pytest
 from farrier_agent.config import Replica
 from farrier_agent.control.protocol import Ready, Restart
 
-from tests.agent.host import Host, until
+from tests.agent.host import PROMPT, Host, until
 from tests.agent.replicas import UNIT, counts, ends, needs_another_user, result, run_by_its_unit
 
 pytestmark = needs_another_user
@@ -140,7 +140,7 @@ def test_an_agent_that_is_stopped_during_a_restart_restarts_nothing_later(host: 
     host.nginx.hold(one.port, 1)
     host.ask(Restart(replicas=("tiny",)))
     until(lambda: counts(host, 1))
-    assert host.stop() < 2
+    assert host.stop() < PROMPT
     host.nginx.let_go()
     host.start()
     until(lambda: host.phase() == "drained")

@@ -198,8 +198,10 @@ def test_bytes_that_were_not_acknowledged(listener: socket.socket, source: str) 
                 client.send(bytes(65536))
             except BlockingIOError:
                 break
-        (one,) = towards(int(address[1]), source)
-        assert one.unsent > 0
+        # /proc may show a socket twice while others come and go
+        found = towards(int(address[1]), source)
+        assert found
+        assert all(one.unsent > 0 for one in found)
 
 
 def test_a_connection_to_one_who_does_not_answer_is_on_its_way() -> None:
