@@ -63,7 +63,7 @@ class Replica(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     config_hash: str
 
 
-Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=7 * 86400)]
 
 
 class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -105,7 +105,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     bus: str = "/run/dbus/system_bus_socket"
     tick: Seconds = 5.0
     nginx_user: str = "www-data"
-    settle_seconds: Annotated[float, msgspec.Meta(ge=0)] = 3.0
+    settle_seconds: Annotated[float, msgspec.Meta(ge=0, le=7 * 86400)] = 3.0
     drain_seconds: Seconds = 900.0
     drain_policy: Literal["extend", "abort", "force"] = "extend"
     warm_up_seconds: Seconds = 1800.0
@@ -161,6 +161,8 @@ def loads(text: str, source: str = "agent.toml") -> AgentConfig:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{source}: not valid TOML: {error}") from error
+    except RecursionError:
+        raise ConfigError(f"{source}: nested too deeply to be a configuration") from None
     schema = data.get("schema")
     if isinstance(schema, int) and schema > SCHEMA:
         raise ConfigError(

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
+import tomllib
 from pathlib import Path
 
 import pytest
+import tomli_w
 from farrier_agent.config import AgentConfig, ConfigError, Replica, dumps, load, loads
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 FULL = AgentConfig(
     host="gpu01",
@@ -99,3 +104,50 @@ def test_two_replicas_share_nothing(field: str) -> None:
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         load(tmp_path / "agent.toml")
+
+
+VALUES = st.one_of(
+    st.booleans(),
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(),
+    st.text(max_size=30),
+    st.lists(st.integers(0, 9) | st.text(max_size=5), max_size=3),
+    st.dictionaries(st.text(max_size=5), st.integers(0, 9), max_size=2),
+)
+"""What TOML can say."""
+FIELDS = st.sampled_from(sorted({*AgentConfig.__struct_fields__, *Replica.__struct_fields__}))
+
+
+@given(FIELDS, VALUES)
+@example("listen", "[::1%eth0]:9810")
+@example("bus", "/run/\x00")
+@example("tick", float("nan"))
+@example("drain_seconds", float("inf"))
+def test_nonsense_in_a_field_is_refused_by_its_name_or_means_something(
+    field: str, value: object
+) -> None:
+    data = tomllib.loads(GOOD)
+    inside = data["replicas"][0] if field in Replica.__struct_fields__ else data
+    inside[field] = value
+    refused = ""
+    try:
+        config = loads(tomli_w.dumps(data))
+    except ConfigError as error:
+        refused = str(error)
+    if refused:
+        assert field in refused
+    else:
+        assert loads(dumps(config)) == config
+
+
+@given(st.binary(max_size=300) | st.text(max_size=300).map(str.encode))
+@example(b"\xff\xfe")
+@example(b"[" * 50_000)
+@example(b"a." * 20_000 + b"b = 1")
+@example(b"x = " + b"[" * 5_000)
+def test_a_file_of_nonsense_is_refused_and_named(data: bytes) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "agent.toml"
+        path.write_bytes(data)
+        with pytest.raises(ConfigError, match=r"agent\.toml: "):
+            load(path)
