@@ -18,6 +18,8 @@ __all__ = ["AgentSettings", "agent_findings", "read_agent"]
 
 Policy = Literal["extend", "abort", "force"]
 Cloud = Literal["aws", "gcp", "azure"]
+WEEK = 7 * 86400
+"""Seconds: the agent's own limit."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,19 @@ def _port(value: object) -> str:
 
 
 def _seconds(value: object) -> str:
+    if _number(value) > WEEK:
+        return _too_long(value)
     return "" if _number(value) > 0 else f"must be seconds, more than 0, not {shown(value)}"
 
 
 def _seconds_or_none_at_all(value: object) -> str:
+    if _number(value) > WEEK:
+        return _too_long(value)
     return "" if _number(value) >= 0 else f"must be seconds, 0 or more, not {shown(value)}"
+
+
+def _too_long(value: object) -> str:
+    return f"must be seconds, a week at the most, not {shown(value)}"
 
 
 def _number(value: object) -> float:

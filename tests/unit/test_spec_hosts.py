@@ -112,6 +112,8 @@ def test_where_the_other_hosts_reach_it(data: dict[str, Any], address: str) -> N
         ({"agent_drain_seconds": float("nan")}, "agent_drain_seconds", "more than 0"),
         ({"agent_drain_policy": "abrt"}, "agent_drain_policy", "did you mean 'abort'?"),
         ({"agent_warm_up_seconds": float("inf")}, "agent_warm_up_seconds", "more than 0"),
+        ({"agent_wedged_seconds": float("inf")}, "agent_wedged_seconds", "must be seconds"),
+        ({"agent_settle_seconds": 1e9}, "agent_settle_seconds", "a week at the most"),
         ({"agent_wedged_seconds": None}, "agent_wedged_seconds", "more than 0, not None"),
         ({"agent_notices": "AWS"}, "agent_notices", "none of 'aws', 'gcp', 'azure'"),
         ({"agent_notices_address": "metadata"}, "agent_notices_address", "is not address:port"),
