@@ -26,6 +26,7 @@ from farrier_agent.config import AgentConfig
 from farrier_agent.control.server import ControlServer
 from farrier_agent.draining.record import Now
 from farrier_agent.listeners import Listeners, group_of
+from farrier_agent.notices import Notice
 from farrier_agent.notify import Notifier, watchdog_seconds
 from farrier_agent.serving.handlers import Requests
 from farrier_agent.serving.house import House
@@ -239,7 +240,7 @@ def _counts(check: AgentCheck | None) -> status.AgentCheck | None:
     return status.AgentCheck(answered=check.answered, refused=check.refused)
 
 
-def _shown(notice: Any) -> status.Notice:
+def _shown(notice: Notice) -> status.Notice:
     return status.Notice(
         cloud=notice.cloud,
         kind=notice.kind,

@@ -120,11 +120,6 @@ class Unit(msgspec.Struct, frozen=True, kw_only=True):
         """The unit is up and not on its way up or down."""
         return self.active_state == "active"
 
-    def same_run(self, other: Unit) -> bool:
-        """*other* is the same unit in the same invocation with the same main process."""
-        mine = (self.name, self.invocation_id, self.main_pid)
-        return mine == (other.name, other.invocation_id, other.main_pid)
-
 
 class Drain(msgspec.Struct, frozen=True, kw_only=True):
     """A drain of a replica: who asked for it, the first one first, and how far it is.

@@ -68,3 +68,14 @@ def ends(host: Host) -> dict[str, int]:
             end = line.rpartition('"end": "')[2].partition('"')[0]
             found[end] = found.get(end, 0) + 1
     return found
+
+
+def two_that_serve(host: Host) -> None:
+    """Replicas a and b, both ready."""
+    ones = replica("a"), replica("b")
+    host.configure(*ones)
+    for one in ones:
+        host.unit(one.unit, run=1)
+        host.engine(one.port, one.model)
+    host.start()
+    until(lambda: host.get("/readyz")[0] == 200)

@@ -10,7 +10,7 @@ from farrier_agent.control.errors import UsageError
 from farrier_agent.control.protocol import Done, Drain, Failed, Ready, Report, Status
 
 from tests.agent.host import PROMPT, Host, replica, until
-from tests.agent.replicas import UNIT, counts, needs_another_user, result, serving
+from tests.agent.replicas import UNIT, counts, needs_another_user, result, serving, two_that_serve
 from tests.agent.standin import Client
 
 pytestmark = needs_another_user
@@ -146,13 +146,7 @@ def test_what_is_not_running_is_as_drained_as_it_can_be(host: Host) -> None:
 
 
 def test_all_of_a_host_and_none_that_it_does_not_have(host: Host) -> None:
-    ones = replica("a"), replica("b")
-    host.configure(*ones)
-    for one in ones:
-        host.unit(one.unit, run=1)
-        host.engine(one.port, one.model)
-    host.start()
-    until(lambda: host.get("/readyz")[0] == 200)
+    two_that_serve(host)
     final = host.ask(Drain(all=True, wait=True))
     assert isinstance(final, Done)
     assert {(one.replica, one.state) for one in final.results} == {

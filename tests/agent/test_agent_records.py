@@ -15,7 +15,7 @@ from farrier_agent.control.protocol import Done, Drain, Failed, Ready
 from farrier_agent.draining.record import Phase
 
 from tests.agent.host import PROMPT, Host, free_port, replica, until
-from tests.agent.replicas import UNIT, result, serving
+from tests.agent.replicas import UNIT, result, serving, two_that_serve
 
 DRAIN = Drain(replicas=("tiny",), wait=True)
 READY = Ready(replicas=("tiny",), wait=True)
@@ -73,13 +73,7 @@ def test_a_run_that_ends_is_closed_also_where_that_cannot_be_recorded(host: Host
 
 
 def test_a_lock_that_somebody_holds_holds_up_its_replica_alone(host: Host) -> None:
-    ones = replica("a"), replica("b")
-    host.configure(*ones)
-    for one in ones:
-        host.unit(one.unit, run=1)
-        host.engine(one.port, one.model)
-    host.start()
-    until(lambda: host.get("/readyz")[0] == 200)
+    two_that_serve(host)
     with (host.records / "a.lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         waiting = host.asking(Drain(replicas=("a",), wait=True))

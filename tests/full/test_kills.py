@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.roles.converging import Converge
-from tests.roles.fleet import Fleet, until
+from tests.roles.fleet import Fleet, kill_agent, until
 from tests.roles.proof import assert_nothing_lost, at_work
 
 HOSTS = ("gpu02", "gpu03")
@@ -28,16 +28,6 @@ def stage(fleet: Fleet, host: str) -> str:
         return "counting" if now["drain"]["closed"] else "settling"
     phase: str = now["phase"]
     return phase
-
-
-def kill_agent(fleet: Fleet, host: str) -> None:
-    before = fleet.unit(host, "farrier-agent", "MainPID")
-    fleet.root(host, f"kill -9 {before}")
-    until(
-        lambda: fleet.unit(host, "farrier-agent", "MainPID") not in {"0", before},
-        15,
-        "systemd starts the agent again",
-    )
 
 
 def kill_program(fleet: Fleet, host: str) -> None:

@@ -20,7 +20,7 @@ from tests.fakes.nvml import build as fake_nvml
 from tests.roles.converging import Converge
 from tests.roles.traffic import Plan, Traffic
 
-__all__ = ["GPU_STATE", "STAND_IN", "TINY", "Answer", "Fleet", "until"]
+__all__ = ["GPU_STATE", "STAND_IN", "TINY", "Answer", "Fleet", "kill_agent", "until"]
 
 T = TypeVar("T")
 
@@ -257,3 +257,14 @@ def until(condition: Callable[[], T], patience: float, what: str) -> T:
 
 def _quoted(command: str) -> str:
     return "'" + command.replace("'", "'\\''") + "'"
+
+
+def kill_agent(fleet: Fleet, host: str) -> None:
+    """``kill -9`` the agent of *host*, and wait until systemd has started another."""
+    before = fleet.unit(host, "farrier-agent", "MainPID")
+    fleet.root(host, f"kill -9 {before}")
+    until(
+        lambda: fleet.unit(host, "farrier-agent", "MainPID") not in {"0", before},
+        15,
+        "systemd starts the agent again",
+    )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from tests.roles.converging import Converge
-from tests.roles.fleet import ACCOUNT, Fleet, until
+from tests.roles.fleet import ACCOUNT, Fleet, kill_agent, until
 
 
 def test_a_crash_closes_the_gate_until_the_engine_answers_again(fleet: Fleet) -> None:
@@ -106,17 +106,7 @@ def restart(fleet: Fleet, host: str) -> None:
     fleet.root(host, "systemctl restart farrier-agent")
 
 
-def kill(fleet: Fleet, host: str) -> None:
-    before = fleet.unit(host, "farrier-agent", "MainPID")
-    fleet.root(host, f"kill -9 {before}")
-    until(
-        lambda: fleet.unit(host, "farrier-agent", "MainPID") not in {"0", before},
-        15,
-        "systemd starts the agent again",
-    )
-
-
-@pytest.mark.parametrize("end", [stop_and_start, restart, kill], ids=lambda end: end.__name__)
+@pytest.mark.parametrize("end", [stop_and_start, restart, kill_agent], ids=lambda end: end.__name__)
 def test_an_agent_that_ends_touches_no_gate(
     fleet: Fleet, end: Callable[[Fleet, str], None]
 ) -> None:

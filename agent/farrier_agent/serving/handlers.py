@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import aclosing
 
 from farrier_agent import status
@@ -48,13 +48,8 @@ class Requests:
     async def drain(self, request: protocol.Drain, asker: Peer, tell: Tell) -> Final:
         """Drain, and wait for it where that is wanted."""
         event = self._drain_asked(request, asker, "a drain was asked for")
-        ones = self._named(request)
-        return Done(
-            results=tuple(
-                await asyncio.gather(
-                    *(self._drain(one, event, tell, wait=request.wait) for one in ones)
-                )
-            )
+        return await _each(
+            self._drain(one, event, tell, wait=request.wait) for one in self._named(request)
         )
 
     async def stopping(self, request: protocol.Stopping, asker: Peer, tell: Tell) -> Final:  # noqa: ARG002
@@ -76,25 +71,16 @@ class Requests:
     async def ready(self, request: protocol.Ready, asker: Peer, tell: Tell) -> Final:
         """Take drains back."""
         by = Asker(asker.user, "person", request.reason or "ready was asked for")
-        ones = self._named(request)
-        return Done(
-            results=tuple(
-                await asyncio.gather(
-                    *(self._ready(one, ReadyAsked(by), tell, wait=request.wait) for one in ones)
-                )
-            )
+        return await _each(
+            self._ready(one, ReadyAsked(by), tell, wait=request.wait)
+            for one in self._named(request)
         )
 
     async def restart(self, request: protocol.Restart, asker: Peer, tell: Tell) -> Final:
         """Drain, restart the unit, warm up."""
         event = self._drain_asked(request, asker, "a restart was asked for")
-        ones = self._named(request)
-        return Done(
-            results=tuple(
-                await asyncio.gather(
-                    *(self._restart(one, event, tell, wait=request.wait) for one in ones)
-                )
-            )
+        return await _each(
+            self._restart(one, event, tell, wait=request.wait) for one in self._named(request)
         )
 
     async def evidence(self, request: protocol.Evidence, asker: Peer, tell: Tell) -> Final:  # noqa: ARG002
@@ -214,6 +200,11 @@ class Requests:
                     f"no replica is named {name!r} (this host has: {has})", "farrier-agent status"
                 )
         return [known[name] for name in dict.fromkeys(names)]
+
+
+async def _each(works: Iterable[Awaitable[Result]]) -> Done:
+    """All of *works* at once."""
+    return Done(results=tuple(await asyncio.gather(*works)))
 
 
 async def _told(one: OfReplica, event: Event) -> Transition:
