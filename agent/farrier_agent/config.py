@@ -63,6 +63,8 @@ class Replica(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     config_hash: str
 
 
+Collector = Literal["gpu", "xid", "pci", "process", "engine", "requests"]
+"""Those that may be switched off; units and replicas are what the agent works with."""
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=7 * 86400)]
 
 
@@ -78,6 +80,14 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     ``nvml_library`` is a path to load NVML from instead of the linker's choice, ``bus`` the socket
     of the system bus. ``tick`` is seconds between collections. ``nginx_user`` is as whom nginx's
     workers run: their sockets are the requests in flight.
+
+    ``state_dir`` is the agent's own memory: which GPUs it knows, what is latched. ``sys_root``,
+    ``proc_root`` and ``kmsg`` are where sysfs, procfs and the kernel's log are. nginx tells its
+    requests to ``requests_socket`` (None: not told). ``web_config`` is a file of Prometheus's
+    exporter-toolkit for the HTTP endpoint. ``collectors_off`` are not run, ``observe_only`` are
+    rules of health that drain nothing. ``fabric``: whether GPUs need NVIDIA's fabric manager;
+    ``auto`` goes by what they say themselves. ``peers`` lists for each model the agents
+    (``address:port``) of the other hosts that serve it: asked before a drain that nobody wanted.
 
     ``settle_seconds`` is how long a draining replica still takes requests, 0 without a gateway;
     ``drain_seconds`` and ``drain_policy`` hold where who asks for a drain does not say otherwise.
@@ -101,7 +111,17 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     run_dir: str = "/run/farrier/agent"
     control_group: str | None = None
     check_listen: str | None = None
+    state_dir: str = "/var/lib/farrier/agent"
     nvml_library: str | None = None
+    sys_root: str = "/sys"
+    proc_root: str = "/proc"
+    kmsg: str = "/dev/kmsg"
+    requests_socket: str | None = None
+    web_config: str | None = None
+    collectors_off: list[Collector] = []
+    observe_only: list[str] = []
+    fabric: Literal["required", "none", "auto"] = "auto"
+    peers: dict[str, list[str]] = {}
     bus: str = "/run/dbus/system_bus_socket"
     tick: Seconds = 5.0
     nginx_user: str = "www-data"
@@ -119,8 +139,10 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         for name in ("listen", "check_listen", "notices_address"):
             if (address := getattr(self, name)) is not None:
                 _checked(name, address)
-        directories = ("gate_dir", "started_dir", "records_dir", "evidence_dir", "run_dir")
-        for name in (*directories, "nvml_library", "bus"):
+        for peers in self.peers.values():
+            for address in peers:
+                _checked("peers", address)
+        for name in _PATHS:
             path = getattr(self, name)
             if path is not None and not path.startswith("/"):
                 raise ValueError(f"{name} {path!r} is not an absolute path")
@@ -135,6 +157,12 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
                 raise ValueError(
                     f"replica {replica.name}: unknown engine {replica.engine!r} (known: {known})"
                 )
+
+
+_PATHS = (
+    *("gate_dir", "started_dir", "records_dir", "evidence_dir", "run_dir", "state_dir"),
+    *("nvml_library", "sys_root", "proc_root", "kmsg", "requests_socket", "web_config", "bus"),
+)
 
 
 def _checked(name: str, address: str) -> None:

@@ -14,6 +14,8 @@ from typing import Literal
 
 import msgspec
 
+from farrier_agent.gpus import Gpu, GpuProcess, Gpus, Nvml, UnitOnGpu, Xid
+
 __all__ = [
     "SCHEMA",
     "Agent",
@@ -21,12 +23,20 @@ __all__ = [
     "Collector",
     "Drain",
     "Gpu",
+    "GpuProcess",
     "Gpus",
+    "Health",
     "Notice",
+    "Nvml",
+    "Reason",
     "Replica",
+    "Requests",
     "Status",
     "StatusError",
     "Unit",
+    "UnitOnGpu",
+    "Verdict",
+    "Xid",
     "dumps",
     "loads",
 ]
@@ -61,44 +71,6 @@ class Collector(msgspec.Struct, frozen=True, kw_only=True):
     duration_seconds: float | None = None
     last_success_at: float | None = None
     error: str | None = None
-
-
-class Gpu(msgspec.Struct, frozen=True, kw_only=True):
-    """One GPU, in base units; ``up`` is false when NVML says that it is lost.
-
-    Utilisation is NVML's: the share of the last sample period (1/6 s to 1 s, by product) in which
-    a kernel was running (``utilization_ratio``) or memory was read or written
-    (``memory_busy_ratio``). ``memory_used_bytes`` is without what the driver reserves
-    (nvmlMemory_v2_t).
-    """
-
-    uuid: str
-    index: int
-    name: str | None = None
-    pci_bus_id: str | None = None
-    up: bool
-    memory_total_bytes: int | None = None
-    memory_used_bytes: int | None = None
-    memory_free_bytes: int | None = None
-    memory_reserved_bytes: int | None = None
-    utilization_ratio: float | None = None
-    memory_busy_ratio: float | None = None
-    temperature_celsius: float | None = None
-    power_watts: float | None = None
-    power_limit_watts: float | None = None
-    graphics_clock_hertz: int | None = None
-    sm_clock_hertz: int | None = None
-    memory_clock_hertz: int | None = None
-
-
-class Gpus(msgspec.Struct, frozen=True, kw_only=True):
-    """What NVML says about the host: ``count`` GPUs, of which ``devices`` could be identified."""
-
-    count: int
-    driver_version: str | None = None
-    nvml_version: str | None = None
-    devices: tuple[Gpu, ...] = ()
-    problems: tuple[str, ...] = ()
 
 
 class Unit(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,6 +171,59 @@ class AgentCheck(msgspec.Struct, frozen=True, kw_only=True):
     refused: int
 
 
+class Reason(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a verdict is not *healthy*, and the one thing to do about it.
+
+    ``rule`` names the rule (docs/health.md). ``gpu`` is a uuid, ``replica`` a name, both None for
+    the host. ``next`` is what to do, in a few words; ``command`` what to type, where something can
+    be typed. ``latched``: it holds until what ``clears`` says was seen, or ``farrier-agent ack``.
+    ``acts``: for this reason a replica may be drained; false where the rule only observes.
+    ``held_back`` says why a drain that it calls for was not begun.
+    """
+
+    rule: str
+    state: Literal["degraded", "unhealthy", "unknown"]
+    text: str
+    next: str
+    command: str | None = None
+    since_at: float
+    gpu: str | None = None
+    replica: str | None = None
+    latched: bool = False
+    clears: str | None = None
+    acts: bool = False
+    held_back: str | None = None
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What is concluded about a GPU, a replica or the host; the worst of its ``reasons``."""
+
+    state: Literal["healthy", "degraded", "unhealthy", "unknown"]
+    reasons: tuple[Reason, ...] = ()
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """The verdicts: of the host, of each GPU by its uuid, of each replica by its name.
+
+    A replica has its GPUs' reasons too, and the host has all.
+    """
+
+    host: Verdict
+    gpus: dict[str, Verdict] = {}
+    replicas: dict[str, Verdict] = {}
+
+
+class Requests(msgspec.Struct, frozen=True, kw_only=True):
+    """What the host's nginx told of its requests since the agent started.
+
+    ``lines`` were read, ``refused`` were not nginx's or not to be understood.
+    """
+
+    lines: int
+    refused: int
+    last_at: float | None = None
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that the agent knows at ``at``. ``reasons`` say why the host is not ready.
 
@@ -218,6 +243,12 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     units: tuple[Unit, ...] = ()
     notices: tuple[Notice, ...] = ()
     agent_check: AgentCheck | None = None
+    health: Health | None = None
+    xids: tuple[Xid, ...] = ()
+    nvml: Nvml | None = None
+    gpu_units: tuple[UnitOnGpu, ...] = ()
+    requests: Requests | None = None
+    web_problem: str | None = None
 
 
 def dumps(status: Status) -> bytes:

@@ -180,7 +180,7 @@ class Session:
             memory_clock_hertz=number(values.hertz, "nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_MEM),
         )
 
-    def _memory(self, who: str, handle: Any) -> dict[str, int]:
+    def _memory(self, who: str, handle: Any) -> dict[str, Any]:
         # the second version: the first counts what the driver reserves as used
         found = self._value(who, "nvmlDeviceGetMemoryInfo", handle, self._nvml.nvmlMemory_v2)
         if found is None:
