@@ -25,6 +25,7 @@ from farrier_agent.collectors.slot import Slot
 from farrier_agent.config import AgentConfig
 from farrier_agent.control.server import ControlServer
 from farrier_agent.draining.record import Now
+from farrier_agent.hardware import Hardware
 from farrier_agent.listeners import Listeners, group_of
 from farrier_agent.notices import Notice
 from farrier_agent.notify import Notifier, watchdog_seconds
@@ -77,7 +78,6 @@ class Daemon:
         self._notifier = Notifier.from_environment(environment)
         watchdog = watchdog_seconds(environment)
         self._period = min(self._tick, watchdog / 3) if watchdog else self._tick
-        self._gpus: Slot[status.Gpus] = Slot("gpu", self._tick)
         self._units: Slot[tuple[status.Unit, ...]] = Slot("units", self._tick)
         self._replicas: Slot[dict[str, Seen]] = Slot("replicas", self._tick)
         self._notices: Slot[None] = Slot("notices", self._tick)
@@ -86,6 +86,7 @@ class Daemon:
         self._last: status.Status | None = None
         self._said = ""
         self._house = House(config, self._news.set)
+        self._hardware = Hardware(config, self._house, self._shown, self._news.set)
         self._restarts = Restarts(self._house.actor)
         self._check: AgentCheck | None = None
         self._noticing: Noticing | None = None
@@ -105,6 +106,7 @@ class Daemon:
             loop.create_task(self._publish_always()),
             *(loop.create_task(self._every_tick(look)) for look in self._looks()),
             *self._house.loops(),
+            loop.create_task(self._hardware.guard.run()),
             *self._servers(),
         ]
         told = loop.create_task(over.wait())
@@ -115,6 +117,7 @@ class Daemon:
         endpoint.close()
         await cancel((told, *loops))
         await self._restarts.close()
+        await self._hardware.close()
         await self._house.close()
         await asyncio.gather(serving, return_exceptions=True)
         for task in ended:
@@ -123,11 +126,12 @@ class Daemon:
     def _servers(self) -> Iterator[asyncio.Task[None]]:
         loop = asyncio.get_running_loop()
         if control := self._listeners.get("control"):
-            requests = Requests(self._config, self._house, self._restarts, self._compose)
+            requests = Requests(self._config, self._house, self._restarts, self._compose, self._hardware)
             server = ControlServer(requests, control, group=group_of(self._config))
             yield loop.create_task(server.serve())
         if check := self._listeners.get("check"):
-            self._check = AgentCheck(self._takes_requests, check)
+            serves = self._hardware.guard.relied_on
+            self._check = AgentCheck(self._takes_requests, check, serves=serves)
             yield loop.create_task(self._serve_check(self._check))
         if self._noticing:
             yield loop.create_task(self._noticing.run())
@@ -142,9 +146,8 @@ class Daemon:
         return one is not None and one.life.takes_requests
 
     def _looks(self) -> Iterator[Look]:
-        if self._config.accelerator == "cuda":
-            yield self._gpu_look()
-        else:
+        yield self._hardware.look
+        if self._config.accelerator != "cuda":
             log.info("this host has no GPU (accelerator = %r)", self._config.accelerator)
         if self._config.replicas:
             yield self._replica_look
@@ -177,11 +180,9 @@ class Daemon:
         now = time.monotonic()
         return all(slot.report(now).duration_seconds is not None for slot in self._slots())
 
-    def _gpu_look(self) -> Look:
-        from farrier_agent.collectors.gpu import GpuCollector  # noqa: PLC0415 - only with a GPU
-
-        collector = GpuCollector(self._config.nvml_library)
-        return partial(self._gpus.attempt, partial(collector.collect, deadline=self._deadline))
+    def _shown(self) -> tuple[status.Replica, ...]:
+        """The replicas as they were last published."""
+        return self._last.replicas if self._last else ()
 
     async def _replica_look(self) -> None:
         states = await self._units.attempt(self._house.states)
@@ -189,8 +190,7 @@ class Daemon:
         await self._replicas.attempt(look)
 
     def _slots(self) -> Iterator[Slot[Any]]:
-        if self._config.accelerator == "cuda":
-            yield self._gpus
+        yield from self._hardware.slots()
         if self._config.replicas:
             yield self._units
             yield self._replicas
@@ -206,7 +206,7 @@ class Daemon:
             self._agent,
             at=moment.epoch,
             collectors=[slot.report(now) for slot in self._slots()],
-            gpus=self._gpus.current(now),
+            machine=self._hardware.machine(now),
             units=self._units.current(now),
             seen=self._replicas.current(now),
             show=lambda shown: self._house.replicas[shown.name].show(shown, moment),

@@ -14,16 +14,34 @@ from farrier_agent.status import (
     AgentCheck,
     Collector,
     Gpus,
+    Health,
     Notice,
+    Nvml,
+    Reason,
     Replica,
+    Requests,
     Status,
     Unit,
+    UnitOnGpu,
+    Xid,
 )
 from farrier_agent.units.state import UnitState, plain
 
-__all__ = ["Change", "changes", "compose", "reasons", "summary"]
+__all__ = ["Change", "Machine", "changes", "compose", "reasons", "summary"]
 
 UNKNOWN = "state not known"
+NEEDED = ("gpu", "units", "replicas")
+"""The collectors without whose data nobody can say that the host is ready."""
+
+
+class Machine(NamedTuple):
+    """What is known of the host's GPUs; None, or nothing, where it is not."""
+
+    gpus: Gpus | None = None
+    nvml: Nvml | None = None
+    xids: tuple[Xid, ...] = ()
+    units: tuple[UnitOnGpu, ...] = ()
+    health: Health | None = None
 
 
 def compose(
@@ -32,13 +50,15 @@ def compose(
     *,
     at: float,
     collectors: Sequence[Collector],
-    gpus: Gpus | None = None,
+    machine: Machine = Machine(),  # noqa: B008 - it is immutable
     units: Sequence[Unit] | None = None,
     seen: Mapping[str, Seen] | None = None,
     show: Callable[[Replica], Replica] = lambda replica: replica,
     own_units: Sequence[Unit] = (),
     notices: Sequence[Notice] = (),
     agent_check: AgentCheck | None = None,
+    requests: Requests | None = None,
+    web_problem: str | None = None,
 ) -> Status:
     """The status of the host at *at*; None stands for data that are missing or stale.
 
@@ -58,7 +78,13 @@ def compose(
         ready=not why,
         reasons=why,
         collectors=tuple(collectors),
-        gpus=gpus,
+        gpus=machine.gpus,
+        nvml=machine.nvml,
+        xids=machine.xids,
+        gpu_units=machine.units,
+        health=machine.health,
+        requests=requests,
+        web_problem=web_problem,
         replicas=replicas,
         units=tuple(own_units),
         notices=tuple(notices),
@@ -85,8 +111,7 @@ def _replica(wanted: Wanted, unit: Unit | None, seen: Seen | None) -> Replica:
 def reasons(collectors: Sequence[Collector], replicas: Sequence[Replica]) -> Iterator[str]:
     """Why a host is not ready; nothing when it is."""
     for collector in collectors:
-        # a cloud that does not answer is no fault of what is served
-        if not collector.fresh and collector.name != "notices":
+        if not collector.fresh and collector.name in NEEDED:
             yield f"collector {collector.name}: no fresh data: {collector.error or 'too slow'}"
     for replica in replicas:
         why = _why_not(replica)
@@ -133,11 +158,41 @@ def _host_changes(old: Status | None, new: Status) -> Iterator[str]:
     lost = {gpu.uuid for gpu in old.gpus.devices if not gpu.up} if old and old.gpus else set()
     for gpu in new.gpus.devices if new.gpus else ():
         if gpu.up == (gpu.uuid in lost):
-            yield f"GPU {gpu.index} ({gpu.uuid}) is {'back' if gpu.up else 'lost'}"
+            state = "is back" if gpu.up else f"does not answer ({gpu.problem or 'lost'})"
+            yield f"GPU {gpu.index} ({gpu.uuid}) {state}"
+    if new.web_problem and new.web_problem != (old and old.web_problem):
+        yield f"web configuration: {new.web_problem}"
+    yield from _verdicts(old, new)
     begun = all(collector.duration_seconds is not None for collector in new.collectors)
     was_begun = old and all(one.duration_seconds is not None for one in old.collectors)
     if begun and (not was_begun or not old or old.ready != new.ready):
         yield "host is ready" if new.ready else "host is not ready: " + "; ".join(new.reasons)
+
+
+def _verdicts(old: Status | None, new: Status) -> Iterator[str]:
+    """What is concluded now, and what is not any more."""
+    if new.health is None:
+        return
+    now = {_key(one): one for one in new.health.host.reasons}
+    before = {_key(one): one for one in old.health.host.reasons} if old and old.health else {}
+    for key, one in now.items():
+        if key not in before or before[key].state != one.state:
+            todo = one.next + (f": {one.command}" if one.command else "")
+            yield f"{_subject(one, new)}: {one.state}: {one.rule}: {one.text}; next: {todo}"
+    for key, one in before.items():
+        if key not in now:
+            yield f"{_subject(one, new)}: {one.rule} is over"
+
+
+def _key(one: Reason) -> tuple[str, str | None, str | None]:
+    return one.rule, one.gpu, one.replica
+
+
+def _subject(one: Reason, snapshot: Status) -> str:
+    if one.gpu is not None:
+        index = {gpu.uuid: gpu.index for gpu in snapshot.gpus.devices} if snapshot.gpus else {}
+        return f"GPU {index[one.gpu]} ({one.gpu})" if one.gpu in index else f"GPU {one.gpu}"
+    return f"replica {one.replica}" if one.replica else "host"
 
 
 def _collector_changes(old: Status | None, new: Status) -> Iterator[str]:
