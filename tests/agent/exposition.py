@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from prometheus_client.openmetrics.parser import (
-    text_string_to_metric_families as openmetrics_families,
-)
+from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families
 
-__all__ = ["Samples", "openmetrics", "samples"]
+__all__ = ["Samples", "openmetrics", "openmetrics_families", "samples"]
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 """Name and sorted labels to value."""
@@ -31,10 +30,16 @@ def samples(text: str) -> Samples:
     return found
 
 
+def openmetrics_families(text: str) -> list[Metric]:
+    """The families of a page in OpenMetrics; ValueError for what the reference parser refuses."""
+    families = openmetrics_parser.text_string_to_metric_families(text)  # type: ignore[no-untyped-call]
+    return list(families)
+
+
 def openmetrics(text: str) -> Samples:
     """All samples of a page in OpenMetrics; refuses what the reference parser refuses."""
     found: Samples = {}
-    for family in openmetrics_families(text):  # type: ignore[no-untyped-call]
+    for family in openmetrics_families(text):
         assert family.documentation, f"{family.name} has no HELP"
         for sample in family.samples:
             key = (sample.name, tuple(sorted(sample.labels.items())))

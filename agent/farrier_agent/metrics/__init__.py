@@ -2,7 +2,7 @@
 
 ``family`` says what a family is and writes its samples, ``page`` puts them all on a page in either
 format; the other modules are one for each subject: which families there are, and their samples.
-``catalogue`` makes docs/metrics.md of them.
+docs/metrics.md is made from them.
 """
 
 from __future__ import annotations

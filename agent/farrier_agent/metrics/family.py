@@ -55,8 +55,8 @@ class Family(NamedTuple):
     @property
     def unit(self) -> str:
         """The base unit that the name ends in; empty where there is none."""
-        unit = self.name.removesuffix("_total").rpartition("_")[2]
-        return unit if unit in UNITS else ""
+        rest, _, unit = self.name.removesuffix("_total").rpartition("_")
+        return unit if rest and unit in UNITS else ""
 
 
 def family(name: str, labels: str, text: str, of: str, kind: Kind | None = None) -> Family:
@@ -112,6 +112,9 @@ def _labelled(labels: tuple[str, ...], values: tuple[str, ...]) -> str:
 
 
 def _escape(text: str) -> str:
+    if not text.isascii():
+        # A name from outside may be no Unicode; a label with a ? is better than no page.
+        text = text.encode(errors="replace").decode()
     return text.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
 
 

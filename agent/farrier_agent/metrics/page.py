@@ -72,6 +72,9 @@ ENGINE = "engine"
 COLLECTORS = frozenset({ENGINE}.union(*(one.of for one in FAMILIES))) - {ALWAYS}
 """What can be asked for by name. ``health`` and ``agent`` are no collectors, but may be chosen."""
 
+RESERVED = ("farrier_", "llm_", "process_")
+"""How the names of the agent's own families begin, and none of an engine's."""
+
 # What a family occupies beside its own name, in OpenMetrics.
 _SUFFIXES = {
     "counter": ("_total", "_created"),
@@ -116,7 +119,6 @@ class Page:
                 parts += (header(one.name, one.kind, one.text, one.unit, fmt), body)
         if fmt == "openmetrics":
             parts.append("# EOF\n")
-        # A name from outside may be no Unicode; a label with a ? is better than no page.
         return "".join(parts).encode(errors="replace")
 
 
@@ -170,20 +172,18 @@ def _samples(status: Status, extra: Extra) -> Iterator[tuple[Family, list[Sample
 
 
 def _join(found: dict[str, _Written], theirs: EngineFamily) -> None:
-    """Add an engine's family, unless it takes a name of the agent's own for something else.
-
-    What is every process's own, ``process_…``, is one family of the agent's and the engines'.
-    """
+    """Add an engine's family, unless its name is of those that only the agent gives."""
     name = theirs.name
-    if not theirs.lines or name.startswith(("farrier_", "llm_")):
+    if not theirs.lines or name.startswith(RESERVED):
         return
     kind = cast("Kind", theirs.kind if theirs.kind in get_args(Kind) else "untyped")
-    one = _OWN.get(name) or Family(name, kind, (), theirs.text, frozenset({ENGINE}))
+    one = Family(name, kind, (), theirs.text, frozenset({ENGINE}))
     body = "\n".join(theirs.lines) + "\n"
-    if before := found.get(name):
-        one, body = before.family, before.body + body
-    if one.kind == kind:
-        found[name] = _Written(one._replace(of=one.of | {ENGINE}), body)
+    before = found.get(name)
+    if before is None:
+        found[name] = _Written(one, body)
+    elif before.family.kind == kind:
+        found[name] = before._replace(body=before.body + body)
 
 
 def _told_apart(written: Iterable[_Written]) -> Iterator[_Written]:
@@ -205,5 +205,4 @@ def _place(one: _Written) -> int:
     return _PLACES.get(one.family.name, len(_PLACES))
 
 
-_OWN = {one.name: one for one in FAMILIES}
-_PLACES = {name: place for place, name in enumerate(_OWN)}
+_PLACES = {one.name: place for place, one in enumerate(FAMILIES)}

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from farrier_agent.metrics.page import Page, gather
-from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from tests.agent.exposition import openmetrics_families
 from tests.agent.full_status import full_extra, full_status, proc_tree
 
 __all__ = ["GOLDEN", "described"]
@@ -22,8 +22,7 @@ def described(page: Page) -> str:
 
 
 def _described(page: Page) -> Iterator[str]:
-    text = page.text("openmetrics").decode()
-    for family in text_string_to_metric_families(text):  # type: ignore[no-untyped-call]
+    for family in openmetrics_families(page.text("openmetrics").decode()):
         if ":" in family.name:
             continue  # an engine's
         name = f"{family.name}_total" if family.type == "counter" else family.name
