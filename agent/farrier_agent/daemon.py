@@ -218,6 +218,7 @@ class Daemon:
     def _publish(self) -> None:
         snapshot = self._compose()
         self._pages.show(snapshot)
+        self._pages.render()
         for change in changes(self._last, snapshot):
             extra = {"replica": change.replica, "cause": "state"} if change.replica else {}
             log.info("%s", change.text, extra=extra)
