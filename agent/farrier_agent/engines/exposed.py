@@ -35,10 +35,10 @@ _Labels = tuple[tuple[str, str], ...]
 
 
 class Buckets(NamedTuple):
-    """The lines of one histogram: its buckets from the lowest to +Inf, its count and its sum."""
+    """The lines of one histogram: its buckets from the lowest to +Inf, their total, its sum."""
 
     buckets: tuple[int, ...]
-    count: int
+    total: int
     sum: int
 
 
@@ -218,7 +218,7 @@ class _Planner:
             return PlannedFamily(name, family.kind, family.text, lines, ())
         found = [self._histogram(group) for group in groups.values()]
         histograms = tuple(one for one in found if one is not None)
-        lines = tuple(line for one in histograms for line in (*one.buckets, one.count, one.sum))
+        lines = tuple(line for one in histograms for line in (*one.buckets, one.total, one.sum))
         return PlannedFamily(name, family.kind, family.text, lines, histograms)
 
     def _histogram(self, group: list[_Sample]) -> Buckets | None:

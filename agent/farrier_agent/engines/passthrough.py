@@ -22,19 +22,25 @@ its lines (:class:`.exposed.Plan`) is kept, and as long as they stay only values
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
 from farrier_agent.engines.exposed import Buckets, Plan, plan
 
-__all__ = ["MAX_BYTES", "MAX_SAMPLES", "Family", "Page", "Relabeller", "merged"]
+__all__ = ["MAX_BYTES", "MAX_LINES", "MAX_SAMPLES", "Family", "Page", "Relabeller", "merged"]
 
 MAX_BYTES = 4 * 1024 * 1024
 """Of one page; nothing of a larger one is passed on."""
+MAX_LINES = 10_000
+"""The same. vLLM has about 800, comments among them."""
 MAX_SAMPLES = 5000
-"""Of one page; a family that does not fit any more is left out. vLLM has about 500."""
+"""Of one page; a family that does not fit any more is left out."""
 
+_PLAIN = re.compile(r"[+-]?[0-9]{1,40}(?:\.[0-9]{0,40})?(?:[eE][+-]?[0-9]{1,2})?")
+"""Nearly every value, and none that is too large for a float64: Prometheus refuses a whole page
+for one of those."""
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _REST = re.compile(r"[ \t]*(?:-?[0-9]+(?:\.[0-9]+)?)?[ \t]*(?:#[ \t].*)?")
 """A timestamp, and OpenMetrics' exemplar."""
@@ -77,7 +83,7 @@ class Relabeller:
 
     def read(self, body: bytes) -> Page:
         """What is passed on of *body*, whatever it is."""
-        if len(body) > MAX_BYTES:
+        if len(body) > MAX_BYTES or body.count(b"\n") >= MAX_LINES:
             return Page((), 1)
         text = body.decode("utf-8", "surrogateescape")
         lines = text.replace("\r\n", "\n").split("\n")
@@ -91,9 +97,9 @@ class Relabeller:
         families = []
         for family in self._plan.families:
             for histogram in family.histograms:
-                if not _is_sound(histogram, lines, self._plan.heads, made):
+                if not _is_sound(histogram, made):
                     faulty += 1
-                    for line in (*histogram.buckets, histogram.count, histogram.sum):
+                    for line in (*histogram.buckets, histogram.total, histogram.sum):
                         made[line] = None
             passed = tuple([one for line in family.lines if (one := made[line]) is not None])
             if passed:
@@ -132,7 +138,7 @@ def _filled(lines: list[str], planned: Plan) -> list[str | None] | None:
     heads, news, signed = planned.heads, planned.news, planned.signed
     if len(lines) != len(heads):
         return None
-    whole = _NUMBER.fullmatch
+    plain = _PLAIN.fullmatch
     made: list[str | None] = []
     for line, head, new, may_be_below in zip(lines, heads, news, signed, strict=True):
         if new is None:
@@ -143,7 +149,7 @@ def _filled(lines: list[str], planned: Plan) -> list[str | None] | None:
         if not line.startswith(head):
             return None
         value = line[len(head) :]
-        if whole(value) and (may_be_below or value[0] != "-"):
+        if plain(value) and (may_be_below or value[0] != "-"):
             made.append(new + value)
         else:
             number = _number(value, may_be_below=may_be_below)
@@ -156,27 +162,21 @@ def _number(text: str, *, may_be_below: bool) -> str | None:
     word, _, rest = text.partition(" ")
     if not _REST.fullmatch(rest):
         return None
-    if not _NUMBER.fullmatch(word):
+    if not _NUMBER.fullmatch(word) or not math.isfinite(float(word)):
         return _INFINITE.get(word.lower()) if may_be_below else None
     return word if may_be_below or word[0] != "-" else None
 
 
-def _is_sound(
-    histogram: Buckets, lines: list[str], heads: list[str], made: list[str | None]
-) -> bool:
-    """Its buckets are whole numbers that never fall, and end at its count."""
-    if made[histogram.sum] is None:
+def _is_sound(histogram: Buckets, made: list[str | None]) -> bool:
+    """Its buckets are whole numbers that never fall, and end at its total."""
+    lines = [made[line] for line in (*histogram.buckets, histogram.total)]
+    if made[histogram.sum] is None or None in lines:
         return False
-    last = 0.0
-    for line in (*histogram.buckets, histogram.count):
-        if made[line] is None:
-            return False
-        value = float(lines[line][len(heads[line]) :].partition(" ")[0])
-        if value < last or not value.is_integer():
-            return False
-        last = value
-    return last == float(
-        lines[histogram.buckets[-1]][len(heads[histogram.buckets[-1]]) :].split()[0]
+    values = [float(line.rpartition(" ")[2]) for line in lines if line is not None]
+    return (
+        values[-1] == values[-2]
+        and values == sorted(values)
+        and all(value.is_integer() for value in values)
     )
 
 
