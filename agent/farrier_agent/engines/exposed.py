@@ -14,10 +14,12 @@ from typing import NamedTuple
 __all__ = ["Buckets", "Plan", "PlannedFamily", "plan"]
 
 MAX_LINE = 8192
-MAX_LABELS = 32
+MAX_LABELS = 64
+"""vLLM has one of 40."""
 MAX_LABEL_VALUE = 1024
 MAX_HELP = 1024
 
+NO_HELP = "The engine does not say what this is."
 KINDS = frozenset({"counter", "gauge", "histogram", "summary"})
 LEFT_OUT = ("python_", "farrier_", "llm_", "scrape_", "ALERTS")
 _PARTS = {"histogram": ("_bucket", "_count", "_sum"), "summary": ("", "_count", "_sum")}
@@ -132,7 +134,7 @@ class _Planner:
         found = _SAMPLE.match(line) if len(line) <= MAX_LINE else None
         if found is None:
             self._faulty += 1
-            return line[: line.rfind(" ") + 1]
+            return line
         head = found[0]
         family = self._family_of(found[1])
         if family is None:
@@ -164,7 +166,7 @@ class _Planner:
             name, suffix = sample, ""
         else:
             name = base
-        text = self._texts.get(base, "")
+        text = self._texts.get(base) or NO_HELP
         return ("engine_" + name if name.startswith("process_") else name), kind, suffix, text
 
     def _declared(self, sample: str) -> tuple[str, str, str]:

@@ -87,19 +87,21 @@ class Relabeller:
             return Page((), 1)
         text = body.decode("utf-8", "surrogateescape")
         lines = text.replace("\r\n", "\n").split("\n")
-        made = _filled(lines, self._plan)
-        if made is None:
+        filled = _filled(lines, self._plan)
+        if filled is None or filled[1]:
+            # other lines than before, or one that only looks like it
             self._plan = plan(lines, self._labels, MAX_SAMPLES)
-            made = _filled(lines, self._plan)
-        if made is None:
+            filled = _filled(lines, self._plan)
+        if filled is None:
             raise AssertionError("a plan does not fit the page that it was made for")
-        faulty = self._plan.faulty
+        made, faulty = filled
+        faulty += self._plan.faulty
         families = []
         for family in self._plan.families:
             for histogram in family.histograms:
                 if not _is_sound(histogram, made):
-                    faulty += 1
                     for line in (*histogram.buckets, histogram.total, histogram.sum):
+                        faulty += made[line] is not None
                         made[line] = None
             passed = tuple([one for line in family.lines if (one := made[line]) is not None])
             if passed:
@@ -133,13 +135,17 @@ def merged(pages: Iterable[Page]) -> tuple[tuple[Family, ...], int]:
     return tuple(Family(name, *one[:2], tuple(one[2])) for name, one in found.items()), clashes
 
 
-def _filled(lines: list[str], planned: Plan) -> list[str | None] | None:
-    """*lines* as they are passed on, by number; None where they are not those of the plan."""
+def _filled(lines: list[str], planned: Plan) -> tuple[list[str | None], int] | None:
+    """*lines* as they are passed on, by number, and how many values are none.
+
+    None where they are not those of the plan.
+    """
     heads, news, signed = planned.heads, planned.news, planned.signed
     if len(lines) != len(heads):
         return None
     plain = _PLAIN.fullmatch
     made: list[str | None] = []
+    faulty = 0
     for line, head, new, may_be_below in zip(lines, heads, news, signed, strict=True):
         if new is None:
             if line != head and (line[:1] == "#" or not head or not line.startswith(head)):
@@ -153,15 +159,21 @@ def _filled(lines: list[str], planned: Plan) -> list[str | None] | None:
             made.append(new + value)
         else:
             number = _number(value, may_be_below=may_be_below)
-            made.append(None if number is None else new + number)
-    return made
+            faulty += number is None
+            made.append(new + number if number else None)
+    return made, faulty
 
 
 def _number(text: str, *, may_be_below: bool) -> str | None:
-    """The value in *text*, which a timestamp and an exemplar may follow; None for none."""
+    """The value in *text*, which a timestamp and an exemplar may follow; None for none.
+
+    Nothing for NaN: there is no value, which is no fault.
+    """
     word, _, rest = text.partition(" ")
     if not _REST.fullmatch(rest):
         return None
+    if word.lower() == "nan":
+        return ""
     if not _NUMBER.fullmatch(word) or not math.isfinite(float(word)):
         return _INFINITE.get(word.lower()) if may_be_below else None
     return word if may_be_below or word[0] != "-" else None
