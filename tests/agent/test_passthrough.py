@@ -57,7 +57,7 @@ def _shown(family: Family, *, om: bool) -> str:
 
 def accepted(families: Sequence[Family]) -> Samples:
     """The samples of *families*, as both reference parsers read them; they refuse what is bad."""
-    for family in openmetrics(shown(families, om=True)):
+    for family in openmetrics(shown(families, om=True)):  # type: ignore[no-untyped-call]
         assert family.samples
     found: Samples = {}
     for family in plain_text(shown(families)):

@@ -58,8 +58,9 @@ class Plan(NamedTuple):
     """What becomes of each line of a page.
 
     ``heads`` is what a line begins with, all of it but the value; ``news`` what it begins with
-    here, None where it is not passed on; ``signed``: its value may be below 0 or infinite.
-    ``faulty`` lines were not understood, or said twice, or too many.
+    here, "" where it is not passed on, None where ``heads`` has the whole of a line that is not (a
+    comment, say). ``signed``: its value may be below 0 or infinite. ``faulty`` lines were not
+    understood, or said twice, or too many.
     """
 
     heads: list[str]
@@ -136,6 +137,7 @@ class _Planner:
             self._faulty += 1
             return line
         head = found[0]
+        self._news[number] = ""
         family = self._family_of(found[1])
         if family is None:
             return head
@@ -240,7 +242,7 @@ class _Planner:
     def _drop(self, lines: tuple[int, ...]) -> None:
         self._faulty += len(lines)
         for line in lines:
-            self._news[line] = None
+            self._news[line] = ""
 
 
 def _unescaped(text: str) -> str:

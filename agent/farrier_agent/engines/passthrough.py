@@ -147,8 +147,8 @@ def _filled(lines: list[str], planned: Plan) -> tuple[list[str | None], int] | N
     made: list[str | None] = []
     faulty = 0
     for line, head, new, may_be_below in zip(lines, heads, news, signed, strict=True):
-        if new is None:
-            if line != head and (line[:1] == "#" or not head or not line.startswith(head)):
+        if not new:
+            if line != head and (new is None or not line.startswith(head)):
                 return None
             made.append(None)
             continue
