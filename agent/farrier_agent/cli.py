@@ -71,6 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _status(load(options.config), as_json=options.json)
         elif options.command == "check-config":
             config = load(options.path)
+            if config.web_config:
+                _check_web(Path(config.web_config))
             print(f"{options.path}: good: host {config.host}, {len(config.replicas)} replica(s)")
         else:
             print(f"farrier-agent {__version__} (Python {platform.python_version()})")
@@ -116,6 +118,15 @@ def _run(path: Path, collectors: Iterable[tuple[str, bool]], library: str | None
     try:
         process.run(path, read, os.environ)
     except listeners.ListenError as error:
+        raise FailedError(str(error)) from error
+
+
+def _check_web(path: Path) -> None:
+    from farrier_agent.web import WebConfigError, check  # noqa: PLC0415 - few need it
+
+    try:
+        print(f"{path}: good: {check(path)}")
+    except WebConfigError as error:
         raise FailedError(str(error)) from error
 
 

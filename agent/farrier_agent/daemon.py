@@ -13,8 +13,9 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from farrier_agent import __version__, status
@@ -34,7 +35,8 @@ from farrier_agent.serving.house import House
 from farrier_agent.serving.noticing import Noticing
 from farrier_agent.serving.restarting import Restarts
 from farrier_agent.snapshot import changes, compose, summary
-from farrier_agent.web import Endpoint, Pages
+from farrier_agent.traffic import RequestLogs, Traffic
+from farrier_agent.web import Endpoint, InForce, Pages
 
 __all__ = ["Daemon", "Kept", "cancel"]
 
@@ -53,6 +55,7 @@ class Kept:
 
     agent: status.Agent
     pages: Pages
+    requests: RequestLogs = field(default_factory=dict)
 
 
 class Daemon:
@@ -85,7 +88,10 @@ class Daemon:
         self._begun = time.monotonic()
         self._last: status.Status | None = None
         self._said = ""
-        self._house = House(config, self._news.set)
+        self._traffic = Traffic(config, kept.requests, deadline=self._deadline)
+        self._web = InForce(Path(config.web_config) if config.web_config else None)
+        self._rendered = 0.0
+        self._house = House(config, self._news.set, self._traffic.told)
         self._hardware = Hardware(config, self._house, self._shown, self._news.set)
         self._restarts = Restarts(self._house.actor)
         self._check: AgentCheck | None = None
@@ -98,7 +104,7 @@ class Daemon:
         loop = asyncio.get_running_loop()
         http = self._listeners.get("http")
         assert http is not None  # noqa: S101 - every configuration has it
-        endpoint = Endpoint(self._pages, http)
+        endpoint = Endpoint(self._pages, http, self._web)
         if not self._pages.shown:
             self._publish()
         serving = loop.create_task(endpoint.serve())
@@ -126,7 +132,9 @@ class Daemon:
     def _servers(self) -> Iterator[asyncio.Task[None]]:
         loop = asyncio.get_running_loop()
         if control := self._listeners.get("control"):
-            requests = Requests(self._config, self._house, self._restarts, self._compose, self._hardware)
+            requests = Requests(
+                self._config, self._house, self._restarts, self._compose, self._hardware
+            )
             server = ControlServer(requests, control, group=group_of(self._config))
             yield loop.create_task(server.serve())
         if check := self._listeners.get("check"):
@@ -151,6 +159,7 @@ class Daemon:
             log.info("this host has no GPU (accelerator = %r)", self._config.accelerator)
         if self._config.replicas:
             yield self._replica_look
+        yield from self._traffic.looks()
         if self._noticing:
             yield partial(self._notices.attempt, partial(_asked, self._noticing))
 
@@ -194,6 +203,7 @@ class Daemon:
         if self._config.replicas:
             yield self._units
             yield self._replicas
+        yield from self._traffic.slots()
         if self._noticing:
             yield self._notices
 
@@ -213,11 +223,18 @@ class Daemon:
             own_units=self._house.own_units(),
             notices=[_shown(notice) for notice in notices],
             agent_check=_counts(self._check),
+            requests=self._traffic.requests(now),
+            web_problem=self._web.problem,
         )
 
     def _publish(self) -> None:
         snapshot = self._compose()
-        self._pages.show(snapshot)
+        now = time.monotonic()
+        self._pages.show(snapshot, self._traffic.extra(now))
+        # /metrics is the largest page by far: what changes between two ticks waits for the next
+        if now - self._rendered >= 0.9 * self._tick or self._last is None:
+            self._rendered = now
+            self._pages.render()
         self._pages.render()
         for change in changes(self._last, snapshot):
             extra = {"replica": change.replica, "cause": "state"} if change.replica else {}

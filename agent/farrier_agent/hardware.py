@@ -23,11 +23,11 @@ from farrier_agent.collectors.xid import XidLog, Xids
 from farrier_agent.config import AgentConfig
 from farrier_agent.control.errors import UsageError
 from farrier_agent.draining.record import Now
-from farrier_agent.gpus import Gpus, Nvml
+from farrier_agent.gpus import Gpus, UnitOnGpu, XidEvent
 from farrier_agent.health.deciding import held_back
 from farrier_agent.health.keeping import Judge
 from farrier_agent.health.observed import Observed
-from farrier_agent.serving.guarding import BY, Guard
+from farrier_agent.serving.guarding import Guard
 from farrier_agent.serving.house import House
 from farrier_agent.serving.worker import Worker
 from farrier_agent.snapshot import Machine
@@ -120,15 +120,15 @@ class Hardware:
     async def look(self) -> None:
         """Look at everything, and judge it."""
         gpus, functions, xids = await asyncio.gather(
-            self._look("gpu", self._gpu_slot, self._gpus.collect, self._deadline),
-            self._look("pci", self._pci_slot, self._pci.collect, LOOK_SECONDS),
-            self._look("xid", self._xid_slot, self._xids.collect, LOOK_SECONDS),
+            self._seen(self._gpu_slot, partial(self._gpus.collect, deadline=self._deadline)),
+            self._seen(self._pci_slot, partial(self._pci.collect, LOOK_SECONDS)),
+            self._seen(self._xid_slot, partial(self._xids.collect, LOOK_SECONDS)),
         )
         if gpus is not None:
             self._xids.add(gpus.events)
         await self._inventory.read(LOOK_SECONDS)
         gpus = self._inventory.merge(gpus, functions)
-        units = ()
+        units: tuple[UnitOnGpu, ...] = ()
         if gpus is not None:
             self._xids.learn(gpus)
             if self._on["process"]:
@@ -145,8 +145,8 @@ class Hardware:
                 gpus=gpus,
                 nvml=self._gpus.nvml if self._on["gpu"] else None,
                 xids=xids.recent if xids else self._old_xids(),
-                kernel_log_problem=self._problem("xid", self._xid_slot),
-                pci_problem=self._problem("pci", self._pci_slot),
+                kernel_log_problem=self._problem(self._xid_slot),
+                pci_problem=self._problem(self._pci_slot),
                 units={unit.name: unit for unit in self._house.own_units()},
                 replicas=self._replicas(),
                 gpu_units=units,
@@ -185,7 +185,7 @@ class Hardware:
     async def release(self, seconds: float, by: str) -> tuple[str, ...]:
         """Let go of the driver for *seconds*."""
         self._needs_nvml()
-        await self._gpus.release(seconds)
+        await self._gpus.worker.release(seconds)
         log.warning("NVML is let go of for %s, by %s", duration(seconds), by)
         self._changed()
         return (
@@ -196,7 +196,7 @@ class Hardware:
     async def acquire(self, by: str) -> tuple[str, ...]:
         """Take the driver up again."""
         self._needs_nvml()
-        await self._gpus.acquire()
+        await self._gpus.worker.acquire()
         log.info("NVML is taken up again, by %s", by)
         self._changed()
         return ("NVML is read again",)
@@ -207,23 +207,17 @@ class Hardware:
 
     # -- parts of a look -------------------------------------------------------------------------
 
-    async def _look(
-        self,
-        name: str,
-        slot: Slot[T],
-        collect: Callable[..., Awaitable[T]],
-        deadline: float,
-    ) -> T | None:
+    async def _seen(self, slot: Slot[T], collect: Callable[[], Awaitable[T]]) -> T | None:
         """What *collect* saw just now."""
-        return await slot.attempt(partial(collect, deadline=deadline)) if self._on[name] else None
+        return await slot.attempt(collect) if self._on[slot.name] else None
 
-    def _old_xids(self) -> Any:
+    def _old_xids(self) -> tuple[XidEvent, ...] | None:
         """What was told before the log could not be read; None if it never could."""
         return self._xids.latest.recent if self._xids.latest else None
 
-    def _problem(self, name: str, slot: Slot[Any]) -> str | None:
+    def _problem(self, slot: Slot[Any]) -> str | None:
         report = slot.report(time.monotonic())
-        return report.error if self._on[name] and not report.success else None
+        return report.error if self._on[slot.name] and not report.success else None
 
     def _answers(self, name: str) -> bool | None:
         """Whether the engine of replica *name* answers, and gets on."""

@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from farrier_agent.config import AgentConfig, Peer
+from farrier_agent.config import AgentConfig
 from farrier_agent.draining.events import DrainAsked, ReadyAsked
 from farrier_agent.draining.record import Asker
 from farrier_agent.health.deciding import Drain, TakeBack, may_drain
