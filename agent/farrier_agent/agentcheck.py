@@ -55,8 +55,8 @@ class AgentCheck:
     """Answers on *listener* for as long as :meth:`serve` runs.
 
     *takes_requests* says of a replica's name whether new requests may be sent to it: False also for
-    a name that is none. It is called in the event loop for each question, so it only looks up. *serves* says whether another
-    host may rely on it; None: as *takes_requests*.
+    a name that is none. It is called in the event loop for each question, so it only looks up.
+    *serves* says whether another host may rely on it; None: as *takes_requests*.
     """
 
     def __init__(

@@ -230,7 +230,7 @@ class Daemon:
     def _publish(self) -> None:
         snapshot = self._compose()
         now = time.monotonic()
-        self._pages.show(snapshot, self._traffic.extra(now))
+        self._pages.show(snapshot, self._traffic.page(now))
         # /metrics is the largest page by far: what changes between two ticks waits for the next
         if now - self._rendered >= 0.9 * self._tick or self._last is None:
             self._rendered = now

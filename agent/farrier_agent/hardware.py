@@ -119,15 +119,14 @@ class Hardware:
 
     async def look(self) -> None:
         """Look at everything, and judge it."""
-        gpus, functions, xids = await asyncio.gather(
-            self._seen(self._gpu_slot, partial(self._gpus.collect, deadline=self._deadline)),
-            self._seen(self._pci_slot, partial(self._pci.collect, LOOK_SECONDS)),
-            self._seen(self._xid_slot, partial(self._xids.collect, LOOK_SECONDS)),
-        )
-        if gpus is not None:
-            self._xids.add(gpus.events)
+        nvml = self._seen(self._gpu_slot, partial(self._gpus.collect, deadline=self._deadline))
+        bus = self._seen(self._pci_slot, partial(self._pci.collect, LOOK_SECONDS))
+        kernel = self._seen(self._xid_slot, partial(self._xids.collect, LOOK_SECONDS))
+        read, functions, xids = await asyncio.gather(nvml, bus, kernel)
+        if read is not None:
+            self._xids.add(read.events)
         await self._inventory.read(LOOK_SECONDS)
-        gpus = self._inventory.merge(gpus, functions)
+        gpus = self._inventory.merge(read, functions)
         units: tuple[UnitOnGpu, ...] = ()
         if gpus is not None:
             self._xids.learn(gpus)

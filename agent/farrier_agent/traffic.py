@@ -55,7 +55,7 @@ class Traffic:
             receive = partial(self._requests.collect, self._deadline)
             yield partial(self._request_slot.attempt, receive)
 
-    def extra(self, now: float) -> Extra:
+    def page(self, now: float) -> Extra:
         """What ``/metrics`` has besides the snapshot, at *now* (``time.monotonic()``)."""
         return Extra(self._engine_slot.current(now) or (), self._request_slot.current(now))
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from farrier_agent.config import COLLECTORS, Collector
-from farrier_agent.health.rules import RULE_NAMES
+from farrier_agent.health.rules import BY_NAME
 
 from farrier.spec.check_model import Finding, did_you_mean, is_whole, shown
 
@@ -168,7 +168,7 @@ _CHECKS: Mapping[str, Check] = {
     "agent_notices_address": _optional(_address),
     "agent_nvml_library": _optional(_path),
     "agent_silent_seconds": _seconds,
-    "agent_observe_only": _some_of(RULE_NAMES),
+    "agent_observe_only": _some_of(tuple(BY_NAME)),
     "agent_settle_seconds": _optional(_seconds_or_none_at_all),
     "agent_tick": _seconds,
     "agent_warm_up_seconds": _optional(_seconds),

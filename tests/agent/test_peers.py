@@ -78,4 +78,4 @@ def test_a_peer_that_serves_says_so_and_one_that_says_nothing_is_unknown() -> No
 
 
 def test_a_peer_that_drains_says_so() -> None:
-    assert answers(lambda name: False)["gpu02/tiny"] is False
+    assert answers(lambda _name: False)["gpu02/tiny"] is False
