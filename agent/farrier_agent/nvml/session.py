@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import msgspec
+
 from farrier_agent.nvml import values
+from farrier_agent.nvml.errors import NvmlError, kind_of
 from farrier_agent.status import Gpu, Gpus
 
 __all__ = ["NvmlError", "Session"]
@@ -20,12 +23,18 @@ LOST_RETRY = 60.0
 """Seconds in which a GPU that NVML called lost is not touched again."""
 
 
-class NvmlError(RuntimeError):
-    """NVML as a whole cannot be used; the message says why."""
-
-
 class _LostError(Exception):
     """The GPU fell off the bus."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """A GPU that was identified."""
+
+    index: int
+    handle: Any
+    uuid: str
+    pci_bus_id: str | None
 
 
 @dataclass
@@ -38,12 +47,18 @@ class _Device:
 class Session:
     """NVML from its initialisation to the first error that makes it useless, and again.
 
-    *library* is the path of libnvidia-ml.so.1 to use instead of the linker's choice. ``calling``
-    names the NVML function that runs at the moment, for whoever waits for it.
+    *library* is the path of libnvidia-ml.so.1 to use instead of the linker's choice. *calling* is
+    told the function and the index of the GPU, -1 for none, before each call.
     """
 
-    def __init__(self, library: str | None = None, *, lost_retry: float = LOST_RETRY) -> None:
-        self.calling = ""
+    def __init__(
+        self,
+        library: str | None = None,
+        *,
+        calling: Callable[[str, int], None] = lambda _function, _gpu: None,
+        lost_retry: float = LOST_RETRY,
+    ) -> None:
+        self._calling = calling
         self._library = library
         self._lost_retry = lost_retry
         self._nvml: Any = None
@@ -52,37 +67,71 @@ class Session:
         self._versions: tuple[str | None, str | None] | None = None
         self._problems: list[str] = []
 
+    @property
+    def nvml(self) -> Any:
+        """The binding, None while NVML is not open."""
+        return self._nvml
+
+    def known(self) -> tuple[Known, ...]:
+        """The GPUs that were identified."""
+        return tuple(
+            Known(index, one.handle, one.identity.uuid, one.identity.pci_bus_id)
+            for index, one in self._devices.items()
+        )
+
     def read(self) -> Gpus:
         """All GPUs now. Raises :class:`NvmlError` when NVML cannot be used."""
+        head = self.begin()
+        gpus = tuple(self.readings(range(head.count)))
+        return msgspec.structs.replace(self.end(), devices=gpus)
+
+    def begin(self) -> Gpus:
+        """Count and versions. Raises :class:`NvmlError`."""
         self._problems = []
         if self._nvml is None:
             self._open()
-        try:
-            return self._read_all()
-        except self._nvml.NVMLError as error:
-            raise NvmlError(self._close(self._words(error))) from error
-        except _LostError as error:
-            raise NvmlError(self._close("a call that concerns no GPU says GPU is lost")) from error
+        with self._errors():
+            if self._versions is None:
+                self._versions = (
+                    self._value("the host", "nvmlSystemGetDriverVersion"),
+                    self._value("the host", "nvmlSystemGetNVMLVersion"),
+                )
+            count = self._ask("nvmlDeviceGetCount")
+            if count != self._count:
+                self._devices.clear()  # indices and handles may mean other GPUs now
+                self._count = count
+        return self.end()
 
-    def _read_all(self) -> Gpus:
-        if self._versions is None:
-            self._versions = (
-                self._value("the host", "nvmlSystemGetDriverVersion"),
-                self._value("the host", "nvmlSystemGetNVMLVersion"),
-            )
-        count = self._ask("nvmlDeviceGetCount")
-        if count != self._count:
-            self._devices.clear()  # indices and handles may mean other GPUs now
-            self._count = count
-        gpus = [self._read_gpu(index) for index in range(count)]
-        driver, version = self._versions
+    def readings(self, order: Sequence[int], skip: Collection[int] = ()) -> Iterator[Gpu]:
+        """The GPUs of these indices. Raises :class:`NvmlError`."""
+        for index in order:
+            if index in skip:
+                continue
+            with self._errors():
+                gpu = self._read_gpu(index)
+            if gpu is not None:
+                yield gpu
+
+    def end(self) -> Gpus:
+        """What went wrong."""
+        driver, version = self._versions or (None, None)
         return Gpus(
-            count=count,
+            count=self._count,
             driver_version=driver,
             nvml_version=version,
-            devices=tuple(gpu for gpu in gpus if gpu is not None),
             problems=tuple(self._problems),
         )
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        nvml = self._nvml
+        try:
+            yield
+        except nvml.NVMLError as error:
+            words = self._close(self._words(error))
+            raise NvmlError(words, kind=kind_of(error.value), code=error.value) from error
+        except _LostError as error:
+            raise NvmlError(self._close("a call that concerns no GPU says GPU is lost")) from error
 
     def _open(self) -> None:
         import pynvml  # noqa: PLC0415 - 3 MiB that only a host with a GPU pays for
@@ -92,19 +141,20 @@ class Session:
             try:
                 ctypes.CDLL(self._library)
             except OSError as error:
-                raise NvmlError(f"NVML cannot be loaded: {error}") from error
-        self.calling = "nvmlInit"
+                raise NvmlError(f"NVML cannot be loaded: {error}", kind="no_library") from error
+        self._calling("nvmlInit", -1)
         try:
             pynvml.nvmlInit()
         except pynvml.NVMLError as error:
-            raise NvmlError(f"nvmlInit: {self._words(error, pynvml)}") from error
+            words, kind = f"nvmlInit: {self._words(error, pynvml)}", kind_of(error.value)
+            raise NvmlError(words, kind=kind, code=error.value, call="nvmlInit") from error
         self._nvml = pynvml
 
     def _close(self, because: str) -> str:
         nvml, self._nvml = self._nvml, None
         self._devices.clear()
         self._versions = None
-        self.calling = "nvmlShutdown"
+        self._calling("nvmlShutdown", -1)
         with suppress(nvml.NVMLError):  # NVML is of no use any more, and *because* says so
             nvml.nvmlShutdown()
         return because
@@ -220,7 +270,7 @@ class Session:
             return None
 
     def _ask(self, function: str, *args: object, who: str = "the host") -> Any:
-        self.calling = f"{function} of {who}"
+        self._calling(function, int(who[4:]) if who.startswith("GPU ") else -1)
         return getattr(self._nvml, function)(*args)
 
     def _words(self, error: Any, nvml: Any = None) -> str:
