@@ -31,6 +31,7 @@ __all__ = [
 
 MAX_COST = 15
 """Of bcrypt: 2 s of a core. 16 is twice that, and 31 a day."""
+MAX_FAULTS = 5
 _HASH = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}")
 _HEADERS: dict[str, frozenset[str]] = {
     "Strict-Transport-Security": frozenset(),
@@ -142,8 +143,11 @@ def seconds(duration: str) -> float:
 
 
 def _refuse(faults: Iterator[str]) -> None:
-    if said := "; ".join(faults):
-        raise WebConfigError(said)
+    said = list(faults)
+    if len(said) > MAX_FAULTS:
+        said[MAX_FAULTS:] = [f"and {len(said) - MAX_FAULTS} more"]
+    if said:
+        raise WebConfigError("; ".join(said))
 
 
 def _strange_keys(data: dict[str, Any]) -> Iterator[str]:
@@ -155,7 +159,7 @@ def _strange_keys(data: dict[str, Any]) -> Iterator[str]:
 
 def _strange(path: str, data: dict[str, Any], kind: type[msgspec.Struct]) -> Iterator[str]:
     known = kind.__struct_fields__
-    for key in data.keys() - set(known):
+    for key in (one for one in data if one not in known):
         close = difflib.get_close_matches(key, known, 1)
         meant = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
         yield f"{path}: unknown key {key[:60]!r}: {meant}"

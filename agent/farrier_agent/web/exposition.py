@@ -1,7 +1,7 @@
 """The page ``/metrics`` in its forms, made before it is asked for.
 
 A form that somebody asked for lately is made once per tick, and compressed once. The first question
-for a form, and any for a selection of collectors, makes it there and then.
+for a form, and any for a selection of collectors, makes it there and then, of the same samples.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ import time
 import zlib
 from collections.abc import Callable
 
-from farrier_agent.web.negotiation import Format
+from farrier_agent.metrics.family import Format
+from farrier_agent.metrics.page import Page
 
 __all__ = ["MAX_SELECTIONS", "WANTED_SECONDS", "Exposition", "TooManySelectionsError", "gzip"]
 
 WANTED_SECONDS = 300.0
 """A form is made in advance for so long after the last question for it."""
 MAX_SELECTIONS = 16
-"""Selections of collectors that are made in one tick: each costs as much as the whole page."""
+"""Selections of collectors that are made in one tick: whoever asks for more keeps us busy."""
 
 Selection = frozenset[str] | None
-Render = Callable[[Format, Selection], bytes]
 
 
 class TooManySelectionsError(Exception):
@@ -34,10 +34,13 @@ def gzip(body: bytes) -> bytes:
 
 
 class Exposition:
-    """The page as *render* makes it; *clock* counts seconds."""
+    """The page as *gather* finds it; *clock* counts seconds."""
 
-    def __init__(self, render: Render, clock: Callable[[], float] = time.monotonic) -> None:
-        self._render = render
+    def __init__(
+        self, gather: Callable[[], Page], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._gather = gather
+        self._page: Page | None = None
         self._clock = clock
         self._made: dict[tuple[Format, Selection], bytes] = {}
         self._packed: dict[tuple[Format, Selection], bytes] = {}
@@ -45,6 +48,7 @@ class Exposition:
 
     def renew(self) -> None:
         """Make what is wanted anew, and forget the rest."""
+        self._page = None
         self._made.clear()
         self._packed.clear()
         since = self._clock() - WANTED_SECONDS
@@ -65,7 +69,8 @@ class Exposition:
             selections = len(self._made) - sum(1 for _, one in self._made if one is None)
             if selection is not None and selections >= MAX_SELECTIONS:
                 raise TooManySelectionsError
-            body = self._made[key] = self._render(form, selection)
+            self._page = self._page or self._gather()
+            body = self._made[key] = self._page.text(form, selection)
         if not packed:
             return body
         if key not in self._packed:

@@ -8,18 +8,12 @@ exporters do.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 from urllib.parse import parse_qsl
 
-__all__ = ["KINDS", "Format", "SelectionError", "form", "selection", "takes_gzip"]
+from farrier_agent.metrics.family import Format
 
-Format = Literal["text", "openmetrics"]
-
-KINDS: dict[Format, str] = {
-    "text": "text/plain; version=0.0.4; charset=utf-8",
-    "openmetrics": "application/openmetrics-text; version=1.0.0; charset=utf-8",
-}
-"""The content type of each."""
+__all__ = ["SelectionError", "form", "selection", "takes_gzip"]
 
 _MEDIA: dict[Format, tuple[str, str]] = {
     "text": ("text/plain", "0.0.4"),
@@ -85,7 +79,7 @@ def _liking(one: Format, ranges: list[_Range]) -> tuple[float, int]:
         if wanted not in {None, version} or said.value not in exactness:
             continue
         found = max(found, (exactness[said.value] + (wanted is not None), said.quality))
-    return found[1], found[0]
+    return (found[1], found[0]) if found[1] else (0.0, 0)
 
 
 def takes_gzip(accept_encoding: str | None) -> bool:

@@ -7,32 +7,20 @@ is nothing to change here: only GET and HEAD, and no body is read.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
-from farrier_agent import metrics, status
-from farrier_agent.engines.passthrough import Family
+from farrier_agent import status
+from farrier_agent.metrics import page
 from farrier_agent.web.exposition import Exposition, TooManySelectionsError
 from farrier_agent.web.messages import JSON, Answer, Request, json_answer
-from farrier_agent.web.negotiation import (
-    KINDS,
-    Format,
-    SelectionError,
-    form,
-    selection,
-    takes_gzip,
-)
+from farrier_agent.web.negotiation import SelectionError, form, selection, takes_gzip
 
-__all__ = ["COLLECTORS", "Pages"]
-
-COLLECTORS = frozenset(
-    {"engine", "gpu", "notices", "pci", "process", "replicas", "requests", "units", "xid"}
-)
-"""What ``collect[]`` and ``exclude[]`` of ``/metrics`` may name."""
+__all__ = ["Pages"]
 
 NO_STORE = ("cache-control", "no-store")
 READING = frozenset({"GET", "HEAD"})
 
-Page = Callable[[Request], Answer]
+_Make = Callable[[Request], Answer]
 
 
 class Pages:
@@ -45,23 +33,23 @@ class Pages:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._snapshot: status.Status | None = None
-        self._families: tuple[Family, ...] = ()
-        self._pages: dict[str, Page] = {"/livez": lambda _: json_answer(200, {"alive": True})}
+        self._extra = page.NOTHING
+        self._pages: dict[str, _Make] = {"/livez": lambda _: json_answer(200, {"alive": True})}
         self._made: dict[str, Answer] = {}
-        self._exposition = Exposition(self._rendered, clock)
+        self._exposition = Exposition(self._gathered, clock)
 
     @property
     def shown(self) -> bool:
         """A snapshot was shown."""
         return self._snapshot is not None
 
-    def show(self, snapshot: status.Status, families: Iterable[Family] = ()) -> None:
-        """From now on make every page from *snapshot*, and from the engines' *families*.
+    def show(self, snapshot: status.Status, extra: page.Extra = page.NOTHING) -> None:
+        """From now on make every page from *snapshot*.
 
-        ``/metrics`` follows with the next :meth:`render`.
+        ``/metrics``, with the *extra* too, follows with the next :meth:`render`.
         """
         self._snapshot = snapshot
-        self._families = tuple(families)
+        self._extra = extra
         self._made.clear()
         self._pages |= {
             "/metrics": self._metrics,
@@ -78,52 +66,43 @@ class Pages:
 
     def answer(self, request: Request) -> Answer:
         """The answer to *request*."""
-        page = self._pages.get(request.path)
-        if page is None:
+        make = self._pages.get(request.path)
+        if make is None:
             return json_answer(
                 404, {"error": f"no such path: {request.path}", "paths": sorted(self._pages)}
             )
         if request.method not in READING:
             error = {"error": f"{request.method} is not allowed"}
             return json_answer(405, error, ("allow", "GET, HEAD"))
-        answer = page(request)
+        answer = make(request)
         return answer._replace(headers=(*answer.headers, NO_STORE))
 
-    def _once(self, path: str, make: Callable[[], Answer]) -> Page:
-        def page(_: Request) -> Answer:
+    def _once(self, path: str, make: Callable[[], Answer]) -> _Make:
+        def made(_: Request) -> Answer:
             if path not in self._made:
                 self._made[path] = make()
             return self._made[path]
 
-        return page
+        return made
 
     def _metrics(self, request: Request) -> Answer:
         wanted = form(request.headers.get("accept"))
         packed = takes_gzip(request.headers.get("accept-encoding"))
         try:
-            collectors = selection(request.query, COLLECTORS)
+            collectors = selection(request.query, page.COLLECTORS)
             body = self._exposition.get(wanted, collectors, packed=packed)
         except SelectionError as error:
-            return json_answer(400, {"error": str(error), "collectors": sorted(COLLECTORS)})
+            return json_answer(400, {"error": str(error), "collectors": sorted(page.COLLECTORS)})
         except TooManySelectionsError:
             said = {"error": "too many different selections of collectors at once"}
             return json_answer(503, said, ("retry-after", "5"))
         vary = ("vary", "accept, accept-encoding")
         packing = (("content-encoding", "gzip"),) if packed else ()
-        return Answer(200, KINDS[wanted], body, (vary, *packing))
+        return Answer(200, page.CONTENT_TYPES[wanted], body, (vary, *packing))
 
-    def _rendered(self, form: Format, collectors: frozenset[str] | None) -> bytes:
+    def _gathered(self) -> page.Page:
         assert self._snapshot is not None  # noqa: S101 - else there is no page to ask for
-        return _render(self._snapshot, self._families, form, collectors)
-
-
-def _render(
-    snapshot: status.Status,
-    families: tuple[Family, ...],
-    form: Format,
-    collectors: frozenset[str] | None,
-) -> bytes:
-    return metrics.render(snapshot)
+        return page.gather(self._snapshot, self._extra)
 
 
 def _readiness(snapshot: status.Status) -> Answer:

@@ -166,7 +166,7 @@ def _load_ca(context: ssl.SSLContext, authority: bytes) -> None:
     # as Go does: an intermediate authority may stand for itself
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     try:
-        context.load_verify_locations(cadata=authority.decode("ascii", "replace"))
+        context.load_verify_locations(cadata=authority.decode("ascii", "ignore"))
     except (ssl.SSLError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         raise WebConfigError(f"client_ca_file: no certificate of an authority ({reason})") from None
