@@ -238,7 +238,7 @@ class Daemon:
         self._pages.render()
         for change in changes(self._last, snapshot):
             extra = {"replica": change.replica, "cause": "state"} if change.replica else {}
-            log.info("%s", change.text, extra=extra)
+            log.log(change.level, "%s", change.text, extra=extra)
         said = summary(snapshot)
         if said != self._said:
             self._notifier.status(said)

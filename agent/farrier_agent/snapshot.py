@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -30,6 +31,7 @@ from farrier_agent.units.state import UnitState, plain
 __all__ = ["Change", "Machine", "changes", "compose", "reasons", "summary"]
 
 UNKNOWN = "state not known"
+_LEVELS = {"unhealthy": logging.ERROR, "degraded": logging.WARNING, "unknown": logging.WARNING}
 NEEDED = ("gpu", "units", "replicas")
 """The collectors without whose data nobody can say that the host is ready."""
 
@@ -69,7 +71,9 @@ def compose(
         show(_replica(replica, states.get(replica.unit), (seen or {}).get(replica.name)))
         for replica in config.replicas
     )
-    why = tuple(reasons(collectors, replicas))
+    released = machine.nvml is not None and machine.nvml.kind == "released"
+    needed = [one for one in collectors if not (released and one.name == "gpu")]
+    why = tuple(reasons(needed, replicas))
     return Status(
         host=config.host,
         at=at,
@@ -134,12 +138,14 @@ class Change(NamedTuple):
 
     text: str
     replica: str | None = None
+    level: int = logging.INFO
 
 
 def changes(old: Status | None, new: Status) -> Iterator[Change]:
     """What the journal is told: one line for each thing that is otherwise than before."""
     yield from _replica_changes(old, new)
     yield from map(Change, _host_changes(old, new))
+    yield from _verdicts(old, new)
 
 
 def _replica_changes(old: Status | None, new: Status) -> Iterator[Change]:
@@ -162,14 +168,13 @@ def _host_changes(old: Status | None, new: Status) -> Iterator[str]:
             yield f"GPU {gpu.index} ({gpu.uuid}) {state}"
     if new.web_problem and new.web_problem != (old and old.web_problem):
         yield f"web configuration: {new.web_problem}"
-    yield from _verdicts(old, new)
     begun = all(collector.duration_seconds is not None for collector in new.collectors)
     was_begun = old and all(one.duration_seconds is not None for one in old.collectors)
     if begun and (not was_begun or not old or old.ready != new.ready):
         yield "host is ready" if new.ready else "host is not ready: " + "; ".join(new.reasons)
 
 
-def _verdicts(old: Status | None, new: Status) -> Iterator[str]:
+def _verdicts(old: Status | None, new: Status) -> Iterator[Change]:
     """What is concluded now, and what is not any more."""
     if new.health is None:
         return
@@ -178,10 +183,11 @@ def _verdicts(old: Status | None, new: Status) -> Iterator[str]:
     for key, one in now.items():
         if key not in before or before[key].state != one.state:
             todo = one.next + (f": {one.command}" if one.command else "")
-            yield f"{_subject(one, new)}: {one.state}: {one.rule}: {one.text}; next: {todo}"
+            text = f"{_subject(one, new)}: {one.state}: {one.rule}: {one.text}; next: {todo}"
+            yield Change(text, one.replica, _LEVELS[one.state])
     for key, one in before.items():
         if key not in now:
-            yield f"{_subject(one, new)}: {one.rule} is over"
+            yield Change(f"{_subject(one, new)}: {one.rule} is over", one.replica)
 
 
 def _key(one: Reason) -> tuple[str, str | None, str | None]:

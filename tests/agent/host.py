@@ -107,7 +107,7 @@ class Host:
         (root / "state").mkdir()
         self.kmsg.touch()
         self.nvml("count 2")
-        self.bus(2)
+        self.bus(0, 1)
 
     def __enter__(self) -> Host:
         self.systemd.start()
@@ -129,9 +129,9 @@ class Host:
         fresh.replace(self.nvml_state)
 
     def bus(self, *gpus: int) -> None:
-        """Have the PCI bus know so many GPUs, or those of these indices."""
+        """Have the PCI bus know the GPUs of these indices."""
         shutil.rmtree(self.sys, ignore_errors=True)
-        for index in range(gpus[0]) if len(gpus) == 1 else gpus:
+        for index in gpus:
             function = self.sys / f"bus/pci/devices/{pci_address(index)}"
             function.mkdir(parents=True)
             for name, value in {

@@ -108,7 +108,9 @@ def test_tls_1_1_is_never_spoken(serve: Serve) -> None:
 
 def test_cipher_suites_and_curves(serve: Serve) -> None:
     cipher = "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"
-    wanted = f"  cipher_suites: [{cipher}, TLS_AES_128_GCM_SHA256]\n  curve_preferences: [CurveP384]\n"
+    wanted = (
+        f"  cipher_suites: [{cipher}, TLS_AES_128_GCM_SHA256]\n  curve_preferences: [CurveP384]\n"
+    )
     one = serve(TLS + wanted)
     tls = one.context()
     tls.maximum_version = ssl.TLSVersion.TLSv1_2
