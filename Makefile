@@ -12,7 +12,7 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
 bootstrap: ## what every other target needs: Debian packages, uv, .venv (root)
-	@scripts/bootstrap --lab
+	@scripts/bootstrap --lab --tools
 
 demo: ## hosts from nothing to streamed tokens, on this machine (root)
 	@scripts/bootstrap --lab
@@ -25,7 +25,7 @@ test-full: ## matrices, soaks and builds; PART=name for one part, without it: wh
 	@scripts/run-phases full $(PART)
 
 unit: ## the tests that need no host and no root
-	@scripts/bootstrap
+	@scripts/bootstrap --tools
 	@$(BIN)/pytest tests/unit tests/agent $(ARGS)
 
 lint: ## ruff and mypy
