@@ -48,7 +48,7 @@ def _lines(status: Status) -> Iterator[str]:
             )
         for problem in status.gpus.problems:
             yield from _wrapped(problem, 2)
-        if not status.gpus.count:
+        if status.gpus.count == 0:
             yield "NVML sees no GPU"
 
 
