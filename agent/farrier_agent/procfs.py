@@ -69,7 +69,7 @@ def look(pid: int, *, proc: Path = PROC) -> Process | None:
             return None
     except (OSError, ValueError, IndexError):
         return None
-    return Process(pid, started, unit, printable(command.strip())[:MAX_COMMAND])
+    return Process(pid, started, unit, printable(command).strip()[:MAX_COMMAND])
 
 
 def _started(pid: int, proc: Path) -> int:

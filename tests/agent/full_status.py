@@ -74,6 +74,8 @@ CLOCK_REASONS = (
     "hw_power_brake",
     "display",
 )
+TIMED_REASONS = ("low_utilization", "reliability")
+"""Of these only the time is known."""
 LINKS = 18
 MODEL = "qwen3-32b"
 MEMORIES: tuple[Literal["dram", "sram"], ...] = ("dram", "sram")
@@ -292,7 +294,8 @@ def gpu(index: int, owner: int | None = 0, at: float = AT) -> Gpu:
         clock_events=tuple(
             ClockEvent(reason=reason, active=reason == "sw_power_cap", seconds_total=1.5 * number)
             for number, reason in enumerate(CLOCK_REASONS)
-        ),
+        )
+        + tuple(ClockEvent(reason=reason, seconds_total=0.25) for reason in TIMED_REASONS),
         performance_state=0,
         pcie_generation=5,
         pcie_width=16,
@@ -311,6 +314,8 @@ def gpu(index: int, owner: int | None = 0, at: float = AT) -> Gpu:
                 replay_errors_total=link,
                 recovery_errors_total=0,
                 crc_errors_total=link + 1,
+                effective_errors_total=0,
+                symbol_errors_total=2 * link,
             )
             for link in range(LINKS)
         ),

@@ -43,11 +43,13 @@ _DMESG = re.compile(rb"(?:<\d{1,3}>)?\[ *(\d{1,12})\.(\d{6})\] ")
 
 _XID = re.compile(
     r"NVRM: Xid \((?:(?P<pci>(?:PCI:)?[0-9a-fA-F]{4,8}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2}(?:\.[0-7])?)"
-    r"(?: [^()]{0,40})?|[^()]{0,60})\): (?P<number>\d{1,4})\b"
+    r"(?: [^()]{0,40})?|[^()]{0,60})\): (?P<number>\d{1,4})\b",
+    re.ASCII,
 )
 _SXID = re.compile(
     r"(?:NVRM: )?nvidia-nvswitch\d{1,3}:? SXid \((?P<pci>[0-9a-zA-Z:.]{1,24})\): "
-    r"(?P<number>\d{5})\b"
+    r"(?P<number>\d{5})\b",
+    re.ASCII,
 )
 _PCI = r"(?P<pci>(?:PCI:)?[0-9a-fA-F]{4,8}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2}(?:\.[0-7])?)"
 _FALLEN = re.compile(rf"NVRM: GPU (?:at )?{_PCI}:? (?:GPU )?has fallen off the bus")

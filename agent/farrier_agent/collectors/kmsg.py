@@ -23,6 +23,8 @@ __all__ = ["Batch", "Kmsg", "KmsgError", "Position", "read_device"]
 
 LONGEST = 1.0
 """Seconds after which a batch ends, so that what it has is used."""
+MOST = 4 * 1024 * 1024
+"""Bytes of a file or FIFO after which a batch ends."""
 _CHUNK = 64 * 1024
 _RECORD = 16 * 1024  # the kernel's longest is 8 KiB; a shorter buffer gets EINVAL
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -154,8 +156,8 @@ class Kmsg:
             self.position = msgspec.structs.replace(self.position, offset=0)  # truncated
             self._lines = Lines()
         end = time.monotonic() + LONGEST
-        offset = self.position.offset + self._lines.pending
-        while not batch.drained and time.monotonic() < end:
+        begun = offset = self.position.offset + self._lines.pending
+        while not batch.drained and offset - begun < MOST and time.monotonic() < end:
             try:
                 chunk = os.pread(handle, _CHUNK, offset) if self._file else os.read(handle, _CHUNK)
             except BlockingIOError:

@@ -18,8 +18,8 @@ from farrier_agent.collectors.blocking import BlockedError, Blocking
 
 __all__ = ["PciCollector", "PciError", "functions", "normalised"]
 
-NVIDIA = "0x10de"
-DISPLAY = ("0x0300", "0x0302")
+NVIDIA = b"0x10de"
+DISPLAY = (b"0x0300", b"0x0302")
 """Classes of the PCI Code and ID Assignment: VGA compatible, and 3D controller."""
 LENT = frozenset({"vfio-pci", "pci-stub", "nvgrace_gpu_vfio_pci"})
 """Drivers of functions that belong to a virtual machine; NVML does not have them either."""
@@ -61,23 +61,27 @@ def functions(sys_root: Path) -> frozenset[str]:
 
 
 def _gpus(directory: Path) -> Iterator[str]:
-    # os.listdir and not Path.iterdir: 200 functions each tick, of which a few are GPUs
+    # paths as text: a host has 250 functions, of which a few are GPUs, and 250 Paths take 4 ms
     for name in os.listdir(directory):  # noqa: PTH208
+        if _read(f"{directory}/{name}/vendor") != NVIDIA:
+            continue
         address = normalised(name)
         device = directory / name
-        if address is None or _read(device / "vendor") != NVIDIA:
+        if address is None or not _read(f"{device}/class").startswith(DISPLAY):
             continue
-        if not _read(device / "class").startswith(DISPLAY) or (device / "physfn").exists():
-            continue
-        if _driver(device) not in LENT:
+        if not (device / "physfn").exists() and _driver(device) not in LENT:
             yield address
 
 
-def _read(path: Path) -> str:
+def _read(path: str) -> bytes:
     try:
-        return path.read_text(encoding="ascii", errors="replace").strip().lower()
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:  # it was removed from the bus since it was listed
-        return ""
+        return b""
+    try:
+        return os.read(handle, 64).strip().lower()
+    finally:
+        os.close(handle)
 
 
 def _driver(device: Path) -> str | None:

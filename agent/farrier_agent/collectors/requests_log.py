@@ -116,7 +116,10 @@ class Line(msgspec.Struct, frozen=True):
 
 
 _decoder = msgspec.json.Decoder(Line)
-_BROKEN = re.compile(rb" \*(\d{1,19}) [^,]* while (?:reading upstream|sending to client), client: ")
+_BROKEN = re.compile(
+    rb"\S+ \S+ \[[a-z]+\] \d+#\d+: \*(\d{1,19}) [^,]*"
+    rb" while (?:reading upstream|sending to client), client: "
+)
 _MAX_BROKEN = 1024
 """Connections of broken answers that are remembered: each is forgotten with its request's line."""
 
@@ -138,7 +141,7 @@ def broken_connection(text: bytes) -> int | None:
     None where *text*, a line of the error log, tells of something else. What a client can write
     (its request, its Host) stands behind what is looked at.
     """
-    found = _BROKEN.search(text, 0, 300)
+    found = _BROKEN.match(text)
     return int(found[1]) if found else None
 
 
