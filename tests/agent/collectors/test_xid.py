@@ -485,7 +485,14 @@ def test_garbage_costs_nothing(tmp_path: Path) -> None:
     with path.open("wb") as file:
         file.write(b"NVRM: Xid (" * 2_000_000 + b"\0" * 5_000_000 + os.urandom(5_000_000))
         file.write(b"\n" + b"NVRM: \xff\xfe" * 1000 + b"\n" + FALLEN.encode() + b"\n")
-    found = once(log_of(path, tmp_path))
-    assert shown(found) == [("GPU-1", 79, 1)]
+
+    async def look() -> None:
+        log = log_of(path, tmp_path)
+        log.learn(GPUS)
+        found = await until(log, lambda one: len(one.counts) > 0)
+        assert shown(found) == [("GPU-1", 79, 1)]
+        await log.close()
+
+    run(look)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 60_000, f"{grown} KiB"
