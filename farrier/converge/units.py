@@ -9,7 +9,7 @@ or restart succeeded. Whether systemd has to re-read a unit file, systemd says i
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pyinfra import host
@@ -40,23 +40,29 @@ class Unit:
     *apply* says what makes a running one take changed files: ``reload``, ``restart``, or ``never``
     (engines: a converge never interrupts service). *check* is a shell command that has to succeed
     before that. *stopped* asks for the opposite: stopped and disabled.
+
+    *mark* names the mark of :func:`farrier.converge.paths.tree`, where it is not the unit's own: a
+    service that has to be restarted for some of its files and reloaded for others stands here
+    twice, each time with another mark.
     """
 
     name: str
     apply: str = "never"
     check: str | None = None
     stopped: bool = False
+    mark: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class UnitState:
-    """What systemd says of a unit, and whether its service's mark is set."""
+    """What systemd says of a unit, whether its own mark is set, and which *marks* there are."""
 
     load: str
     active: str
     enabled: str
     stale: bool
     applied: bool
+    marks: frozenset[str] = field(default=frozenset(), compare=False)
 
 
 class UnitStates(FactBase[dict[str, UnitState] | None]):
@@ -66,9 +72,9 @@ class UnitStates(FactBase[dict[str, UnitState] | None]):
         """One ``systemctl show`` for all."""
         quoted = " ".join(shlex.quote(name) for name in names)
         properties = "Id,LoadState,ActiveState,UnitFileState,NeedDaemonReload"
-        marks = " ".join(shlex.quote(mark(name)) for name in names)
         return (
-            f"systemctl show -p {properties} -- {quoted}; echo ==; ls -d {marks} 2>/dev/null; true"
+            f"systemctl show -p {properties} -- {quoted}; echo ==;"
+            f" ls -d {mark('*')} 2>/dev/null; true"
         )
 
     @staticmethod
@@ -84,7 +90,7 @@ class UnitStates(FactBase[dict[str, UnitState] | None]):
 def parse_units(output: Sequence[str]) -> dict[str, UnitState]:
     """Parse ``systemctl show``'s blocks, a line ``==``, and the marks that exist."""
     border = output.index("==")
-    marks = set(output[border + 1 :])
+    marks = frozenset(output[border + 1 :])
     states = {}
     for block in "\n".join(output[:border]).split("\n\n"):
         values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
@@ -95,6 +101,7 @@ def parse_units(output: Sequence[str]) -> dict[str, UnitState]:
                 enabled=values.get("UnitFileState", ""),
                 stale=values.get("NeedDaemonReload") == "yes",
                 applied=mark(values["Id"]) in marks,
+                marks=marks,
             )
     return states
 
@@ -137,15 +144,17 @@ def _changes(unit: Unit, now: UnitState) -> Commands:
         return
     if now.enabled not in {"enabled", "static", "alias", "indirect", "generated"}:
         yield _command(unit, f"systemctl enable {name}")
-    set_mark = f"mkdir -p {shlex.quote(mark('.'))}\ntouch {shlex.quote(mark(unit.name))}"
+    its_mark = mark(unit.mark or unit.name)
+    applied = now.applied if unit.mark is None else its_mark in now.marks
+    set_mark = f"mkdir -p {shlex.quote(mark('.'))}\ntouch {shlex.quote(its_mark)}"
     if now.active not in RUNNING:
         # What is started now reads what is on the disk now.
         yield _command(
             unit, f"systemctl reset-failed {name} 2>/dev/null || true\nsystemctl start {name}"
         )
         if unit.apply != "never":
-            yield Script(set_mark, explain=in_words(f"{mark(unit.name)} not set"))
-    elif unit.apply != "never" and not now.applied:
+            yield Script(set_mark, explain=in_words(f"{its_mark} not set"))
+    elif unit.apply != "never" and not applied:
         yield _command(unit, f"systemctl {unit.apply} {name}\n{set_mark}")
 
 
