@@ -17,6 +17,7 @@ from farrier.spec.check_model import (
     is_whole,
     shown,
 )
+from farrier.spec.grafana import check_grafana
 from farrier.spec.keys import KeysError, read_keys
 from farrier.spec.model import FIRST_PORT, Model
 from farrier.spec.places import argument_place
@@ -63,7 +64,8 @@ class HostSpec:
     ``open_access`` is set, and on hosts whose data names no ``api_keys_file``. ``roots`` is where
     the host's facts are read: other directories than the running host's are for tests, and for a
     look at a mounted image (``roots = {"sys": "/srv/tree/sys"}``). ``receivers`` are told of alerts
-    by hosts of group monitor; ``receiver_secrets`` are what their files hold, by ``NAME.FIELD``.
+    by hosts of group monitor; ``receiver_secrets`` are what their files hold, by ``NAME.FIELD``,
+    and ``grafana_secrets`` the password of Grafana's administrator.
     """
 
     name: str
@@ -79,6 +81,7 @@ class HostSpec:
     roots: Roots = field(default_factory=Roots)
     receivers: tuple[Receiver, ...] = ()
     receiver_secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    grafana_secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 def read_host(
@@ -123,6 +126,7 @@ class _Reading:
             tuple(receivers) if isinstance(receivers, list | tuple) else ()
         )
         self.receiver_secrets: dict[str, str] = {}
+        self.grafana_secrets: dict[str, str] = {}
 
     def spec(self) -> HostSpec:
         return HostSpec(
@@ -139,6 +143,7 @@ class _Reading:
             roots=self._roots(),
             receivers=tuple(one for one in self.receivers if isinstance(one, Receiver)),
             receiver_secrets=self.receiver_secrets,
+            grafana_secrets=self.grafana_secrets,
         )
 
     def place(self, path: str, where: Callable[[str], Place]) -> Place:
@@ -240,6 +245,7 @@ class _Reading:
         yield from _claimed_names(models)
 
     def _told(self) -> Iterator[Finding]:
+        yield from check_grafana(self.data, self.root, self.grafana_secrets)
         name = "alertmanager_receivers"
         if name not in self.data:
             return
