@@ -6,8 +6,9 @@
 A role is removed from the hosts whose groups have it. Removing ``engine`` drains the replicas: it
 waits for the requests in flight. Removing ``nginx``, ``vllm`` or ``base`` alone cuts them.
 ``nvidia_driver`` is refused while engines run, and purges the packages that Farrier installed for
-it. Debian's other packages, the models in /srv/models, the users, Prometheus'
-samples, Alertmanager's silences and Grafana's database stay. A following deploys/llm.py brings everything back.
+it. Debian's other packages, the models in /srv/models, the users, Prometheus' samples,
+Alertmanager's silences and Grafana's database stay. A following deploys/llm.py brings everything
+back.
 """
 
 from pyinfra import config, host, logger

@@ -21,7 +21,7 @@ from farrier.converge.questions import Question, answer
 from farrier.converge.typed import operation
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pyinfra.api.command import PyinfraCommand
 
@@ -121,7 +121,7 @@ def units(*wanted: Unit) -> Commands:
         yield Refuse("the host could not be asked for its units; see the line above")
         return
     states = {unit.name: found.get(unit.name) or _NOT_LOADED for unit in wanted}
-    commands = [command for unit in wanted for command in _changes(unit, states[unit.name])]
+    commands = in_order(wanted, states)
     if any(now.stale for now in states.values()):
         commands.insert(
             0, Script("systemctl daemon-reload", explain=in_words("systemctl daemon-reload"))
@@ -131,10 +131,33 @@ def units(*wanted: Unit) -> Commands:
     yield from commands
 
 
+def in_order(wanted: Sequence[Unit], states: Mapping[str, UnitState]) -> list[PyinfraCommand]:
+    """What makes each of *wanted* so, whose units are in *states* now."""
+    commands: list[PyinfraCommand] = []
+    begun: set[str] = set()
+    for unit in wanted:
+        now = states[unit.name]
+        commands += _changes(unit, now, begun=unit.name in begun)
+        if not unit.stopped and (
+            now.active not in RUNNING or (unit.apply == "restart" and not _applied(unit, now))
+        ):
+            begun.add(unit.name)
+    return commands
+
+
 _NOT_LOADED = UnitState("not-found", "inactive", "", stale=False, applied=False)
 
 
-def _changes(unit: Unit, now: UnitState) -> Commands:
+def _applied(unit: Unit, now: UnitState) -> bool:
+    return now.applied if unit.mark is None else mark(unit.mark) in now.marks
+
+
+def _changes(unit: Unit, now: UnitState, *, begun: bool = False) -> Commands:
+    """What makes *unit* so; *begun*: this run has started or restarted it a moment ago.
+
+    What has just begun reads what is on the disk, and is not to be reloaded: a SIGHUP before the
+    program handles it ends it (seen with Alertmanager 0.25, half a second after its start).
+    """
     name = shlex.quote(unit.name)
     if unit.stopped:
         if now.load != "not-found" and (now.active in RUNNING or now.enabled == "enabled"):
@@ -145,16 +168,18 @@ def _changes(unit: Unit, now: UnitState) -> Commands:
     if now.enabled not in {"enabled", "static", "alias", "indirect", "generated"}:
         yield _command(unit, f"systemctl enable {name}")
     its_mark = mark(unit.mark or unit.name)
-    applied = now.applied if unit.mark is None else its_mark in now.marks
     set_mark = f"mkdir -p {shlex.quote(mark('.'))}\ntouch {shlex.quote(its_mark)}"
-    if now.active not in RUNNING:
+    if begun:
+        if not _applied(unit, now):
+            yield Script(set_mark, explain=in_words(f"{its_mark} not set"))
+    elif now.active not in RUNNING:
         # What is started now reads what is on the disk now.
         yield _command(
             unit, f"systemctl reset-failed {name} 2>/dev/null || true\nsystemctl start {name}"
         )
         if unit.apply != "never":
             yield Script(set_mark, explain=in_words(f"{its_mark} not set"))
-    elif unit.apply != "never" and not applied:
+    elif unit.apply != "never" and not _applied(unit, now):
         yield _command(unit, f"systemctl {unit.apply} {name}\n{set_mark}")
 
 
