@@ -52,7 +52,9 @@ def client_context(authority: Authority, pair: Pair | None, directory: Path) -> 
 class Served:
     """An endpoint for the time of a ``with``. Its status has every reading."""
 
-    def __init__(self, directory: Path, web: str | None = None, status: Status | None = None) -> None:
+    def __init__(
+        self, directory: Path, web: str | None = None, status: Status | None = None
+    ) -> None:
         self.directory = directory
         self.path = directory / "web.yml"
         self.authority = Authority()
@@ -98,7 +100,9 @@ class Served:
         """Replace the web configuration."""
         replace(self.path, text.encode())
 
-    def context(self, pair: Pair | None = None, authority: Authority | None = None) -> ssl.SSLContext:
+    def context(
+        self, pair: Pair | None = None, authority: Authority | None = None
+    ) -> ssl.SSLContext:
         """A client's, who trusts this endpoint and shows *pair*."""
         return client_context(authority or self.authority, pair, self.directory)
 

@@ -108,7 +108,9 @@ def test_tls_1_1_is_never_spoken(serve: Serve) -> None:
 
 def test_cipher_suites_and_curves(serve: Serve) -> None:
     cipher = "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"
-    wanted = f"  cipher_suites: [{cipher}, TLS_AES_128_GCM_SHA256]\n  curve_preferences: [CurveP384]\n"
+    wanted = (
+        f"  cipher_suites: [{cipher}, TLS_AES_128_GCM_SHA256]\n  curve_preferences: [CurveP384]\n"
+    )
     one = serve(TLS + wanted)
     tls = one.context()
     tls.maximum_version = ssl.TLSVersion.TLSv1_2
@@ -240,7 +242,10 @@ BAD_FILES: list[tuple[Callable[[Path], object], str]] = [
     (lambda one: (one / "ca.crt").write_text("none"), "client_ca_file: no certificate of an auth"),
     (lambda one: (one / "ca.crt").write_bytes(b"\xff" * 99), "client_ca_file: no certificate"),
     (lambda one: (one / "ca.crt").write_bytes(b"x" * 2_000_000), "more than 1024 KiB"),
-    (lambda one: ((one / "web.yml").unlink(), (one / "web.yml").mkdir()), "Is a directory"),
+    (
+        lambda one: ((one / "web.yml").unlink(), (one / "web.yml").mkdir()),
+        "web.yml: not a regular file",
+    ),
     (lambda one: (one / "web.yml").write_bytes(b"\xff\xfe"), "not UTF-8"),
     (lambda one: (one / "web.yml").unlink(), "web.yml: No such file"),
 ]
