@@ -30,6 +30,7 @@ class Endpoint:
     async def serve(self) -> None:
         """Serve until :meth:`close`."""
         loop = asyncio.get_running_loop()
+        self._in_force.rules()  # before the first client waits for it
         server = await loop.create_server(
             lambda: Connection(self._reception, self._crowd), sock=self._listener, backlog=128
         )
