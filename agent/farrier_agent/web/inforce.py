@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,14 +26,12 @@ from farrier_agent.web.configuration import (
 from farrier_agent.web.tls import Tls
 from farrier_agent.web.users import Users
 
-__all__ = ["InForce", "Rules", "check"]
+__all__ = ["LOOK_SECONDS", "InForce", "Rules", "check", "summary"]
 
 log = logging.getLogger("farrier-agent")
 
 LOOK_SECONDS = 1.0
-"""The files are looked at so often at most."""
-SETTLED_SECONDS = 2.0
-"""A file that changed so lately may change again without another time of change (ctime)."""
+"""The files are looked at so often at most. A change counts once it is seen twice as it is."""
 MAX_BYTES = 1024 * 1024
 
 Stamp = tuple[int, int, int, int] | None
@@ -60,18 +59,16 @@ class InForce:
     def __init__(
         self,
         path: Path | None,
-        *,
         clock: Callable[[], float] = time.monotonic,
-        wall: Callable[[], float] = time.time,
     ) -> None:
         self.path = path
         self._clock = clock
-        self._wall = wall
         self._rules: Rules | None = Rules() if path is None else None
         self._read: _Read | None = None
         self._problem: str | None = None
         self._watched: frozenset[Path] = frozenset({path} if path else ())
-        self._stamps: dict[Path, Stamp] | None = None
+        self._stamps: dict[Path, Stamp] = {}
+        self._settled = False
         self._looked: float | None = None
 
     @property
@@ -94,20 +91,25 @@ class InForce:
 
     def _look(self, path: Path) -> None:
         stamps = {one: _stamp(one) for one in self._watched}
-        if stamps == self._stamps and self._settled(stamps.values()):
+        first, changed = not self._stamps, stamps != self._stamps
+        self._stamps = stamps
+        if changed and not first:
+            # half of a file may be written: half of the protection. Nor would a second change
+            # within the file system's clock be seen
+            self._settled = False
             return
+        if self._settled:
+            return
+        self._settled = not first
         try:
             self._take(path)
         except WebConfigError as error:
-            self._blame(f"{path}: {error}" if str(path) not in str(error) else str(error))
+            self._blame(f"{path}: {error}")
         else:
             self._blame(None)
-        # of before they were read: what changes from now on is seen
-        self._stamps = {one: stamps.get(one) or _stamp(one) for one in self._watched}
-
-    def _settled(self, stamps: Iterable[Stamp]) -> bool:
-        latest = (self._wall() - SETTLED_SECONDS) * 1e9
-        return all(stamp is None or stamp[0] < latest for stamp in stamps)
+        if self._watched != stamps.keys():
+            self._settled = False
+            self._stamps = {one: _stamp(one) for one in self._watched}
 
     def _take(self, path: Path) -> None:
         text = _contents("", path)
@@ -212,9 +214,11 @@ def _stamp(path: Path) -> Stamp:
 def _contents(key: str, path: Path) -> bytes:
     where = f"{key}: {path}: " if key else ""
     try:
-        # a FIFO in its place must not hold everything up
+        # not blocking: a FIFO in its place must not hold everything up
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(fd, "rb") as file:  # noqa: PTH123 - of a descriptor
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise WebConfigError(f"{where}not a regular file")
             data = file.read(MAX_BYTES + 1)
     except PermissionError as error:
         who = f"{error.strerror} for the agent's user; next: ls -lL {path}"

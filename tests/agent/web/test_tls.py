@@ -242,7 +242,10 @@ BAD_FILES: list[tuple[Callable[[Path], object], str]] = [
     (lambda one: (one / "ca.crt").write_text("none"), "client_ca_file: no certificate of an auth"),
     (lambda one: (one / "ca.crt").write_bytes(b"\xff" * 99), "client_ca_file: no certificate"),
     (lambda one: (one / "ca.crt").write_bytes(b"x" * 2_000_000), "more than 1024 KiB"),
-    (lambda one: ((one / "web.yml").unlink(), (one / "web.yml").mkdir()), "Is a directory"),
+    (
+        lambda one: ((one / "web.yml").unlink(), (one / "web.yml").mkdir()),
+        "web.yml: not a regular file",
+    ),
     (lambda one: (one / "web.yml").write_bytes(b"\xff\xfe"), "not UTF-8"),
     (lambda one: (one / "web.yml").unlink(), "web.yml: No such file"),
 ]
