@@ -32,7 +32,7 @@ class Clock:
         return self.now
 
 
-async def until(question: Callable[[], Awaitable[T]]) -> T:
+async def until(question: Callable[[], Awaitable[T | None]]) -> T:
     """The first answer to *question* that is true."""
     end = time.monotonic() + PATIENCE
     while True:

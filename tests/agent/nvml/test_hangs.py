@@ -37,7 +37,14 @@ async def hangs(bench: Bench, index: int) -> Gpus:
 
 
 @pytest.mark.parametrize(
-    "function", ["nvmlDeviceGetMemoryInfo", "nvmlDeviceGetUtilizationRates", "*"]
+    "function",
+    [
+        "nvmlDeviceGetTemperatureV",
+        "nvmlDeviceGetFieldValues",
+        "nvmlDeviceGetMemoryInfo",
+        "nvmlDeviceGetUtilizationRates",
+        "*",
+    ],
 )
 def test_a_gpu_that_hangs_costs_no_other_gpu_anything(
     nvml_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str
@@ -190,9 +197,8 @@ def test_a_call_on_no_gpu_is_a_failure_of_all(
         failure = await until(lambda: _in_call(bench, "nvmlDeviceGetCount"))
         assert failure.kind == "hangs"
         assert "NVML hangs in nvmlDeviceGetCount" in str(failure)
-        assert bench.worker.nvml.kind == "hangs"
-        assert bench.worker.nvml.call == "nvmlDeviceGetCount"
-        assert bench.worker.nvml.pid is None
+        nvml = bench.worker.nvml
+        assert (nvml.kind, nvml.call, nvml.pid) == ("hangs", "nvmlDeviceGetCount", None)
         bench.put("count 4")
         bench.clock.now += 61
         assert up(await bench.read()) == [True] * 4
