@@ -28,7 +28,11 @@ class Call(NamedTuple):
     gpu: int
 
     def __str__(self) -> str:
-        return self.function if self.gpu == NO_GPU else f"{self.function} of GPU {self.gpu}"
+        return (
+            self.function
+            if self.gpu == NO_GPU or not self.function
+            else f"{self.function} of GPU {self.gpu}"
+        )
 
 
 def new_page() -> int:

@@ -31,6 +31,8 @@ class Child:
         self.number = 0
         """Number of the last :class:`~farrier_agent.nvml.wire.Ask`."""
         self.begun_at = time.monotonic()
+        self.loaded = False
+        """It has read from NVML."""
         ours, theirs = socket.socketpair()
         page = new_page()
         try:

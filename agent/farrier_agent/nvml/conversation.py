@@ -70,17 +70,15 @@ class _Watch:
             self._call, self._moved_at = call, now
         if not begun and call.number == self._asked_in.number and call.function != "nvmlInit":
             call = Call(0, "", call.gpu)  # that one returned before it was asked
-        idle = now - self._moved_at
-        if not begun and call.function in {"", "nvmlInit"} and self._is_young(now):
-            if now >= limits.end:
-                raise HangError(call, now - self._child.begun_at, starting=True)
-        elif idle >= limits.stall or (now >= limits.end and idle >= limits.stall / 2):
+        idle, over = now - self._moved_at, now >= limits.end
+        if not self._child.loaded and call.function in {"", "nvmlInit"}:
+            age = now - self._child.begun_at
+            if over or age >= limits.start:
+                raise HangError(call, age, starting=age < limits.start)
+        elif idle >= limits.stall or (over and idle >= limits.stall / 2):
             raise HangError(call, idle)
-        elif now >= limits.end:
+        elif over:
             raise HangError(call, idle, slow=True)
-
-    def _is_young(self, now: float) -> bool:
-        return now - self._child.begun_at < self._limits.start
 
 
 async def converse(
@@ -105,5 +103,5 @@ async def converse(
                 raise GpuError(answer.words, kind=answer.kind, call=answer.call or None)
             if collection.take(answer):
                 return
-            begun = True
+            begun = child.loaded = True
         watch.look(begun=begun, answered=answer is not None)

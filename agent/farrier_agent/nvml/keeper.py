@@ -183,6 +183,7 @@ class NvmlWorker:
             why = GpuError(f"the NVML worker is not understood: {problem}")
         except GpuError as problem:
             why = problem
+            collection.head = None  # NVML itself is of no use: nor is what was read before
         else:
             self._succeeded(collection)
             await self._renew(child, collection)
