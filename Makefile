@@ -36,6 +36,7 @@ docs: ## the pages that are made from the code
 	@$(BIN)/python -m farrier.pages
 	@$(BIN)/python -m farrier.preflight.page
 	@$(BIN)/python -m farrier.metrics_page
+	@$(BIN)/python -m farrier.verdicts
 
 bench: ## PART=converge|agent|drain|check|gate or all of them, into docs/benchmarks.md (root)
 	@scripts/bootstrap --lab

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import msgspec
 
 from farrier_agent.health.memory import Known, Memory, answer_key
-from farrier_agent.health.rules import BY_NAME
+from farrier_agent.health.rules import BY_NAME, RULES
 
 __all__ = ["Acknowledged", "acknowledge"]
 
@@ -33,16 +33,16 @@ class Acknowledged(NamedTuple):
 
 
 def acknowledge(
-    memory: Memory, rule: str | None, gpu: str | None, at: float
+    memory: Memory, name: str | None, gpu: str | None, at: float
 ) -> tuple[Memory, list[Acknowledged]]:
-    """*memory* after somebody acknowledged, at *at*, what *rule* holds against *gpu*.
+    """*memory* after somebody acknowledged, at *at*, what rule *name* holds against *gpu*.
 
     None stands for all of them; but a missing GPU is forgotten only where ``gpu-missing`` is named.
     *gpu* is a uuid, or an index. What a rule sees at every look cannot be talked away and is not
     acknowledged. Raises ValueError for a rule that is none, or a GPU that is not known.
     """
-    if rule is not None and rule not in BY_NAME:
-        raise ValueError(f"no rule is named {rule} (known: {', '.join(BY_NAME)})")
+    if name is not None and name not in BY_NAME:
+        raise ValueError(f"no rule is named {name} (known: {', '.join(BY_NAME)})")
     if gpu is not None:
         gpu = _uuid(memory.known, gpu, {mark.gpu for mark in memory.marks.values()})
     done: list[Acknowledged] = []
@@ -51,9 +51,9 @@ def acknowledge(
         said = BY_NAME.get(mark.rule)
         if said is None or not mark.holds or not (said.latched or said.ack):
             continue
-        if rule not in {None, mark.rule} or gpu not in {None, mark.gpu}:
+        if name not in {None, mark.rule} or gpu not in {None, mark.gpu}:
             continue
-        if mark.rule == _FORGETS and (rule is None or mark.gpu is None):
+        if mark.rule == _FORGETS and (name is None or mark.gpu is None):
             continue
         known = memory.known.get(mark.gpu) if mark.gpu else None
         forget = mark.rule == _FORGETS
@@ -62,13 +62,16 @@ def acknowledge(
         answered[answer_key(mark.rule, mark.gpu)] = at
         if mark.rule == _MEANT and mark.gpu is not None:
             links.pop(mark.gpu, None)
-    if rule == _FORGETS and gpu is not None and not done and ("data-stale", gpu, None) in marks:
+    if name == _FORGETS and gpu is not None and not done and ("data-stale", gpu, None) in marks:
         # its inventory lost it, this memory did not
-        done.append(Acknowledged(rule, gpu, memory.known[gpu].index, forget=True))
+        done.append(Acknowledged(name, gpu, memory.known[gpu].index, forget=True))
     memory = _replace(memory, marks=marks, answered=answered, links=links)
     for one in done:
         if one.forget and one.gpu is not None:
             memory = _without(memory, one.gpu)
+            # its XIDs are still in the log of this boot, and nobody's from now on
+            nobodys = {answer_key(rule.name, None): at for rule in RULES if rule.known is not None}
+            memory = _replace(memory, answered={**memory.answered, **nobodys})
     return memory, done
 
 

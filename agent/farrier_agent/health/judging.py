@@ -112,13 +112,17 @@ def _found(rule: Rule, mark: Mark | None, key: Key, found: Found, view: View) ->
             since_at=now.at if found.at is None else found.at,
         )
     streak, lasted = (0, 0.0) if mark.holds else _longer(mark, now.monotonic)
+    anew = streak == 1 and found.at is None
+    holds = mark.holds or (streak >= rule.looks and lasted >= rule.seconds)
+    if holds:
+        streak, lasted = 0, 0.0  # from now on they are looks that find all well
     return _replace(
         mark,
-        holds=mark.holds or (streak >= rule.looks and lasted >= rule.seconds),
+        holds=holds,
         text=found.text,
         step=found.step,
         by=found.by,
-        since_at=mark.since_at if mark.holds or streak > 1 or found.at is not None else now.at,
+        since_at=now.at if anew else mark.since_at,
         confirmed=False,
         streak=streak,
         lasted=lasted,

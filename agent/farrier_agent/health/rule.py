@@ -89,7 +89,8 @@ class Rule:
     @property
     def clears(self) -> str:
         """What ends a fault of this rule, for people."""
-        good = f"{self.clear_looks} good looks in a row"
+        one = self.clear_looks == 1
+        good = "1 good look" if one else f"{self.clear_looks} good looks in a row"
         if self.clear_seconds:
             good += f" over {self.clear_seconds:.0f} s"
         if not self.latched:

@@ -20,7 +20,7 @@ _RESTART_FM = Step("restart the fabric manager", f"systemctl restart {FABRIC_MAN
 _INSTALL_FM = Step(
     "install the fabric manager of the driver's version", "apt-cache policy nvidia-fabricmanager"
 )
-_READ_FM = Step("see why the fabric manager dies", f"journalctl -u {FABRIC_MANAGER} -n 100")
+_READ_FM = Step("read what the fabric manager says", f"journalctl -u {FABRIC_MANAGER} -n 100")
 
 
 def _pcie(gpu: Gpu, view: View) -> Look:

@@ -270,13 +270,13 @@ TABLE: dict[str, Row] = {
     ),
     "fabric with degraded bandwidth": Row(
         (of(3, fabric=Fabric(state="completed", status=0, problems=("degraded_bandwidth",))),),
-        "degraded", "fabric-problem", "see why the fabric manager dies", gpu=3,
+        "degraded", "fabric-problem", "read what the fabric manager says", gpu=3,
     ),
     "fabric manager dead, GPUs still registered": Row(
         (fabric_manager("failed"),), "degraded", "fabric-manager", "restart the fabric manager"
     ),
     "fabric manager flapping": Row(
-        (flapping(),), "degraded", "fabric-manager", "see why the fabric manager dies"
+        (flapping(),), "degraded", "fabric-manager", "read what the fabric manager says"
     ),
     "fabric declared, no manager installed": Row(
         (set_to(fabric="required"), fabric_manager("inactive", load_state="not-found")),

@@ -131,11 +131,9 @@ class Clock:
         self.now = start or healthy()
         self.memory = Memory()
         self.health: Health | None = None
-        self.rows: list[Health] = []
 
     def tick(self, times: int = 1) -> Health:
         for _ in range(times):
-            energy = self.now.monotonic * 50
             self.now = replaced(
                 self.now, at=self.now.at + TICK, monotonic=self.now.monotonic + TICK
             )
@@ -147,9 +145,7 @@ class Clock:
                     for one in self.now.gpus.devices
                 )
                 self.now = replaced(self.now, gpus=replaced(self.now.gpus, devices=grown))
-            assert energy >= 0
             self.health, self.memory = judge(self.now, self.memory)
-            self.rows.append(self.health)
         assert self.health is not None
         return self.health
 
@@ -210,6 +206,17 @@ def back(index: int, **fields: Any) -> Change:
         devices = tuple(
             gpu(index, **fields) if one.index == index else one for one in now.gpus.devices
         )
+        return replaced(now, gpus=replaced(now.gpus, devices=devices))
+
+    return change
+
+
+def forgotten(index: int) -> Change:
+    """The inventory no longer has GPU *index*."""
+
+    def change(now: Observed) -> Observed:
+        assert now.gpus is not None
+        devices = tuple(one for one in now.gpus.devices if one.index != index)
         return replaced(now, gpus=replaced(now.gpus, devices=devices))
 
     return change
