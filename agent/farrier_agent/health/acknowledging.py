@@ -94,6 +94,7 @@ def _without(memory: Memory, gpu: str) -> Memory:
         answered={k: at for k, at in memory.answered.items() if k.partition(" ")[2] != gpu},
         renewed={uuid: at for uuid, at in memory.renewed.items() if uuid != gpu},
         incidents={uuid: one for uuid, one in memory.incidents.items() if uuid != gpu},
+        crashes={uuid: one for uuid, one in memory.crashes.items() if uuid != gpu},
         links={uuid: one for uuid, one in memory.links.items() if uuid != gpu},
         trails={uuid: one for uuid, one in memory.trails.items() if uuid != gpu},
     )

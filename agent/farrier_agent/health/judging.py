@@ -60,6 +60,7 @@ def judge(
         answered=answered,
         renewed=view.renewed,
         incidents=view.incidents,
+        crashes=view.crashes,
         links=view.links,
         trails=view.trails,
         read=view.read if observed.gpus is not None else memory.read,
@@ -113,7 +114,7 @@ def _found(rule: Rule, mark: Mark | None, key: Key, found: Found, view: View) ->
         )
     streak, lasted = (0, 0.0) if mark.holds else _longer(mark, now.monotonic)
     anew = streak == 1 and found.at is None
-    holds = mark.holds or (streak >= rule.looks and lasted >= rule.seconds)
+    holds = mark.holds or found.now or (streak >= rule.looks and lasted >= rule.seconds)
     if holds:
         streak, lasted = 0, 0.0  # from now on they are looks that find all well
     return _replace(

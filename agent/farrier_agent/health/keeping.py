@@ -38,6 +38,7 @@ class _File(msgspec.Struct, frozen=True, kw_only=True):
     answered: dict[str, float] = {}
     renewed: dict[str, float] = {}
     incidents: dict[str, tuple[Incident, ...]] = {}
+    crashes: dict[str, tuple[Incident, ...]] = {}
     links: dict[str, tuple[int, ...]] = {}
     energy: dict[str, float] = {}
     book: Book = Book()
@@ -60,6 +61,7 @@ def encoded(memory: Memory, book: Book) -> bytes:
             answered=memory.answered,
             renewed=memory.renewed,
             incidents=memory.incidents,
+            crashes=memory.crashes,
             links=memory.links,
             energy={
                 uuid: trail.energy
@@ -88,6 +90,7 @@ def decoded(data: bytes) -> tuple[Memory, Book]:
         answered=file.answered,
         renewed=file.renewed,
         incidents=file.incidents,
+        crashes=file.crashes,
         links=file.links,
         # of no moment of this run: nothing is reckoned per second with it
         trails={uuid: Trail(float("inf"), energy) for uuid, energy in file.energy.items()},
@@ -170,7 +173,7 @@ class Judge:
         memory = memory or self._memory
         return (
             *(memory.boot_id, _holding(memory), memory.known, memory.answered, memory.renewed),
-            *(memory.incidents, memory.links, self.book if book is None else book),
+            *(memory.incidents, memory.crashes, memory.links, self.book if book is None else book),
         )
 
     def _read(self) -> None:

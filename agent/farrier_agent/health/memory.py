@@ -63,8 +63,9 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
 
     ``answered`` are the moments up to which a rule's events no longer count, by
     :func:`answer_key`; ``renewed`` those up to which none of a GPU's do, for it was reset.
-    ``links`` are the NVLinks of a GPU that were seen up. ``read`` is when the last reading of the
-    GPUs was made (monotonic).
+    ``incidents`` are bursts of fatal XIDs of a GPU, ``crashes`` those of programs. ``links`` are
+    the NVLinks of a GPU that were seen up. ``read`` is when the last reading of the GPUs was made
+    (monotonic), None before the first one of this run.
     """
 
     boot_id: str = ""
@@ -73,6 +74,7 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     answered: dict[str, float] = {}
     renewed: dict[str, float] = {}
     incidents: dict[str, tuple[Incident, ...]] = {}
+    crashes: dict[str, tuple[Incident, ...]] = {}
     links: dict[str, tuple[int, ...]] = {}
     trails: dict[str, Trail] = {}
     read: float | None = None

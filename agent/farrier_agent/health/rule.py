@@ -41,13 +41,15 @@ UNSEEN = Sight.UNSEEN
 class Found(NamedTuple):
     """A fault, in words. ``step``: instead of the rule's. ``at``: when it happened, where told.
 
-    ``by`` says what told of it, for rules with more than one source.
+    ``by`` says what told of it, for rules with more than one source. ``now``: it counts at once,
+    however many looks its rule wants.
     """
 
     text: str
     step: Step | None = None
     at: float | None = None
     by: str = ""
+    now: bool = False
 
 
 Look = Found | Sight

@@ -80,11 +80,13 @@ def _nvlink_errors(gpu: Gpu, view: View) -> Look:
 
 
 def _fabric(gpu: Gpu, view: View) -> Look:
-    if not view.fabric_needed:
+    if view.now.fabric == "none":
         return FINE
     fabric = gpu.fabric
     if fabric is None:
         return UNSEEN
+    if fabric.state == "not_supported":
+        return FINE
     if fabric.state != "completed":
         return Found(f"GPU {gpu.index} is not registered with the fabric: {fabric.state}")
     if fabric.status != 0:
@@ -95,17 +97,17 @@ def _fabric(gpu: Gpu, view: View) -> Look:
 def _fabric_problem(gpu: Gpu, view: View) -> Look:
     if gpu.fabric is None:
         return UNSEEN
-    if gpu.fabric.problems and view.fabric_needed:
+    if gpu.fabric.problems and view.now.fabric != "none":
         words = ", ".join(sorted(gpu.fabric.problems)).replace("_", " ")
         return Found(f"GPU {gpu.index}: the fabric has problems: {words}")
     return FINE
 
 
 def _fabric_manager(view: View) -> Look:
-    if not view.fabric_needed:
-        return FINE if view.now.gpus is not None or view.now.fabric == "none" else UNSEEN
+    if view.now.fabric == "none":
+        return FINE
     unit = view.now.units.get(FABRIC_MANAGER)
-    if unit is None:
+    if unit is None or not (view.fabric_needed or unit.active):
         return UNSEEN
     if unit.load_state == "not-found":
         # on a rack with its switches elsewhere there is none on the host

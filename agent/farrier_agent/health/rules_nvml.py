@@ -13,6 +13,7 @@ __all__ = ["RULES"]
 
 _LOOK_AT_AGENT = Step("see why the agent cannot read", "journalctl -u farrier-agent -n 50")
 _ACQUIRE = Step("take NVML back when the work is done", "farrier-agent nvml acquire")
+_FORGET = Step("forget it, if it was taken out", "farrier-agent ack gpu-missing --gpu={gpu}")
 _UNREADABLE = {
     "no_library": (
         "NVML's library is not there",
@@ -24,6 +25,12 @@ _UNREADABLE = {
     ),
     "not_loaded": ("the driver is not loaded", Step("load the driver", "modprobe nvidia")),
     "failed": ("NVML cannot be read", _LOOK_AT_AGENT),
+}
+
+
+_ABSENT = {
+    "gone": "neither NVML nor the PCI bus has it any more",
+    "unseen": "it is on the PCI bus, but NVML does not have it",
 }
 
 
@@ -61,15 +68,14 @@ def _unreadable(view: View) -> Look:
 
 
 def _missing(gpu: Gpu, _view: View) -> Look:
-    if gpu.problem == "gone":
-        return Found(f"GPU {gpu.index} is gone: neither NVML nor the PCI bus has it any more")
-    if gpu.problem == "unseen":
-        return Found(f"GPU {gpu.index} is on the PCI bus, but NVML does not have it")
+    if gpu.problem in _ABSENT:
+        why = printable(gpu.problem_detail)[:200] if gpu.problem_detail else _ABSENT[gpu.problem]
+        return Found(f"GPU {gpu.index} is missing: {why}")
     return FINE if gpu.up else UNSEEN
 
 
 def _missing_of_replica(replica: Replica, view: View) -> Look:
-    if view.now.gpus is None:
+    if view.unread:
         return UNSEEN
     without = [str(index) for index in replica.gpus if view.uuid_of(index) is None]
     if without:
@@ -93,17 +99,18 @@ def _gpu_hangs(gpu: Gpu, _view: View) -> Look:
 
 
 def _stale(uuid: str | None, view: View) -> Look:
-    if view.now.gpus is not None:
-        if uuid is None or uuid in view.by_uuid:
-            return FINE
-        forget = Step("forget it, if it was taken out", f"farrier-agent ack gpu-missing {uuid}")
-        return Found(f"{view.label(uuid)} was here, and nothing is told of it", forget)
-    if (uuid is None) == bool(view.known):
+    if uuid in view.by_uuid or (uuid is None) == bool(view.known):
         return FINE  # said of each GPU; of the host only where none is known
+    if not view.unread:
+        if uuid is None:
+            return FINE
+        return Found(f"{view.label(uuid)} was here, and nothing is told of it", _FORGET)
+    first = view.before.read is None
     nvml = view.now.nvml
     if nvml is not None and nvml.kind == "released":
         return Found(f"{_whose(uuid, view)}: NVML is released, nothing is read", _ACQUIRE)
-    return Found(f"{_whose(uuid, view)}: no fresh reading")
+    # before the first reading nothing is known; later, the last one is good for three ticks
+    return Found(f"{_whose(uuid, view)}: no fresh reading", now=first)
 
 
 def _whose(uuid: str | None, view: View) -> str:
@@ -111,8 +118,8 @@ def _whose(uuid: str | None, view: View) -> str:
 
 
 def _stale_of_replica(replica: Replica, view: View) -> Look:
-    if view.now.gpus is None and any(view.uuid_of(index) is None for index in replica.gpus):
-        return Found(f"which GPUs replica {replica.name} uses is not known")
+    if view.unread and any(view.uuid_of(index) is None for index in replica.gpus):
+        return Found(f"which GPUs replica {replica.name} uses is not known", now=True)
     return FINE
 
 
@@ -139,6 +146,7 @@ RULES = (
         "no library, no permission, no driver loaded, or NVML fails: nothing is seen of the GPUs",
         _LOOK_AT_AGENT,
         host=_unreadable,
+        looks=2,
     ),
     Rule(
         "gpu-missing",
@@ -177,6 +185,7 @@ RULES = (
         _LOOK_AT_AGENT,
         known=_stale,
         replica=_stale_of_replica,
+        looks=3,
         clear_looks=1,
     ),
 )

@@ -15,7 +15,7 @@ from farrier_agent.health.steps import (
     RESTART_REPLICA,
 )
 from farrier_agent.health.view import View
-from farrier_agent.health.xids import CLASSES, XidClass, bursts, classify
+from farrier_agent.health.xids import XidClass
 from farrier_agent.wording import printable
 
 __all__ = ["APP_MOST", "FATAL_DAY", "RULES"]
@@ -27,7 +27,6 @@ FATAL_MOST = 5
 FATAL_DAY = 86400.0
 BOOTS = 3
 """The same fatal XID in so many boots: two reboots did not help."""
-_HOUR = 3600.0
 
 
 def _class(name: str, kind: XidClass) -> Callable[[str | None, View], Look]:
@@ -39,9 +38,10 @@ def _class(name: str, kind: XidClass) -> Callable[[str | None, View], Look]:
             return UNSEEN
         if not events:
             return FINE
-        flagged, beside = view.flagged(uuid), view.all_events(uuid)
-        for event in reversed(events):
-            if classify(event, beside, flagged=flagged) == kind:
+        # those that count are the last ones of all
+        kinds = view.classified(uuid)[-len(events) :]
+        for event, its_kind in zip(reversed(events), reversed(kinds), strict=True):
+            if its_kind == kind:
                 return Found(_text(uuid, event, view), at=event.at)
         return FINE
 
@@ -60,20 +60,15 @@ def _text(uuid: str | None, event: XidEvent, view: View) -> str:
 
 
 def _repeated(uuid: str | None, view: View) -> Look:
-    events = view.events("xid-app-repeated", uuid)
-    if events is None:
+    if uuid is None or view.now.xids is None:
         return UNSEEN
-    if not events:
-        return FINE
-    now = view.now.at
-    recent = [
-        event.at for event in events if event.xid in CLASSES["app"] and now - event.at < _HOUR
-    ]
-    times = bursts(recent)
-    if uuid is not None and len(times) > APP_MOST:
+    since = view.since("xid-app-repeated", uuid)
+    crashes = [one for one in view.crashes.get(uuid, ()) if one.at > since]
+    if len(crashes) > APP_MOST:
         text = f"{view.label(uuid)}: more than {APP_MOST} errors of programs within an hour"
-        return Found(text, at=times[0])
-    return FINE
+        return Found(text, at=crashes[0].at)
+    # without the log these are the XIDs of before: that an hour went by says nothing then
+    return FINE if view.now.kernel_log_problem is None else UNSEEN
 
 
 def _contact(uuid: str | None, view: View) -> Look:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
 from farrier_agent.gpus import Gpu, XidEvent
 from farrier_agent.health.memory import Known, Mark, Memory, Trail, answer_key
 from farrier_agent.health.observed import Observed
-from farrier_agent.health.xids import ANNOUNCEMENT, Incident, absorb, classify
+from farrier_agent.health.xids import (
+    ANNOUNCEMENT,
+    BURST,
+    CLEAN_UP,
+    CRASHES_KEPT,
+    KEPT,
+    Incident,
+    XidClass,
+    absorb,
+    classify,
+)
 from farrier_agent.status import Replica
 
 __all__ = ["BUSY", "View"]
@@ -18,21 +28,24 @@ _WORKING = frozenset((0, 2))
 """Performance states of a GPU at work; in others it saves power, links included."""
 _SLOWED = 0.1
 """Share of the time since the last reading from which clocks count as held down."""
+_FATAL = frozenset(("reset", "reboot", "power"))
 _NO_EVENTS: tuple[XidEvent, ...] = ()
 
 
 class View:
     """*now* against *before*.
 
-    ``known``, ``renewed``, ``incidents``, ``links`` and ``trails`` are what *before* has of them
-    with what this moment adds; ``anew`` are the GPUs that turn out to have been reset since.
-    ``gpus`` are those of a reading that was not looked at before.
+    ``known``, ``renewed``, ``incidents``, ``crashes``, ``links`` and ``trails`` are what *before*
+    has of them with what this moment adds; ``anew`` are the GPUs that turn out to have been reset
+    since. ``gpus`` are those of a reading that was not looked at before; ``unread``: NVML was not
+    read, and they are at most those that the PCI bus says are gone.
     """
 
     def __init__(self, now: Observed, before: Memory) -> None:
         self.now = now
         self.before = before
         self.anew: set[str] = set()
+        self.unread = now.gpus is None or now.gpus.count is None
         reading = now.gpus.devices if now.gpus is not None and now.accelerator == "cuda" else ()
         self.read = now.read if now.read is not None else now.monotonic
         seen_before = now.read is not None and now.read == before.read
@@ -49,7 +62,9 @@ class View:
             self._follow_counters()
             self._follow_links()
         self._events = self._sorted_events()
-        self.incidents = self._follow_incidents()
+        self._classes: dict[str | None, tuple[XidClass, ...]] = {}
+        self.incidents, self.crashes = before.incidents, before.crashes
+        self._follow_incidents()
         self.users = self._users()
 
     @property
@@ -115,11 +130,13 @@ class View:
         events = self._events.get(gpu, _NO_EVENTS)
         if not events:
             return events
-        since = max(
-            self.before.answered.get(answer_key(rule, gpu), 0.0),
-            self.renewed.get(gpu or "", 0.0),
-        )
+        since = self.since(rule, gpu)
         return tuple(event for event in events if event.at > since)
+
+    def since(self, rule: str, gpu: str | None) -> float:
+        """The moment up to which XIDs of *gpu* do not count for *rule*: it was seen to."""
+        answered = self.before.answered.get(answer_key(rule, gpu), 0.0)
+        return max(answered, self.renewed.get(gpu or "", 0.0))
 
     def all_events(self, gpu: str | None) -> tuple[XidEvent, ...]:
         """The XIDs of *gpu* in this boot, the oldest first."""
@@ -212,27 +229,41 @@ class View:
                     self._renew(uuid, event.at)
         return {uuid: tuple(own) for uuid, own in events.items()}
 
-    def _follow_incidents(self) -> dict[str, tuple[Incident, ...]]:
-        incidents = self.before.incidents
-        for uuid, fatal in self._fatal():
-            known = incidents.get(uuid, ())
-            new = absorb(known, fatal, self.now.boot_id, self.now.at)
-            if new != known:
-                incidents = {**incidents, uuid: new}
-        return incidents
-
-    def _fatal(self) -> Iterator[tuple[str, list[XidEvent]]]:
+    def _follow_incidents(self) -> None:
         for uuid, events in (self._events or {}).items():
             if uuid is None:
                 continue
-            flagged = self.flagged(uuid)
-            fatal = [
-                event
-                for event in events
-                if classify(event, events, flagged=flagged) in {"reset", "reboot", "power"}
+            kinds = self.classified(uuid)
+            fatal = [one for one, kind in zip(events, kinds, strict=True) if kind in _FATAL]
+            # 45 cleans up after another error, if there is one
+            ends = [one for one, kind in zip(events, kinds, strict=True) if kind == "app"]
+            crashes = [
+                one
+                for one in ends
+                if one.xid != CLEAN_UP or not any(abs(one.at - two.at) <= BURST for two in fatal)
             ]
-            if fatal:
-                yield uuid, fatal
+            self.incidents = self._with(self.incidents, uuid, fatal, KEPT)
+            self.crashes = self._with(self.crashes, uuid, crashes, CRASHES_KEPT)
+
+    def _with(
+        self,
+        known: dict[str, tuple[Incident, ...]],
+        uuid: str,
+        events: list[XidEvent],
+        kept: float,
+    ) -> dict[str, tuple[Incident, ...]]:
+        was = known.get(uuid, ())
+        if not events and not was:
+            return known
+        new = absorb(was, events, self.now.boot_id, self.now.at, kept)
+        return known if new == was else {**known, uuid: new}
+
+    def classified(self, gpu: str | None) -> tuple[XidClass, ...]:
+        """The class of each of :meth:`all_events`."""
+        if gpu not in self._classes:
+            events, flagged = self.all_events(gpu), self.flagged(gpu)
+            self._classes[gpu] = tuple(classify(one, events, flagged=flagged) for one in events)
+        return self._classes[gpu]
 
 
 def _in_fabric(gpu: Gpu) -> bool:

@@ -18,11 +18,12 @@ __all__ = [
     "ANNOUNCEMENT",
     "BURST",
     "CLASSES",
+    "CLEAN_UP",
+    "CRASHES_KEPT",
     "KEPT",
     "Incident",
     "XidClass",
     "absorb",
-    "bursts",
     "classify",
 ]
 
@@ -30,6 +31,8 @@ XidClass = Literal["app", "reset", "reboot", "power", "software", "link", "nothi
 
 ANNOUNCEMENT = 154
 """The driver announces what it wants done; the action is authoritative."""
+CLEAN_UP = 45
+"""A context was cleaned up: after another error, or because its program was killed."""
 
 BURST = 180.0
 """Seconds: XIDs of a GPU up to this long after the first one are one incident.
@@ -37,7 +40,9 @@ BURST = 180.0
 From the first, not until silence: a GPU with one XID a minute has no silence.
 """
 KEPT = 14 * 86400.0
-"""Seconds for which incidents are remembered, across reboots."""
+"""Seconds for which fatal incidents are remembered, across reboots."""
+CRASHES_KEPT = 3600.0
+"""Seconds for which those of programs are."""
 _MOST = 64
 """Incidents that are remembered for one GPU."""
 _SLACK = 5.0
@@ -54,8 +59,7 @@ CLASSES: dict[XidClass, frozenset[int]] = {
     "software": frozenset((78,)),
     "link": frozenset((74, *range(144, 151))),
 }
-"""45 is the clean-up after another error, or a killed program: alone it counts as the latter. 48,
-an uncorrectable memory error, is judged with what stands beside it: see :func:`classify`."""
+"""48, an uncorrectable memory error, is judged with what stands beside it: :func:`classify`."""
 
 _OF = {xid: kind for kind, numbers in CLASSES.items() for xid in numbers}
 _DOUBLE_BIT = 48
@@ -64,7 +68,7 @@ _CONTAINED = frozenset((63, 94))
 
 
 class Incident(msgspec.Struct, frozen=True):
-    """A burst of fatal XIDs of one GPU that began ``at``, in the boot ``boot_id``."""
+    """A burst of XIDs of one GPU that began ``at``, in the boot ``boot_id``."""
 
     at: float
     boot_id: str
@@ -87,21 +91,19 @@ def classify(event: XidEvent, beside: Iterable[XidEvent], *, flagged: bool) -> X
     return kind
 
 
-def bursts(times: Iterable[float]) -> list[float]:
-    """When the incidents began that the XIDs at *times* belong to."""
-    begun: list[float] = []
-    for at in sorted(times):
-        if not begun or at - begun[-1] > BURST:
-            begun.append(at)
-    return begun
-
-
 def absorb(
-    known: Sequence[Incident], fatal: Iterable[XidEvent], boot_id: str, now: float
+    known: Sequence[Incident],
+    events: Iterable[XidEvent],
+    boot_id: str,
+    now: float,
+    kept: float = KEPT,
 ) -> tuple[Incident, ...]:
-    """*known* and what the *fatal* XIDs of this boot add to them; the same ones add nothing."""
+    """*known* and what *events* of this boot add to them; the same ones add nothing.
+
+    What is older than *kept* seconds at *now* is left out.
+    """
     incidents = list(known)
-    for event in sorted(fatal, key=lambda event: event.at):
+    for event in sorted(events, key=lambda event: event.at):
         for position, incident in enumerate(incidents):
             if incident.boot_id == boot_id and -_SLACK <= event.at - incident.at <= BURST + _SLACK:
                 if event.xid not in incident.xids:
@@ -111,9 +113,8 @@ def absorb(
                 break
         else:
             incidents.append(Incident(event.at, boot_id, (event.xid,)))
-    if len(incidents) == len(known) and all(one.at >= now - KEPT for one in incidents):
-        return tuple(incidents) if incidents != list(known) else tuple(known)
-    return tuple(one for one in sorted(incidents, key=_at) if one.at >= now - KEPT)[-_MOST:]
+    recent = (one for one in incidents if one.at >= now - kept)
+    return tuple(sorted(recent, key=_at))[-_MOST:]
 
 
 def _at(incident: Incident) -> float:

@@ -111,34 +111,34 @@ TABLE: dict[str, Row] = {
     # What answers at all.
     "a call of NVML hangs": Row(
         (nvml("hangs", call="nvmlDeviceGetTemperature"),),
-        "unhealthy", "nvml-hangs", REBOOT, command="systemctl reboot", beside=STALE,
+        "unhealthy", "nvml-hangs", REBOOT, command="systemctl reboot", beside=STALE, ticks=3,
     ),
     "driver exchanged underneath": Row(
-        (nvml("mismatch"),), "unhealthy", "nvml-mismatch", REBOOT, beside=STALE
+        (nvml("mismatch"),), "unhealthy", "nvml-mismatch", REBOOT, beside=STALE, ticks=3
     ),
     "no library": Row(
         (nvml("no_library"),), "unknown", "nvml-unreadable",
-        "install the driver's library (nvml_library names another place)", beside=STALE,
+        "install the driver's library (nvml_library names another place)", beside=STALE, ticks=3,
     ),
     "no permission": Row(
         (nvml("no_permission"),), "unknown", "nvml-unreadable", "let the agent open /dev/nvidia*",
-        beside=STALE,
+        beside=STALE, ticks=3,
     ),
     "driver not loaded": Row(
         (nvml("not_loaded"),), "unknown", "nvml-unreadable", "load the driver",
-        command="modprobe nvidia", beside=STALE,
+        command="modprobe nvidia", beside=STALE, ticks=3,
     ),
     "NVML fails": Row(
         (nvml("failed", detail="Unknown Error"),), "unknown", "nvml-unreadable",
-        "see why the agent cannot read", beside=STALE,
+        "see why the agent cannot read", beside=STALE, ticks=3,
     ),
     "data are stale": Row(
         (set_to(gpus=None),), "unknown", "data-stale", "see why the agent cannot read",
-        gpu=3, ticks=1,
+        gpu=3, ticks=3,
     ),
     "NVML is released": Row(
         (nvml("released"),), "unknown", "data-stale", "take NVML back when the work is done",
-        gpu=0, command="farrier-agent nvml acquire", ticks=1,
+        gpu=0, command="farrier-agent nvml acquire", ticks=3,
     ),
     "GPU gone": Row((away(2, "gone"),), "unhealthy", "gpu-missing", REBOOT, ("b",), 2),
     "GPU on the PCI bus only": Row(
@@ -256,7 +256,7 @@ TABLE: dict[str, Row] = {
     ),
     "XID 79 while NVML hangs": Row(
         (nvml("hangs"), xid(2, 79)), "unhealthy", "xid-reboot", REBOOT, ("b",), 2,
-        beside=("nvml-hangs", "data-stale"),
+        beside=("nvml-hangs",),
     ),
     # Links.
     "fabric not ready": Row(

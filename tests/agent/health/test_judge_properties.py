@@ -156,14 +156,24 @@ def test_no_history_raises_and_verdicts_agree_with_their_reasons(history: list[O
             assert not reason.acts or reason.state == "unhealthy"
 
 
-@given(moments())
-def test_no_gpu_is_healthy_that_is_not_seen_to_be(history: list[Observed]) -> None:
-    memory = Memory()
-    for moment in history:
+@given(st.lists(st.one_of(st.none(), st.none(), devices()), min_size=1, max_size=12))
+def test_no_gpu_is_healthy_that_was_not_seen_to_be_for_three_looks(
+    readings: list[Gpus | None],
+) -> None:
+    memory, unseen = Memory(), dict.fromkeys(map(uuid, range(4)), 3)
+    for number, reading in enumerate(readings):
+        moment = Observed(
+            at=AT + 5 * number, monotonic=5.0 * number, boot_id="b", gpus=reading, fabric="none"
+        )
         health, memory = judge(moment, memory)
-        answering = {one.uuid for one in moment.gpus.devices if one.up} if moment.gpus else set()
+        unseen = {name: looks + 1 for name, looks in unseen.items()}
+        for one in reading.devices if reading else ():
+            if one.up:
+                unseen[one.uuid] = 0
+            else:
+                assert health.gpus[one.uuid].state == "unhealthy"
         for name, verdict in health.gpus.items():
-            if name not in answering and moment.read is None:
+            if unseen[name] >= 3:
                 assert verdict.state in {"unknown", "unhealthy"}
 
 

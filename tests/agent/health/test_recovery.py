@@ -47,7 +47,7 @@ def reading(now_reads: Clock) -> Gpus:
 ANSWERS: tuple[Change, ...] = (set_to(nvml=Nvml(), gpus=healthy().gpus),)
 ENDS: dict[str, Row] = {
     "NVML answers again": Row("nvml-hangs", (nvml("hangs"),), ANSWERS, 3),
-    "fresh data": Row("data-stale", (nvml("hangs"),), ANSWERS, 1),
+    "fresh data": Row("data-stale", (nvml("hangs"),), ANSWERS, 1, ticks=3),
     "the library fits again": Row("nvml-mismatch", (nvml("mismatch"),), ANSWERS, 2),
     "a GPU is back": Row("gpu-missing", (away(2, "gone"),), (back(2),), 3),
     "a GPU answers again": Row("gpu-hangs", (away(2, "hangs"),), (back(2),), 3),
@@ -396,10 +396,10 @@ def test_an_ack_of_a_missing_gpu_forgets_it_where_it_is_named() -> None:
 def test_a_gpu_that_the_inventory_lost_is_not_healthy_and_can_be_forgotten() -> None:
     clock = Clock()
     clock.tick()
-    health = clock.do(forgotten(7)).tick()
+    health = clock.do(forgotten(7)).tick(3)
     assert health.gpus[uuid(7)].state == "unknown"
     (reason,) = health.gpus[uuid(7)].reasons
-    assert reason.command == f"farrier-agent ack gpu-missing {uuid(7)}"
+    assert reason.command == f"farrier-agent ack gpu-missing --gpu={uuid(7)}"
     (done,) = clock.ack("gpu-missing", uuid(7))
     assert done.forget
     assert uuid(7) not in clock.tick().gpus
