@@ -6,7 +6,6 @@ Replica a uses the GPUs 0 and 1, b 2 and 3, c 4 and 5, d 6 and 7; another host s
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -40,11 +39,11 @@ def wide(fleet: Fleet) -> Fleet:
 
 
 @pytest.fixture
-def site(wide: Fleet) -> Iterator[Site]:
+def site(wide: Fleet) -> Site:
     one = Site(wide, HOST, 8)
     one.well()
     assert one.phases() == READY
-    yield one
+    return one
 
 
 def check(site: Site, fault: Fault, *gpus: int) -> None:
@@ -85,15 +84,9 @@ def test_garbage_is_dropped_and_no_verdict(site: Site) -> None:
     }
     with site.scraped():
         site.state(*(f"2.{name} {value}" for name, value in values.items()))
-        page = until(
-            lambda: (
-                (page := site.fleet.metrics(HOST))
-                and "farrier_gpu_invalid_samples_total{" in page
-                and page
-            ),
-            10,
-            "what was dropped is counted",
-        )
+        dropped = "farrier_gpu_invalid_samples_total{"
+        until(lambda: dropped in site.fleet.metrics(HOST), 10, "what was dropped is counted")
+        page = site.fleet.metrics(HOST)
     assert "345" not in [line.rpartition(" ")[2] for line in page.splitlines()]
     assert not site.reasons()
     assert site.phases() == READY
