@@ -43,20 +43,27 @@ class GpuProcess(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NvLink(msgspec.Struct, frozen=True, kw_only=True):
-    """One NVLink of a GPU. ``up`` is its state; errors are counters since the driver was loaded."""
+    """One NVLink of a GPU. ``up`` is its state; errors are counters since the driver was loaded.
+
+    Replays and CRC errors are counted up to Hopper, effective errors (those that were not corrected
+    on the way) and symbol errors (those that mostly were) from Blackwell on.
+    """
 
     link: int
     up: bool | None = None
     replay_errors_total: int | None = None
     recovery_errors_total: int | None = None
     crc_errors_total: int | None = None
+    effective_errors_total: int | None = None
+    symbol_errors_total: int | None = None
 
 
 class ClockEvent(msgspec.Struct, frozen=True, kw_only=True):
     """Why clocks are below what was asked for: ``active`` at the moment, and for how long so far.
 
     ``reason`` is one of ``idle``, ``applications_clocks``, ``sw_power_cap``, ``hw_slowdown``,
-    ``sync_boost``, ``sw_thermal``, ``hw_thermal``, ``hw_power_brake``, ``display``.
+    ``sync_boost``, ``sw_thermal``, ``hw_thermal``, ``hw_power_brake``, ``display``; of
+    ``low_utilization`` and ``reliability`` only the time is known.
     """
 
     reason: str
@@ -87,7 +94,8 @@ class Fabric(msgspec.Struct, frozen=True, kw_only=True):
 
     ``state``: ``not_started``, ``in_progress``, ``completed``; ``status`` is NVML's code of the
     registration, 0 for success; ``problems`` are the faults in its health mask, in words
-    (``degraded_bandwidth``, ``route_recovery``, ``route_unhealthy``, ``access_timeout``, …).
+    (``degraded_bandwidth``, ``route_recovery``, ``route_unhealthy``, ``access_timeout``, … : all
+    stand in :mod:`farrier_agent.nvml.readings.fabric`).
     """
 
     state: str
