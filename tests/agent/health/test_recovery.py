@@ -381,11 +381,11 @@ def test_an_ack_of_contact_begins_its_count_anew() -> None:
 def test_an_ack_of_a_missing_gpu_forgets_it_where_it_is_named() -> None:
     clock = Clock()
     clock.tick()
-    clock.do(xid(2, 79), away(2, "gone"), away(3, "gone")).tick()
+    clock.do(xid(2, 79), away(2, "gone"), away(3, "gone")).tick(2)
     assert "gpu-missing" not in {one.rule for one in clock.ack()}
     (done,) = clock.ack("gpu-missing", uuid(2))
     assert (done.gpu, done.forget) == (uuid(2), True)
-    health = clock.do(forgotten(2)).tick()
+    health = clock.do(forgotten(2)).tick(2)
     assert uuid(2) not in health.gpus
     assert {one.gpu for one in health.host.reasons} == {uuid(3), None}
     # replica b is still to use it
