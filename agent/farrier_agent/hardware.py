@@ -174,7 +174,7 @@ class Hardware:
                 self._inventory.forget(one.gpu)
             log.info("%s: acknowledged by %s", one, by, extra={"cause": "ack"})
         await self._save()
-        return tuple(f"{one}: acknowledged" for one in done) or ("nothing to acknowledge",)
+        return tuple(f"acknowledged: {one}" for one in done) or ("nothing to acknowledge",)
 
     def overruled(self, replica: str) -> None:
         """A person serves *replica*, whatever is held against its GPUs."""

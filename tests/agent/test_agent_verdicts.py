@@ -117,7 +117,7 @@ def test_an_xid_in_the_kernels_log_is_latched_until_it_is_acknowledged(host: Hos
     (still,) = until(lambda: reasons(host, "xid-reboot"))
     assert still.since_at == reason.since_at
     assert host.value("farrier_gpu_xid_errors_total", uuid=UUIDS[0], xid="79") == 1
-    done = host.verb("ack", "xid-reboot", f"--gpu={UUIDS[0]}", "--reason=board reseated")
+    done = host.verb("ack", "xid-reboot", UUIDS[0], "--reason=board reseated")
     assert done.returncode == 0, done.stderr
     assert "acknowledged" in done.stdout
     until(lambda: not reasons(host, "xid-reboot"))
@@ -134,7 +134,7 @@ def test_a_gpu_that_is_gone_is_down_and_not_forgotten(host: Host) -> None:
     assert host.value("farrier_gpu_problem", uuid=UUIDS[0], problem="gone") == 1
     # NVML calls the other one 0 now; the replicas mean the numbers of before
     until(lambda: phases(host) == {"left": "drained", "right": "ready"})
-    host.verb("ack", "gpu-missing", f"--gpu={UUIDS[0]}")
+    host.verb("ack", "gpu-missing", UUIDS[0])
     until(lambda: host.value("farrier_gpu_up", uuid=UUIDS[0]) is None)
 
 

@@ -31,9 +31,21 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "agent" / "requests.sock"
 
 
-def run(test: Callable[[RequestLog], Awaitable[None]], path: Path, user: str = ME) -> None:
+def run(
+    test: Callable[[RequestLog], Awaitable[None]],
+    path: Path,
+    user: str = ME,
+    *,
+    queue: int | None = None,
+) -> None:
+    """*queue*: how long the kernel's queue is said to be; None: what it is."""
+
     async def scene() -> None:
         log = RequestLog(path, user, {"tiny": "org/tiny"})
+        if queue is not None:
+            said = path.parent.parent / "max_dgram_qlen"
+            said.write_text(f"{queue}\n")
+            log = RequestLog(path, user, {"tiny": "org/tiny"}, sysctl=said)
         await log.collect(1.0)
         try:
             await test(log)
@@ -63,7 +75,8 @@ async def until(log: RequestLog, **lines: int) -> None:
         await asyncio.sleep(0.005)
 
 
-def test_what_nginx_sends_is_counted(path: Path) -> None:
+@pytest.mark.parametrize("queue", [10, 512])
+def test_what_nginx_sends_is_counted(path: Path, queue: int) -> None:
     async def scene(log: RequestLog) -> None:
         with sender(path) as nginx:
             nginx.send(line())
@@ -71,12 +84,14 @@ def test_what_nginx_sends_is_counted(path: Path) -> None:
             nginx.send(b"nothing of the kind")
             nginx.send(line()[: MAX_MESSAGE // 2] + b" " * MAX_MESSAGE)
             await until(log, counted=2, garbled=2)
+            nginx.send(line())
+            await until(log, counted=3, garbled=2)
         counts = await log.collect(1.0)
-        assert counts.replicas[0].codes == {"200": 1, "503": 1}
+        assert counts.replicas[0].codes == {"200": 2, "503": 1}
         assert counts.last_at is not None
         assert counts.full == 0
 
-    run(scene, path)
+    run(scene, path, queue=queue)
 
 
 _SEND = "import socket, sys; s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM);"

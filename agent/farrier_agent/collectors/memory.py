@@ -101,7 +101,7 @@ class Memory(Generic[T]):
             problem = f"{self._path} cannot be written: {error.strerror}"
         if problem is not None and self._wanted is None:
             self._wanted = value  # tried again
-        if problem != self.problem and problem is not None:
+        if problem is not None and self.problem is None:
             log.warning("%s; what the agent learns now, its next start will not know", problem)
         self.problem = problem
 

@@ -82,8 +82,8 @@ def add_commands(commands: Commands) -> None:
     one.set_defaults(verb=cli_journal)
 
     one = _add(commands, "ack", "a fault of a GPU was seen to: let its verdict clear")
-    one.add_argument("rule", metavar="RULE", help="as status names it, or all")
-    one.add_argument("--gpu", metavar="UUID", help="[every one]")
+    one.add_argument("rule", nargs="?", metavar="RULE", help="as status names it [every one]")
+    one.add_argument("gpu", nargs="?", metavar="GPU", help="uuid or index [every one]")
     one.add_argument("--reason", default="", metavar="TEXT", help="for the journal")
     one.set_defaults(verb=cli_ack)
 
@@ -169,8 +169,7 @@ def cli_journal(arguments: argparse.Namespace) -> int:
 
 def cli_ack(arguments: argparse.Namespace) -> int:
     """Clear what is latched."""
-    rule = None if arguments.rule == "all" else arguments.rule
-    fields = {"rule": rule, "gpu": arguments.gpu, "reason": arguments.reason}
+    fields = {"rule": arguments.rule, "gpu": arguments.gpu, "reason": arguments.reason}
     return _run(arguments, {"verb": "ack", **fields})
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from http import HTTPStatus
 from urllib.parse import unquote
 
 import h11
@@ -152,10 +153,12 @@ class Connection(asyncio.Protocol):
             event = self._http.next_event()
             if event is h11.NEED_DATA:
                 self._wait()
-            elif isinstance(event, h11.Request):
+            elif isinstance(event, h11.Request) and event.http_version in {b"1.0", b"1.1"}:
                 # a body is not waited for: nothing here takes one
                 self._keep = isinstance(self._http.next_event(), h11.EndOfMessage)
                 self._ask(_plain(event, self._peer))
+            elif isinstance(event, h11.Request):
+                self._refuse()
             else:
                 self._part()
         except h11.RemoteProtocolError:
@@ -230,7 +233,9 @@ class Connection(asyncio.Protocol):
             *answer.headers,
             *(() if self._keep else (("connection", "close"),)),
         ]
-        said = self._http.send(h11.Response(status_code=answer.code, headers=headers)) or b""
+        reason = HTTPStatus(answer.code).phrase.encode()
+        head = h11.Response(status_code=answer.code, headers=headers, reason=reason)
+        said = self._http.send(head) or b""
         if self._method != "HEAD":
             self._http.send(h11.Data(data=answer.body))
             said += answer.body

@@ -83,7 +83,7 @@ class Recorder:
 
     async def ack(self, request: protocol.Ack, asker: Asker, tell: Tell) -> Final:
         self.asked.append(request)
-        return protocol.Told(lines=("gpu-lost of GPU-1: acknowledged",))
+        return protocol.Told(lines=("acknowledged: gpu-lost of GPU-1",))
 
     async def nvml(self, request: protocol.Nvml, asker: Asker, tell: Tell) -> Final:
         self.asked.append(request)

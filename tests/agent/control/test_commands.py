@@ -157,12 +157,12 @@ def test_who_may_not_use_the_socket_is_refused_and_told_what_to_do(tmp_path: Pat
 
 
 def test_an_acknowledged_fault_is_named(agent: House) -> None:
-    done = run(["ack", "gpu-lost", "--gpu=GPU-1", "--reason=board changed"], agent)
-    assert done.stdout == "gpu-lost of GPU-1: acknowledged\n"
+    done = run(["ack", "gpu-lost", "GPU-1", "--reason=board changed"], agent)
+    assert done.stdout == "acknowledged: gpu-lost of GPU-1\n"
     assert agent.handlers.asked[-1] == protocol.Ack(
         rule="gpu-lost", gpu="GPU-1", reason="board changed"
     )
-    run(["ack", "all"], agent)
+    run(["ack"], agent)
     assert agent.handlers.asked[-1] == protocol.Ack()
 
 

@@ -23,6 +23,7 @@ __all__ = ["ALICE", "Reply", "Served", "basic", "client_context"]
 
 T = TypeVar("T")
 
+WORD = "wonderland"
 ALICE = "$2b$04$SCkmxqYA97Gi1ozs6MDCRuwloIj8msK/v9wM6CHP9har429S0C6/u"
 """bcrypt of "wonderland"."""
 
@@ -35,7 +36,7 @@ class Reply(NamedTuple):
     headers: Mapping[str, str]
 
 
-def basic(user: str = "alice", password: str = "wonderland") -> dict[str, str]:
+def basic(user: str = "alice", password: str = WORD) -> dict[str, str]:
     """The header of basic authentication."""
     word = base64.b64encode(f"{user}:{password}".encode()).decode()
     return {"Authorization": f"Basic {word}"}

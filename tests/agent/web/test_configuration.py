@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -193,18 +195,12 @@ TREES = st.recursive(
 @example("- " * 3000)
 def test_garbage_is_refused_and_nothing_else(text: str) -> None:
     begun = time.monotonic()
-    try:
+    with suppress(WebConfigError):
         parse(text)
-    except WebConfigError as error:
-        assert str(error)
     assert time.monotonic() - begun < 10
 
 
 @given(TREES)
 def test_garbage_of_the_right_words(tree: object) -> None:
-    import json
-
-    try:
-        parse(json.dumps(tree))
-    except WebConfigError as error:
-        assert str(error)
+    with suppress(WebConfigError):
+        assert parse(json.dumps(tree))
