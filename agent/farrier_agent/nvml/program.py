@@ -70,13 +70,8 @@ class Worker:
         count = head.count or 0
         if count != self._count:
             self._named.clear()
-<<<<<<< HEAD
             self._count = count
-        events, problem, hang = self._listener.take()
-=======
-            self._count = head.count
         problem, hang = self._listener.problem()
->>>>>>> bd61dbe76ca6f38d825bb5bbdf4e8661294a13e4
         number = ask.number
         self._send(
             wire.Begun(
