@@ -61,7 +61,7 @@ def once(log: XidLog, *, gpus: Gpus | None = GPUS) -> Xids:
 async def until(log: XidLog, question: Callable[[Xids], bool]) -> Xids:
     """The first answer that is as wanted."""
     while True:
-        found = await log.collect(5.0)
+        found = await log.collect(1.0)  # as long as the agent waits
         if question(found):
             return found
         await asyncio.sleep(0.01)
