@@ -9,9 +9,11 @@ lines of its output.
 from pyinfra import config, host
 
 import roles.agent
+import roles.alertmanager
 import roles.base
 import roles.cuda_toolkit
 import roles.engine
+import roles.grafana
 import roles.nginx
 import roles.node_exporter
 import roles.nvidia_container_toolkit
@@ -36,7 +38,9 @@ if "gpu" in spec.groups and spec.accelerator == "cuda":
 
 roles.node_exporter.node_exporter()
 if "monitor" in spec.groups:
+    roles.alertmanager.alertmanager(spec, fleet.group("monitor"))
     roles.prometheus.prometheus(list(fleet.hosts.values()))
+    roles.grafana.grafana(spec)
 
 program = {
     engine: roles.vllm.vllm_environment(spec.accelerator, roles.vllm.DEFAULTS.read(host.data)).path
@@ -58,6 +62,7 @@ roles.agent.agent(
     {model.replica: roles.engine.config_hash(unit_texts[model.unit]) for model in spec.models},
     engine_settings,
     gateways=bool(fleet.group("gateway")),
+    fleet=fleet.hosts.values(),
 )
 
 if any(model.engine == "vllm" for model in spec.models):

@@ -6,17 +6,20 @@
 A role is removed from the hosts whose groups have it. Removing ``engine`` drains the replicas: it
 waits for the requests in flight. Removing ``nginx``, ``vllm`` or ``base`` alone cuts them.
 ``nvidia_driver`` is refused while engines run, and purges the packages that Farrier installed for
-it. Debian's other packages, the models in /srv/models, the users and Prometheus' samples stay. A
-following deploys/llm.py brings everything back.
+it. Debian's other packages, the models in /srv/models, the users, Prometheus' samples,
+Alertmanager's silences and Grafana's database stay. A following deploys/llm.py brings everything
+back.
 """
 
 from pyinfra import config, host, logger
 from pyinfra.api.exceptions import PyinfraError
 
 import roles.agent
+import roles.alertmanager
 import roles.base
 import roles.cuda_toolkit
 import roles.engine
+import roles.grafana
 import roles.nginx
 import roles.node_exporter
 import roles.nvidia_container_toolkit
@@ -38,6 +41,8 @@ REMOVALS = {
     "nvidia_container_toolkit": ("gpu", roles.nvidia_container_toolkit.remove),
     "cuda_toolkit": ("gpu", roles.cuda_toolkit.remove),
     "nvidia_driver": ("gpu", roles.nvidia_driver.remove),
+    "grafana": ("monitor", roles.grafana.remove),
+    "alertmanager": ("monitor", roles.alertmanager.remove),
     "prometheus": ("monitor", roles.prometheus.remove),
     "node_exporter": (None, roles.node_exporter.remove),
     "base": (None, roles.base.remove),

@@ -216,8 +216,9 @@ class XidEvent(msgspec.Struct, frozen=True, kw_only=True):
     """One XID, from NVML's events or from the kernel log.
 
     ``at`` is seconds since the epoch; ``pci_bus_id`` as in :class:`Gpu`. ``xid`` 79 stands also for
-    lines that say that a GPU fell off the bus without a number. ``text`` is the line, bounded and
-    printable; ``recovery_action`` what an XID 154 announces.
+    lines that say that a GPU fell off the bus without a number. Numbers from 10000 on are SXids:
+    errors of the NVSwitch at ``pci_bus_id``, which belong to no GPU. ``text`` is the line, bounded
+    and printable; ``recovery_action`` what an XID 154 announces, in the words of :class:`Gpu`.
     """
 
     at: float
@@ -232,12 +233,14 @@ class XidEvent(msgspec.Struct, frozen=True, kw_only=True):
 class Gpus(msgspec.Struct, frozen=True, kw_only=True):
     """All GPUs of the host. NVML enumerates ``count`` of them; ``devices`` are those it can name.
 
+    ``count`` is None where NVML cannot be read and ``devices`` has only those that are gone.
+
     ``devices`` also has those that are no longer enumerated (``up`` is false). ``invalid_total``
     counts readings that were dropped because they were out of range, by field. ``events`` are
     XIDs that NVML told since the last reading.
     """
 
-    count: int
+    count: int | None
     driver_version: str | None = None
     nvml_version: str | None = None
     cuda_version: str | None = None
@@ -250,7 +253,8 @@ class Gpus(msgspec.Struct, frozen=True, kw_only=True):
 class Xid(msgspec.Struct, frozen=True, kw_only=True):
     """How often a GPU told an XID since the agent first saw it, across restarts of the agent.
 
-    ``uuid`` is empty where the GPU at ``pci_bus_id`` is not known.
+    ``uuid`` is empty where no GPU is known at the PCI address that the kernel told; then
+    ``pci_bus_id`` is the last such address, and ``xid`` may be an SXid as in :class:`XidEvent`.
     """
 
     uuid: str

@@ -9,7 +9,7 @@ or restart succeeded. Whether systemd has to re-read a unit file, systemd says i
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pyinfra import host
@@ -21,7 +21,7 @@ from farrier.converge.questions import Question, answer
 from farrier.converge.typed import operation
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pyinfra.api.command import PyinfraCommand
 
@@ -40,23 +40,29 @@ class Unit:
     *apply* says what makes a running one take changed files: ``reload``, ``restart``, or ``never``
     (engines: a converge never interrupts service). *check* is a shell command that has to succeed
     before that. *stopped* asks for the opposite: stopped and disabled.
+
+    *mark* names the mark of :func:`farrier.converge.paths.tree`, where it is not the unit's own: a
+    service that has to be restarted for some of its files and reloaded for others stands here
+    twice, each time with another mark.
     """
 
     name: str
     apply: str = "never"
     check: str | None = None
     stopped: bool = False
+    mark: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class UnitState:
-    """What systemd says of a unit, and whether its service's mark is set."""
+    """What systemd says of a unit, whether its own mark is set, and which *marks* there are."""
 
     load: str
     active: str
     enabled: str
     stale: bool
     applied: bool
+    marks: frozenset[str] = field(default=frozenset(), compare=False)
 
 
 class UnitStates(FactBase[dict[str, UnitState] | None]):
@@ -66,9 +72,9 @@ class UnitStates(FactBase[dict[str, UnitState] | None]):
         """One ``systemctl show`` for all."""
         quoted = " ".join(shlex.quote(name) for name in names)
         properties = "Id,LoadState,ActiveState,UnitFileState,NeedDaemonReload"
-        marks = " ".join(shlex.quote(mark(name)) for name in names)
         return (
-            f"systemctl show -p {properties} -- {quoted}; echo ==; ls -d {marks} 2>/dev/null; true"
+            f"systemctl show -p {properties} -- {quoted}; echo ==;"
+            f" ls -d {mark('*')} 2>/dev/null; true"
         )
 
     @staticmethod
@@ -84,7 +90,7 @@ class UnitStates(FactBase[dict[str, UnitState] | None]):
 def parse_units(output: Sequence[str]) -> dict[str, UnitState]:
     """Parse ``systemctl show``'s blocks, a line ``==``, and the marks that exist."""
     border = output.index("==")
-    marks = set(output[border + 1 :])
+    marks = frozenset(output[border + 1 :])
     states = {}
     for block in "\n".join(output[:border]).split("\n\n"):
         values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
@@ -95,6 +101,7 @@ def parse_units(output: Sequence[str]) -> dict[str, UnitState]:
                 enabled=values.get("UnitFileState", ""),
                 stale=values.get("NeedDaemonReload") == "yes",
                 applied=mark(values["Id"]) in marks,
+                marks=marks,
             )
     return states
 
@@ -114,7 +121,7 @@ def units(*wanted: Unit) -> Commands:
         yield Refuse("the host could not be asked for its units; see the line above")
         return
     states = {unit.name: found.get(unit.name) or _NOT_LOADED for unit in wanted}
-    commands = [command for unit in wanted for command in _changes(unit, states[unit.name])]
+    commands = in_order(wanted, states)
     if any(now.stale for now in states.values()):
         commands.insert(
             0, Script("systemctl daemon-reload", explain=in_words("systemctl daemon-reload"))
@@ -124,10 +131,33 @@ def units(*wanted: Unit) -> Commands:
     yield from commands
 
 
+def in_order(wanted: Sequence[Unit], states: Mapping[str, UnitState]) -> list[PyinfraCommand]:
+    """What makes each of *wanted* so, whose units are in *states* now."""
+    commands: list[PyinfraCommand] = []
+    begun: set[str] = set()
+    for unit in wanted:
+        now = states[unit.name]
+        commands += _changes(unit, now, begun=unit.name in begun)
+        if not unit.stopped and (
+            now.active not in RUNNING or (unit.apply == "restart" and not _applied(unit, now))
+        ):
+            begun.add(unit.name)
+    return commands
+
+
 _NOT_LOADED = UnitState("not-found", "inactive", "", stale=False, applied=False)
 
 
-def _changes(unit: Unit, now: UnitState) -> Commands:
+def _applied(unit: Unit, now: UnitState) -> bool:
+    return now.applied if unit.mark is None else mark(unit.mark) in now.marks
+
+
+def _changes(unit: Unit, now: UnitState, *, begun: bool = False) -> Commands:
+    """What makes *unit* so; *begun*: this run has started or restarted it a moment ago.
+
+    What has just begun reads what is on the disk, and is not to be reloaded: a SIGHUP before the
+    program handles it ends it (seen with Alertmanager 0.25, half a second after its start).
+    """
     name = shlex.quote(unit.name)
     if unit.stopped:
         if now.load != "not-found" and (now.active in RUNNING or now.enabled == "enabled"):
@@ -137,15 +167,19 @@ def _changes(unit: Unit, now: UnitState) -> Commands:
         return
     if now.enabled not in {"enabled", "static", "alias", "indirect", "generated"}:
         yield _command(unit, f"systemctl enable {name}")
-    set_mark = f"mkdir -p {shlex.quote(mark('.'))}\ntouch {shlex.quote(mark(unit.name))}"
-    if now.active not in RUNNING:
+    its_mark = mark(unit.mark or unit.name)
+    set_mark = f"mkdir -p {shlex.quote(mark('.'))}\ntouch {shlex.quote(its_mark)}"
+    if begun:
+        if not _applied(unit, now):
+            yield Script(set_mark, explain=in_words(f"{its_mark} not set"))
+    elif now.active not in RUNNING:
         # What is started now reads what is on the disk now.
         yield _command(
             unit, f"systemctl reset-failed {name} 2>/dev/null || true\nsystemctl start {name}"
         )
         if unit.apply != "never":
-            yield Script(set_mark, explain=in_words(f"{mark(unit.name)} not set"))
-    elif unit.apply != "never" and not now.applied:
+            yield Script(set_mark, explain=in_words(f"{its_mark} not set"))
+    elif unit.apply != "never" and not _applied(unit, now):
         yield _command(unit, f"systemctl {unit.apply} {name}\n{set_mark}")
 
 

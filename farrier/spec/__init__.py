@@ -10,6 +10,7 @@ from farrier.spec.host import OPEN_ACCESS, HostSpec, read_host
 from farrier.spec.keys import KeysError, read_keys
 from farrier.spec.model import Argument, HubSource, Model, PathSource, parse_source
 from farrier.spec.problems import Place, Problem, SpecError, report
+from farrier.spec.receivers import Mail, PagerDuty, Receiver, Slack, Webhook
 
 __all__ = [
     "OPEN_ACCESS",
@@ -19,11 +20,16 @@ __all__ = [
     "HostSpec",
     "HubSource",
     "KeysError",
+    "Mail",
     "Model",
+    "PagerDuty",
     "PathSource",
     "Place",
     "Problem",
+    "Receiver",
+    "Slack",
     "SpecError",
+    "Webhook",
     "check",
     "parse_source",
     "read_fleet",

@@ -17,10 +17,12 @@ from farrier.spec.check_model import (
     is_whole,
     shown,
 )
+from farrier.spec.grafana import check_grafana
 from farrier.spec.keys import KeysError, read_keys
 from farrier.spec.model import FIRST_PORT, Model
 from farrier.spec.places import argument_place
 from farrier.spec.problems import NOWHERE, Place, Problem
+from farrier.spec.receivers import Receiver, check_receivers
 
 __all__ = ["FIELDS", "OPEN_ACCESS", "HostSpec", "read_host"]
 
@@ -32,6 +34,7 @@ FIELDS = (
     "address",
     "agent_check_port",
     "agent_port",
+    "alertmanager_receivers",
     "api_keys_file",
     "models",
     "nginx_port",
@@ -40,7 +43,12 @@ FIELDS = (
 )
 """Host data that this module reads; the roles' DEFAULTS and pyinfra's ssh_… fields come on top."""
 
-FOREIGN_PORTS = {9100: "node exporter's port", 9090: "Prometheus' port"}
+FOREIGN_PORTS = {
+    9100: "node exporter's port",
+    9090: "Prometheus' port",
+    9093: "Alertmanager's port",
+    9094: "Alertmanager's port",
+}
 ACCELERATORS = ("cuda", "cpu")
 ROOTS = frozenset(root.name for root in fields(Roots))
 
@@ -55,7 +63,9 @@ class HostSpec:
     ``ssh_hostname``, else its name). ``api_keys`` maps a key's name to the key; it is empty where
     ``open_access`` is set, and on hosts whose data names no ``api_keys_file``. ``roots`` is where
     the host's facts are read: other directories than the running host's are for tests, and for a
-    look at a mounted image (``roots = {"sys": "/srv/tree/sys"}``).
+    look at a mounted image (``roots = {"sys": "/srv/tree/sys"}``). ``receivers`` are told of alerts
+    by hosts of group monitor; ``receiver_secrets`` are what their files hold, by ``NAME.FIELD``,
+    and ``grafana_secrets`` the password of Grafana's administrator.
     """
 
     name: str
@@ -69,6 +79,9 @@ class HostSpec:
     agent_port: int = 9810
     agent: AgentSettings = field(default_factory=AgentSettings)
     roots: Roots = field(default_factory=Roots)
+    receivers: tuple[Receiver, ...] = ()
+    receiver_secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    grafana_secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 def read_host(
@@ -108,6 +121,12 @@ class _Reading:
         models = data.get("models", ())
         self.models: tuple[Any, ...] = tuple(models) if isinstance(models, list | tuple) else ()
         self.api_keys: dict[str, str] = {}
+        receivers = data.get("alertmanager_receivers", ())
+        self.receivers: tuple[Any, ...] = (
+            tuple(receivers) if isinstance(receivers, list | tuple) else ()
+        )
+        self.receiver_secrets: dict[str, str] = {}
+        self.grafana_secrets: dict[str, str] = {}
 
     def spec(self) -> HostSpec:
         return HostSpec(
@@ -122,16 +141,20 @@ class _Reading:
             agent_port=self.data.get("agent_port", HostSpec.agent_port),
             agent=read_agent(self.data),
             roots=self._roots(),
+            receivers=tuple(one for one in self.receivers if isinstance(one, Receiver)),
+            receiver_secrets=self.receiver_secrets,
+            grafana_secrets=self.grafana_secrets,
         )
 
     def place(self, path: str, where: Callable[[str], Place]) -> Place:
-        match = re.match(r"models\[(\d+)\]\.(.+)", path)
+        match = re.match(r"(models|alertmanager_receivers)\[(\d+)\]\.(.+)", path)
         if match is None:
             return where(path.partition("[")[0])
-        model = self.models[int(match[1])]
-        if isinstance(model, Model) and model.place.file:
-            return argument_place(model.place, match[2])
-        return where("models")
+        listed = self.models if match[1] == "models" else self.receivers
+        one = listed[int(match[2])]
+        if isinstance(one, Model | Receiver) and one.place.file:
+            return argument_place(one.place, match[3])
+        return where(match[1])
 
     def findings(self, known: Iterable[str]) -> Iterator[Finding]:
         yield from self._fields(known)
@@ -149,6 +172,7 @@ class _Reading:
                 yield f"models[{index}]", f"must be a Model(…), not {shown(model)}"
         yield from self._shared()
         yield from self._access()
+        yield from self._told()
 
     def _fields(self, known: Iterable[str]) -> Iterator[Finding]:
         accelerator = self.data.get("accelerator", "cuda")
@@ -219,6 +243,16 @@ class _Reading:
         yield from _claimed_ports(models, ports)
         yield from _claimed_gpus(models)
         yield from _claimed_names(models)
+
+    def _told(self) -> Iterator[Finding]:
+        yield from check_grafana(self.data, self.root, self.grafana_secrets)
+        name = "alertmanager_receivers"
+        if name not in self.data:
+            return
+        if "monitor" not in self.groups:
+            yield name, "hosts of group monitor send alerts; this host is not in it"
+        for path, message in check_receivers(self.data[name], self.root, self.receiver_secrets):
+            yield f"{name}{path}", message
 
     def _access(self) -> Iterator[Finding]:
         file, sentence = self.data.get("api_keys_file"), self.data.get("open_access")

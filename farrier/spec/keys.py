@@ -6,13 +6,12 @@ name and its key may have been swapped.
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 import tomllib
 from pathlib import Path
 
 from farrier.spec.check_model import is_label
+from farrier.spec.private import PrivateFileError, read_private
 
 __all__ = ["KeysError", "read_keys"]
 
@@ -29,23 +28,9 @@ class KeysError(ValueError):
 def read_keys(path: Path) -> dict[str, str]:
     """The keys of the TOML file *path*, by name. Raises :class:`KeysError`."""
     try:
-        # O_NONBLOCK: a FIFO of that name must not hang the run before it is refused
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    except OSError as error:
-        raise KeysError(f"{path}: {error.strerror}; it holds {EXAMPLE}") from None
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise KeysError(f"{path} is not a regular file")
-        if status.st_mode & 0o077:
-            raise KeysError(
-                f"{path} can be read or written by others (mode {status.st_mode & 0o777:04o}); "
-                f"run: chmod 600 {path}"
-            )
-        with open(descriptor, "rb", closefd=False) as file:
-            content = file.read()
-    finally:
-        os.close(descriptor)
+        content = read_private(path, EXAMPLE)
+    except PrivateFileError as error:
+        raise KeysError(str(error)) from None
     return _parse(content, path)
 
 

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 from pyinfra import host
 
-from farrier.converge import Absent, Text, Unit, packages, tree, units
+from farrier.converge import Absent, Directory, Text, Unit, packages, tree, units
+from farrier.converge.listing import no_others
 from farrier.converge.templates import render
 from farrier.converge.typed import deploy
 from farrier.defaults import Default, Defaults
+from roles.prometheus.rules import rule_texts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +24,9 @@ __all__ = ["DEFAULTS", "prometheus", "remove"]
 DEFAULTS = Defaults(
     "prometheus",
     "Debian's Prometheus on port 9090 of the monitor hosts, with every host of the inventory as a"
-    " target: its node exporter and its agent.",
+    " target: its node exporter and its agent. With Farrier's alert and recording rules in"
+    " `/etc/prometheus/rules/farrier-*.yml`, beside which yours may stand, and the host's own"
+    " Alertmanager as where alerts go. Changed rules and targets are reloaded.",
     (
         Default("prometheus_scrape_interval", "15s", "Time between two scrapes of a target."),
         Default("prometheus_retention", "15d", "How long samples are kept."),
@@ -32,11 +36,22 @@ DEFAULTS = Defaults(
             "/var/lib/prometheus/metrics2",
             "Directory of the samples; the user prometheus has to own it.",
         ),
+        Default(
+            "prometheus_runbook_url",
+            "docs/runbooks",
+            "Address under which people who are told of alerts can read this project's"
+            " `docs/runbooks`: each alert links to its page there. The default only names the page"
+            " in your checkout.",
+        ),
     ),
 )
 
 _TEMPLATES = Path(__file__).parent / "templates"
+UNIT = "prometheus.service"
 CONFIG = "/etc/prometheus/prometheus.yml"
+RULES = "/etc/prometheus/rules"
+RELOADED = "prometheus-configuration"
+"""The mark of what Prometheus reads again without a restart."""
 
 
 @deploy("Prometheus")
@@ -45,19 +60,46 @@ def prometheus(fleet: Sequence[HostSpec]) -> None:
     settings = DEFAULTS.read(host.data)
     packages(name="Package", names=["prometheus"])
     tree(
-        Text(CONFIG, render(_TEMPLATES / "prometheus.yml.j2", fleet=fleet, settings=settings)),
         Text("/etc/default/prometheus", render(_TEMPLATES / "default.j2", settings=settings)),
-        name="Targets",
-        applied="prometheus.service",
+        name="Arguments",
+        applied=UNIT,
     )
+    tree(
+        Directory(RULES),
+        *(
+            Text(f"{RULES}/{name}", text)
+            for name, text in rule_texts(settings["prometheus_runbook_url"]).items()
+        ),
+        Text(
+            CONFIG,
+            render(_TEMPLATES / "prometheus.yml.j2", fleet=fleet, settings=settings, rules=RULES),
+        ),
+        name="Targets and rules",
+        applied=RELOADED,
+    )
+    no_others(
+        RULES,
+        sorted(rule_texts("")),
+        prefix="farrier-",
+        applied=RELOADED,
+        name="Rules of before",
+    )
+    # check config reads the rules too; a reload with wrong ones would say so in the journal alone
+    check = f"promtool check config {CONFIG}"
     units(
-        Unit("prometheus.service", apply="restart", check=f"promtool check config {CONFIG}"),
+        Unit(UNIT, apply="restart", check=check),
+        Unit(UNIT, apply="reload", check=check, mark=RELOADED),
         name="Service",
     )
 
 
 @deploy("Remove Prometheus")
 def remove() -> None:
-    """Stop it; the package and the samples stay."""
-    units(Unit("prometheus.service", stopped=True), name="Service")
-    tree(Absent("/var/lib/farrier/applied/prometheus.service"), name="Mark")
+    """Stop it and take the rules away; the package and the samples stay."""
+    units(Unit(UNIT, stopped=True), name="Service")
+    tree(
+        *(Absent(f"{RULES}/{name}") for name in rule_texts("")),
+        Absent(f"/var/lib/farrier/applied/{RELOADED}"),
+        Absent(f"/var/lib/farrier/applied/{UNIT}"),
+        name="Rules and marks",
+    )

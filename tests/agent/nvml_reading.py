@@ -22,7 +22,8 @@ def new(): return Session(sys.argv[1], calling=lambda *call: calls.append(call),
 one = new()
 for line in sys.stdin:
     fresh, state = line[0] == "1", line[1:]
-    with open(sys.argv[2] + ".new", "w") as out: out.write(state.replace(";", "\\n"))
+    with open(sys.argv[2] + ".new", "wb") as out:
+        out.write(state.replace(";", "\\n").encode("latin-1"))
     os.replace(sys.argv[2] + ".new", sys.argv[2])
     if fresh:
         one.close()
@@ -66,16 +67,17 @@ class Reader(NamedTuple):
     directory: Path
 
     def __call__(
-        self, *states: str, fresh: bool = False, lost_retry: float = 0.0, slow_every: float = 3600.0
+        self, *states: str, fresh: int = 0, lost_retry: float = 0.0, slow_every: float = 3600.0
     ) -> Sequence[Answer]:
-        """Answers in *states* (lines divided by semicolons) of one session, or, if *fresh*, of a
-        new one for each.
+        """Answers in *states* (lines divided by semicolons) of one session, or, with *fresh*, of
+        a new one for each so many states.
         """
         path = self.directory / "state"
         options = msgspec.json.encode({"lost_retry": lost_retry, "slow_every": slow_every})
+        anew = [bool(fresh) and at % fresh == 0 for at in range(len(states))]
         result = subprocess.run(
             [sys.executable, "-c", PROGRAM, self.library, path, options],
-            input="".join(f"{fresh:d}{state};\n" for state in states),
+            input="".join(f"{new:d}{state};\n" for new, state in zip(anew, states, strict=True)),
             env={**os.environ, "FAKE_NVML_STATE": str(path)},
             capture_output=True,
             text=True,

@@ -225,6 +225,7 @@ def test_a_text_is_one_short_line_or_nothing(raw: str | bytes) -> None:
     if text is not None:
         assert 0 < len(text) <= TEXT_LIMIT
         assert text.isprintable()
+        assert text.isascii()
         assert text == text.strip()
 
 

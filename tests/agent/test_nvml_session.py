@@ -31,11 +31,6 @@ all.processes 4711:1000,4712;all.processes.graphics 900:5;all.threshold.0 92;all
 """.replace("\n", ";")
 
 
-@pytest.fixture
-def read(nvml_library: Path, tmp_path: Path) -> Reader:
-    return Reader(nvml_library, tmp_path)
-
-
 def busy(index: int) -> Gpu:
     """A GPU in the state of BUSY, in base units."""
     active = {"sw_power_cap", "hw_thermal"}
@@ -152,9 +147,9 @@ def busy(index: int) -> Gpu:
 
 
 @pytest.mark.parametrize("count", [1, 8, 16])
-def test_everything_of_every_gpu_in_base_units(read: Reader, count: int) -> None:
+def test_everything_of_every_gpu_in_base_units(read_nvml: Reader, count: int) -> None:
     state = BUSY.format(count=count) + "all.retired.pending 0;all.fv.29 0;all.fv.30 0"
-    (answer,) = read(state)
+    (answer,) = read_nvml(state)
     gpus = answer.all
     assert gpus.problems == ()
     assert gpus.invalid_total == {}
@@ -165,9 +160,9 @@ def test_everything_of_every_gpu_in_base_units(read: Reader, count: int) -> None
     assert len(gpus.devices) == count
 
 
-def test_a_tick_costs_few_calls(read: Reader) -> None:
+def test_a_tick_costs_few_calls(read_nvml: Reader) -> None:
     """18 for each GPU, one for the host. What takes 20 ms by design is never called."""
-    first, second, third = read(*["count 2"] * 3)
+    first, second, third = read_nvml(*["count 2"] * 3)
     assert len(second.calls) == len(third.calls) == 1 + 2 * 18
     assert second.times("nvmlDeviceGetFieldValues") == 2
     assert second.gpu == first.gpu
@@ -176,9 +171,9 @@ def test_a_tick_costs_few_calls(read: Reader) -> None:
     assert not first.times("nvmlDeviceGetPowerUsage"), "the field is there"
 
 
-def test_what_is_not_supported_is_asked_once(read: Reader) -> None:
+def test_what_is_not_supported_is_asked_once(read_nvml: Reader) -> None:
     state = "all.utilization.gpu N/A;all.fabric.state N/A;all.power.usage N/A;all.clock.sm N/A"
-    first, second = read(state, state)
+    first, second = read_nvml(state, state)
     for function in ("nvmlDeviceGetUtilizationRates", "nvmlDeviceGetPowerUsage"):
         assert (first.times(function), second.times(function)) == (1, 0)
     assert first.times("nvmlDeviceGetGpuFabricInfoV") == 2, "by two versions of its structure"
@@ -187,35 +182,37 @@ def test_what_is_not_supported_is_asked_once(read: Reader) -> None:
     assert second.gpu == first.gpu
 
 
-def test_what_was_not_supported_is_asked_again_when_gpus_are_enumerated_anew(read: Reader) -> None:
+def test_what_was_not_supported_is_asked_again_when_gpus_are_enumerated_anew(
+    read_nvml: Reader,
+) -> None:
     without = "count 1;all.power.usage N/A"
-    first, still, other = read(without, "count 1", "count 2")
+    first, still, other = read_nvml(without, "count 1", "count 2")
     assert first.gpu.power_watts is None
     assert still.gpu.power_watts is None
     assert [gpu.power_watts for gpu in other.all.devices] == [76.5, 76.5]
 
 
-def test_the_slow_tier_is_carried_along(read: Reader) -> None:
+def test_the_slow_tier_is_carried_along(read_nvml: Reader) -> None:
     before = (
         "0.encoder 10;0.ecc.corrected.volatile.dram 1;0.processes.graphics 900:5;0.temperature 40"
     )
     after = (
         "0.encoder 20;0.ecc.corrected.volatile.dram 2;0.processes.graphics 901:5;0.temperature 50"
     )
-    first, second = read(before, after)
+    first, second = read_nvml(before, after)
     assert (first.gpu.encoder_ratio, second.gpu.encoder_ratio) == (0.1, 0.1)
     assert second.gpu.ecc_errors == first.gpu.ecc_errors
     assert second.gpu.processes == first.gpu.processes
     assert second.gpu.temperature_celsius == 50
     slow = {"nvmlDeviceGetEncoderUtilization", "nvmlDeviceGetEccMode", "nvmlDeviceGetMigMode"}
     assert not slow & {name for name, _ in second.calls}
-    _, second = read(before, after, slow_every=0.0)
+    _, second = read_nvml(before, after, slow_every=0.0)
     assert second.gpu.encoder_ratio == 0.2
     assert slow <= {name for name, _ in second.calls}
 
 
-def test_what_health_needs_is_in_every_reading(read: Reader) -> None:
-    quiet, bad = read(
+def test_what_health_needs_is_in_every_reading(read_nvml: Reader) -> None:
+    quiet, bad = read_nvml(
         "count 1",
         "0.remapped.failed 1;0.recovery 1;0.fabric.state 2;0.persistence 0;0.sram.threshold 1;"
         "0.ecc.uncorrected.volatile.dram 1;0.clocks.reasons 0x80;0.temperature.margin 3;"
@@ -237,8 +234,8 @@ def test_what_health_needs_is_in_every_reading(read: Reader) -> None:
     assert gpu.processes == (GpuProcess(pid=4711, memory_bytes=1000),)
 
 
-def test_a_lost_gpu_keeps_its_identity_and_nothing_else(read: Reader) -> None:
-    before, lost, still, back = read("count 2", *["count 2;1.lost 1"] * 2, "count 2")
+def test_a_lost_gpu_keeps_its_identity_and_nothing_else(read_nvml: Reader) -> None:
+    before, lost, still, back = read_nvml("count 2", *["count 2;1.lost 1"] * 2, "count 2")
     assert [gpu.up for gpu in before.all.devices] == [True, True]
     for answer in (lost, still):
         assert answer.all.count == 2
@@ -264,21 +261,21 @@ def test_a_lost_gpu_keeps_its_identity_and_nothing_else(read: Reader) -> None:
     assert back.all == before.all
 
 
-def test_a_lost_gpu_is_left_alone_for_a_while(read: Reader) -> None:
-    _, lost, later = read("count 2", *["count 2;1.lost 1"] * 2, lost_retry=3600.0)
+def test_a_lost_gpu_is_left_alone_for_a_while(read_nvml: Reader) -> None:
+    _, lost, later = read_nvml("count 2", *["count 2;1.lost 1"] * 2, lost_retry=3600.0)
     assert {name for name, index in lost.calls if index == 1} == {"nvmlDeviceGetFieldValues"}
     assert not [name for name, index in later.calls if index == 1]
     assert later.all.devices[1].problem == "lost"
 
 
-def test_a_gpu_that_only_one_field_value_calls_lost_is_lost(read: Reader) -> None:
-    (_, answer) = read("count 1", "0.fv.230 err:15")
+def test_a_gpu_that_only_one_field_value_calls_lost_is_lost(read_nvml: Reader) -> None:
+    (_, answer) = read_nvml("count 1", "0.fv.230 err:15")
     assert answer.gpu.problem == "lost"
 
 
-def test_a_gpu_that_answers_nothing_any_more_is_lost(read: Reader) -> None:
+def test_a_gpu_that_answers_nothing_any_more_is_lost(read_nvml: Reader) -> None:
     """As "Unable to determine the device handle: Unknown Error" of nvidia-smi."""
-    _, answer, back = read("count 2", "count 2;err.*.1 999", "count 2")
+    _, answer, back = read_nvml("count 2", "count 2;err.*.1 999", "count 2")
     sick = answer.all.devices[1]
     assert (sick.up, sick.problem, sick.temperature_celsius) == (False, "lost", None)
     assert "no call is answered any more" in (sick.problem_detail or "")
@@ -287,14 +284,14 @@ def test_a_gpu_that_answers_nothing_any_more_is_lost(read: Reader) -> None:
     assert back.all.devices[1].up
 
 
-def test_a_gpu_that_was_lost_from_the_start_is_told(read: Reader) -> None:
-    (answer,) = read("count 2;0.lost 1")
+def test_a_gpu_that_was_lost_from_the_start_is_told(read_nvml: Reader) -> None:
+    (answer,) = read_nvml("count 2;0.lost 1")
     assert [gpu.index for gpu in answer.all.devices] == [1]
     assert answer.all.problems == ("GPU 0 is lost, and its UUID is not known",)
 
 
-def test_a_gpu_without_a_uuid_is_told(read: Reader) -> None:
-    (answer,) = read("count 2;err.nvmlDeviceGetUUID.0 999")
+def test_a_gpu_without_a_uuid_is_told(read_nvml: Reader) -> None:
+    (answer,) = read_nvml("count 2;err.nvmlDeviceGetUUID.0 999")
     assert [gpu.index for gpu in answer.all.devices] == [1]
     assert answer.all.problems == (
         "GPU 0: nvmlDeviceGetUUID: Unknown Error",
@@ -302,8 +299,8 @@ def test_a_gpu_without_a_uuid_is_told(read: Reader) -> None:
     )
 
 
-def test_a_gpu_that_vanishes_gives_its_index_to_the_next(read: Reader) -> None:
-    before, after = read("count 2", "count 2;0.gone 1")
+def test_a_gpu_that_vanishes_gives_its_index_to_the_next(read_nvml: Reader) -> None:
+    before, after = read_nvml("count 2", "count 2;0.gone 1")
     first, second = before.all.devices
     assert [(gpu.uuid, gpu.index) for gpu in after.all.devices] == [(second.uuid, 0)]
     assert first.uuid != second.uuid
@@ -327,25 +324,25 @@ def test_a_gpu_that_vanishes_gives_its_index_to_the_next(read: Reader) -> None:
     ],
 )
 def test_nvml_as_a_whole_is_of_no_use_and_comes_back(
-    read: Reader, state: str, kind: str, words: str, call: str
+    read_nvml: Reader, state: str, kind: str, words: str, call: str
 ) -> None:
-    failed, again = read(state, "count 2")
+    failed, again = read_nvml(state, "count 2")
     assert (failed.gpus, failed.kind, failed.call) == (None, kind, call)
     assert words in failed.words
     assert failed.words.startswith(f"{call}: ")
     assert again.all.count == len(again.all.devices) == 2
 
 
-def test_a_version_that_cannot_be_had_costs_nothing_else(read: Reader) -> None:
-    (answer,) = read("err.nvmlSystemGetNVMLVersion 999;err.nvmlSystemGetCudaDriverVersion 13")
+def test_a_version_that_cannot_be_had_costs_nothing_else(read_nvml: Reader) -> None:
+    (answer,) = read_nvml("err.nvmlSystemGetNVMLVersion 999;err.nvmlSystemGetCudaDriverVersion 13")
     assert (answer.all.nvml_version, answer.all.cuda_version) == (None, None)
     assert answer.all.driver_version == "580.95.05"
     assert answer.all.problems == ("the host: nvmlSystemGetNVMLVersion: Unknown Error",)
     assert answer.gpu.up
 
 
-def test_no_gpu_at_all_is_a_count_of_zero(read: Reader) -> None:
-    (answer,) = read("count 0")
+def test_no_gpu_at_all_is_a_count_of_zero(read_nvml: Reader) -> None:
+    (answer,) = read_nvml("count 0")
     assert (answer.all.count, answer.all.devices) == (0, ())
 
 
@@ -355,9 +352,9 @@ def test_a_library_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert str(tmp_path / "libnvidia-ml.so.1") in answer.words
 
 
-def test_a_static_value_that_failed_is_asked_again(read: Reader) -> None:
+def test_a_static_value_that_failed_is_asked_again(read_nvml: Reader) -> None:
     failing = "err.nvmlDeviceGetSerial 999"
-    first, second, third, fourth = read(failing, *["count 1"] * 3, slow_every=0.0)
+    first, second, third, fourth = read_nvml(failing, *["count 1"] * 3, slow_every=0.0)
     assert first.all.problems == ("GPU 0: nvmlDeviceGetSerial: Unknown Error",)
     assert first.gpu.serial is None
     assert second.all.problems == ()
@@ -365,10 +362,10 @@ def test_a_static_value_that_failed_is_asked_again(read: Reader) -> None:
     assert fourth.times("nvmlDeviceGetSerial") == 0
 
 
-def test_a_gpu_that_is_switched_to_mig_is_asked_again_what_it_supports(read: Reader) -> None:
+def test_a_gpu_that_is_switched_to_mig_is_asked_again_what_it_supports(read_nvml: Reader) -> None:
     """MIG takes the utilisation away; without it, it is there again."""
     mig = "0.mig.mode 1;0.mig.0.gi 7;err.nvmlDeviceGetUtilizationRates 3"
-    answers = read("count 1", mig, mig, *["0.mig.mode 0"] * 2, slow_every=0.0)
+    answers = read_nvml("count 1", mig, mig, *["0.mig.mode 0"] * 2, slow_every=0.0)
     assert [answer.gpu.mig_enabled for answer in answers] == [False, True, True, False, False]
     use = [answer.gpu.utilization_ratio for answer in answers]
     assert (use[0], use[2], use[4]) == (0.0, None, 0.0)

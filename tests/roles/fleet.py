@@ -107,7 +107,7 @@ class Fleet:
         self.put_bytes("gpu02", NVML, library, mode="755")
         self.put("gpu02", GPU_STATE, "count 1\n0.temperature 41\n")
         self.put("gpu02", f"{GPU_TREE}/proc/driver/nvidia/version", DRIVER_LOADED)
-        function = f"{GPU_TREE}/sys/bus/pci/devices/0000:01:00.0"
+        function = f"{GPU_TREE}/sys/bus/pci/devices/0000:18:00.0"
         for name, value in {"vendor": "0x10de", "device": "0x2330", "class": "0x030200"}.items():
             self.put("gpu02", f"{function}/{name}", f"{value}\n")
         libraries = f"{GPU_TREE}/usr/lib/x86_64-linux-gnu"

@@ -62,10 +62,10 @@ def test_changed_args_are_marked_restart_pending_and_the_engine_runs_on(
     assert fleet.chat("gpu01").status == 200
 
     metric = 'farrier_replica_restart_pending{replica="tiny"}'
-    until(lambda: f"{metric} 1.0" in fleet.metrics("gpu01"), 15, f"{metric} 1.0")
+    until(lambda: f"{metric} 1\n" in fleet.metrics("gpu01"), 15, f"{metric} 1")
     assert fleet.status("gpu01")["replicas"][0]["restart_pending"] is True
     assert "pending" in fleet.ssh("gpu01", "farrier-agent status")
-    assert f"{metric} 0.0" in fleet.metrics("gpu02")
+    assert f"{metric} 0\n" in fleet.metrics("gpu02")
 
     fleet.root("gpu01", "systemctl restart engine-tiny")
     assert not fleet.gate("gpu01")
@@ -76,7 +76,7 @@ def test_changed_args_are_marked_restart_pending_and_the_engine_runs_on(
     main = fleet.unit("gpu01", "engine-tiny", "MainPID")
     assert main != before
     assert f"--max-num-seqs\0{seats}\0" in fleet.root("gpu01", f"cat /proc/{main}/cmdline")
-    until(lambda: f"{metric} 0.0" in fleet.metrics("gpu01"), 15, f"{metric} 0.0")
+    until(lambda: f"{metric} 0\n" in fleet.metrics("gpu01"), 15, f"{metric} 0")
 
     run = converge(models={"gpu01": [changed]})
     assert (run.returncode, run.changed("gpu01")) == (0, []), run.last_words()
@@ -94,7 +94,7 @@ def test_changed_args_that_are_taken_back_need_no_restart(fleet: Fleet, converge
     assert run.returncode == 0
     assert "Restart pending" not in run.stderr
     assert fleet.unit("gpu03", "engine-tiny", "InvocationID") == before
-    metric = 'farrier_replica_restart_pending{replica="tiny"} 0.0'
+    metric = 'farrier_replica_restart_pending{replica="tiny"} 0\n'
     until(lambda: metric in fleet.metrics("gpu03"), 15, metric)
 
 

@@ -121,7 +121,7 @@ def test_a_gpus_values_are_there_and_follow_the_driver(fleet: Fleet) -> None:
 @pytest.mark.parametrize("host", ["gpu01", "gpu03", "gw01"])
 def test_a_host_without_a_gpu_says_so_and_works(fleet: Fleet, host: str) -> None:
     page = fleet.metrics(host)
-    assert 'farrier_agent_info{accelerator="cpu"} 1.0' in page
+    assert 'farrier_agent_info{accelerator="cpu"} 1\n' in page
     assert "farrier_gpu" not in page
     status = fleet.status(host)
     assert (status["accelerator"], status["gpus"]) == ("cpu", None)

@@ -205,7 +205,65 @@ def test_without_root_a_foreign_checkout_names_its_owner(
     assert "its owner is" in done.stderr
 
 
+def write_packages(folder: Path) -> None:
+    """Packages like Debian's, which only ``apt-get download`` of this checkout's own can fetch."""
+    (folder / "debs").mkdir()
+    for name, tools in (("prometheus", ("prometheus", "promtool")), ("alertmanager", ("amtool",))):
+        package = folder / name
+        (package / "DEBIAN").mkdir(parents=True)
+        (package / "usr/bin").mkdir(parents=True)
+        (package / "lib").mkdir()
+        (package / "lib/unit.service").touch()
+        for tool in tools:
+            (package / "usr/bin" / tool).write_text(f"#!/bin/sh\necho {tool}\n")
+            (package / "usr/bin" / tool).chmod(0o755)
+        (package / "DEBIAN/control").write_text(
+            f"Package: {name}\nVersion: 1\nArchitecture: all\nMaintainer: t <t@t>\nDescription: t\n"
+        )
+        subprocess.run(
+            ["dpkg-deb", "--root-owner-group", "--build", package, folder / "debs"],
+            check=True,
+            capture_output=True,
+        )
+
+
+def test_tools_of_tests_are_unpacked_and_not_installed(checkout: Checkout) -> None:
+    for tool in ("promtool", "prometheus", "amtool"):
+        (checkout.bin / tool).unlink(missing_ok=True)
+    write_packages(checkout.folder)
+    (checkout.bin / "apt-get").unlink(missing_ok=True)
+    (checkout.bin / "apt-get").write_text(
+        f'#!/bin/sh\n[ "$1" = download ] && cp {checkout.folder}/debs/*.deb .\n'
+    )
+    (checkout.bin / "apt-get").chmod(0o755)
+    tools = checkout.folder / ".venv-tools/prometheus"
+
+    assert checkout.bootstrap().returncode == 0
+    assert not tools.exists()
+    first = checkout.bootstrap("--tools")
+    assert first.returncode == 0, first.stderr
+    assert "unpacking promtool prometheus amtool into .venv-tools/prometheus/" in first.stdout
+    assert checkout.run(str(tools / "usr/bin/promtool")).stdout == "promtool\n"
+    assert {path.name for path in tools.rglob("*") if path.is_file()} == {
+        "promtool", "prometheus", "amtool"
+    }  # fmt: skip
+    second = checkout.bootstrap("--tools")
+    assert (second.returncode, second.stdout, second.stderr) == (0, "", "")
+
+
+def test_tools_that_cannot_be_fetched_are_named_with_the_next_command(checkout: Checkout) -> None:
+    for tool in ("promtool", "apt-get"):
+        (checkout.bin / tool).unlink(missing_ok=True)
+    (checkout.bin / "apt-get").write_text("#!/bin/sh\necho E: no network >&2\nexit 100\n")
+    (checkout.bin / "apt-get").chmod(0o755)
+    done = checkout.bootstrap("--tools")
+    assert done.returncode == 1
+    assert "E: no network" in done.stderr
+    assert "apt could not fetch prometheus prometheus-alertmanager" in done.stderr
+    assert "apt-get update, then: make bootstrap" in done.stderr
+
+
 def test_wrong_usage(checkout: Checkout) -> None:
     done = checkout.bootstrap("--everything")
     assert done.returncode == 2
-    assert "usage: scripts/bootstrap [--lab]" in done.stderr
+    assert "usage: scripts/bootstrap [--lab] [--tools]" in done.stderr

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import cast
 
 import pytest
 
 from farrier.converge.commands import Script
 from farrier.converge.paths import mark
-from farrier.converge.units import Unit, UnitState, _changes, parse_units
+from farrier.converge.units import Unit, UnitState, _changes, in_order, parse_units
 
 SHOWN = f"""\
 Id=nginx.service
@@ -88,6 +89,41 @@ def test_a_start_sets_the_mark_of_a_service_that_reads_files() -> None:
     start, marked = scripts(Unit("nginx.service", apply="reload"), now)
     assert "systemctl start" in start
     assert mark("nginx.service") in marked
+
+
+BOTH = (
+    Unit("prometheus.service", apply="restart"),
+    Unit("prometheus.service", apply="reload", mark="prometheus-configuration"),
+)
+
+
+@pytest.mark.parametrize(
+    ("marks", "done"),
+    [
+        ({"prometheus.service", "prometheus-configuration"}, []),
+        ({"prometheus.service"}, ["reload"]),
+        ({"prometheus-configuration"}, ["restart"]),
+        (set(), ["restart"]),
+    ],
+)
+def test_a_service_with_two_marks_is_reloaded_unless_it_was_restarted(
+    marks: set[str], done: list[str]
+) -> None:
+    """A reload half a second after its start would end Alertmanager."""
+    now = UnitState(
+        "loaded",
+        "active",
+        "enabled",
+        stale=False,
+        applied="prometheus.service" in marks,
+        marks=frozenset(map(mark, marks)),
+    )
+    told = "".join(
+        cast("Script", command).get_raw_value() for command in in_order(BOTH, {BOTH[0].name: now})
+    )
+    assert re.findall(r"systemctl (\w+) prometheus", told) == done
+    for missing in {"prometheus.service", "prometheus-configuration"} - marks:
+        assert f"touch {mark(missing)}" in told
 
 
 def test_stopping() -> None:

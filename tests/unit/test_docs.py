@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from farrier_agent.metrics.page import FAMILIES
+
+from farrier.metrics_page import SUBJECTS
 
 ROOT = Path(__file__).parents[2]
 
@@ -107,16 +110,29 @@ def test_the_pages_of_the_roles_are_as_the_roles_say() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_the_page_of_metrics_is_as_the_families_say() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "farrier.metrics_page", "--check"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_metric_is_on_the_page_once() -> None:
+    shown = [one.name for families in SUBJECTS.values() for one in families]
+    assert sorted(shown) == sorted(one.name for one in FAMILIES)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_metric_that_is_named_is_one_of_the_agents(page: Path) -> None:
-    modules = sorted((ROOT / "agent/farrier_agent/metrics").glob("*.py"))
-    source = "".join(module.read_text(encoding="utf-8") for module in modules)
-    for name in re.findall(
-        r"\bfarrier_(?:replica|gpu|unit|collector)_\w+\b(?!{)", page.read_text("utf-8")
-    ):
-        # values of a GPU or a replica are listed by field
-        field = re.sub(r"^farrier_(gpu|replica)_", "", name)
-        assert name in source or f'"{field}"' in source, f"no metric {name}"
+    names = {one.name for one in FAMILIES}
+    prefixes = "collector|gpu|health|host|nvml|replica|requests|unit"
+    for name in re.findall(rf"\bfarrier_(?:{prefixes})_\w+\b(?!{{)", page.read_text("utf-8")):
+        family = re.sub(r"_(?:bucket|count|sum)$", "", name)
+        assert {name, family} & names, f"no metric {name}"
 
 
 def test_the_project_is_not_of_one_machine() -> None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from prometheus_client.metrics_core import Metric
-
-from farrier_agent.metrics.family import gauge, one_hot
+from farrier_agent.metrics.family import Family, Sample, family, one_hot
 from farrier_agent.status import Drain, Replica
 
-__all__ = ["HEALTH", "PHASES", "replica_families"]
+__all__ = ["FAMILIES", "HEALTH", "PHASES", "samples"]
 
 PHASES = ("stopped", "starting", "warming", "ready", "draining", "drained", "failed")
 """The states of a replica that ``farrier_replica_phase`` is one-hot over."""
@@ -17,35 +15,6 @@ HEALTH = ("idle", "busy", "suspect", "wedged", "unknown")
 """The verdicts that ``farrier_replica_health`` is one-hot over."""
 
 Value = Callable[[Replica], float | None]
-
-
-def replica_families(replicas: Sequence[Replica]) -> Iterator[Metric]:
-    """What is known of *replicas*."""
-    yield gauge(
-        "farrier_replica_info",
-        "Which model a replica serves, and with which engine.",
-        ("replica", "model", "engine"),
-        [((one.name, one.model, one.engine), 1) for one in replicas],
-    )
-    yield gauge(
-        "farrier_replica_phase",
-        "The phase of a replica: 1 for the one that it is in.",
-        ("replica", "phase"),
-        [sample for one in replicas for sample in one_hot((one.name,), PHASES, one.phase)],
-    )
-    yield gauge(
-        "farrier_replica_health",
-        "The verdict on a replica's progress: 1 for the one that holds.",
-        ("replica", "state"),
-        [sample for one in replicas for sample in one_hot((one.name,), HEALTH, one.health)],
-    )
-    for name, text, value in _VALUES:
-        yield gauge(
-            f"farrier_replica_{name}",
-            text,
-            ("replica",),
-            [((one.name,), value(one)) for one in replicas],
-        )
 
 
 def _under_way(one: Replica) -> Drain | None:
@@ -67,6 +36,7 @@ def _cut(drain: Drain | None) -> float | None:
     return drain.cut if drain.forced else 0
 
 
+# name, help; the metric is farrier_replica_<name>
 _VALUES: tuple[tuple[str, str, Value], ...] = (
     (
         "up",
@@ -105,7 +75,7 @@ _VALUES: tuple[tuple[str, str, Value], ...] = (
     ),
     (
         "drain_seconds",
-        "How long the drain that is under way has taken so far.",
+        "How long the drain that is under way has taken so far, in seconds.",
         lambda one: _seconds(_under_way(one)),
     ),
     (
@@ -115,7 +85,7 @@ _VALUES: tuple[tuple[str, str, Value], ...] = (
     ),
     (
         "last_drain_seconds",
-        "How long the last drain that came to its end took.",
+        "How long the last drain that came to its end took, in seconds.",
         lambda one: _seconds(_last(one)),
     ),
     (
@@ -134,3 +104,40 @@ _VALUES: tuple[tuple[str, str, Value], ...] = (
         lambda one: None if one.phase is None else one.health_restarts,
     ),
 )
+
+INFO = family(
+    "farrier_replica_info",
+    "replica model engine",
+    "Which model a replica serves, and with which engine; always 1.",
+    "replicas",
+)
+PHASE = family(
+    "farrier_replica_phase",
+    "replica phase",
+    "The phase of a replica: 1 for the one that it is in.",
+    "replicas",
+)
+HEALTH_STATE = family(
+    "farrier_replica_health",
+    "replica state",
+    "The verdict on a replica's progress: 1 for the one that holds.",
+    "replicas",
+)
+VALUES = tuple(
+    (family(f"farrier_replica_{name}", "replica", text, "replicas"), value)
+    for name, text, value in _VALUES
+)
+
+FAMILIES: tuple[Family, ...] = (INFO, PHASE, HEALTH_STATE, *(one for one, _ in VALUES))
+
+
+def samples(replicas: Sequence[Replica]) -> Iterator[tuple[Family, list[Sample]]]:
+    """What is known of *replicas*, by family."""
+    yield INFO, [((one.name, one.model, one.engine), 1) for one in replicas]
+    yield PHASE, [sample for one in replicas for sample in one_hot((one.name,), PHASES, one.phase)]
+    yield (
+        HEALTH_STATE,
+        [sample for one in replicas for sample in one_hot((one.name,), HEALTH, one.health)],
+    )
+    for family_, value in VALUES:
+        yield family_, [((one.name,), value(one)) for one in replicas]

@@ -79,7 +79,7 @@ class Collection:
         return False
 
     def _begin(self, answer: wire.Begun) -> None:
-        count = answer.gpus.count
+        count = answer.gpus.count or 0
         if self.head is not None and self.head.count != count:
             self.read.clear()  # another worker's, of other GPUs
         self.head = answer.gpus
@@ -104,7 +104,7 @@ class Collection:
         names = {gpu.uuid for gpu in devices.values()}
         problems = list(self._problems)
         hangs = {one.index: one for one in self._hung}
-        for index in set(range(self.head.count)) - set(devices):
+        for index in set(range(self.head.count or 0)) - set(devices):
             known, hung = self._identities.get(index), hangs.get(index)
             if known is None or known.uuid in names:
                 if hung is not None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from farrier_agent.gpus import Gpu
 from farrier_agent.nvml import fields
@@ -49,8 +50,7 @@ _FAST = (
 )
 
 
-@dataclass(frozen=True)
-class Known:
+class Known(msgspec.Struct, frozen=True):
     """A GPU that has told who it is, for whoever registers for its events."""
 
     index: int

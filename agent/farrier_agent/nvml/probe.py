@@ -18,8 +18,6 @@ __all__ = ["Library", "LostError", "Probe"]
 INVALID_ARGUMENT = 2
 NOT_FOUND = 6
 FUNCTION_NOT_FOUND = 13
-GARBAGE = -1
-"""Instead of a return code: the answer was no text."""
 
 _UNSUPPORTED = frozenset({3, FUNCTION_NOT_FOUND, 25, 26})  # 25: of a structure's version
 _LOST = frozenset({15, 28})
@@ -73,8 +71,8 @@ class Library:
             return 0, bound(*args)
         except self._error as error:
             return self._checked(function, error.value), None
-        except UnicodeDecodeError:
-            return GARBAGE, None
+        except UnicodeDecodeError as error:
+            return 0, error.object  # no text, as whoever wants one will see
 
     def call_pointer(self, symbol: str, function: str, index: int, *args: object) -> int:
         """The return code of the C function *symbol*, which *calling* is told as *function*.
@@ -92,7 +90,7 @@ class Library:
 
     def words(self, code: int) -> str:
         """NVML's own words for a return code."""
-        return "an answer that is no text" if code == GARBAGE else str(self._error(code))
+        return str(self._error(code))
 
     def useless(self, function: str, code: int) -> NvmlError:
         """The error of *function* as one of NVML as a whole, with what to do about it."""
@@ -249,8 +247,6 @@ class Probe:
             self._unsupported.add(key)
         elif code in _LOST:
             self.lose(function, code)
-        elif code == GARBAGE:
-            self.odd(function, self.library.words(code))
         else:
             self.failed(function, code)
         return False

@@ -67,9 +67,10 @@ class Worker:
 
     def _collect(self, ask: wire.Ask) -> None:
         head = self._session.begin()
-        if head.count != self._count:
+        count = head.count or 0
+        if count != self._count:
             self._named.clear()
-            self._count = head.count
+            self._count = count
         problem, hang = self._listener.problem()
         number = ask.number
         self._send(
@@ -80,7 +81,7 @@ class Worker:
                 events_hang=hang,
             )
         )
-        for gpu in self._session.readings(_order(ask, head.count)):
+        for gpu in self._session.readings(_order(ask, count)):
             self._named.add(gpu.index)
             self._send(wire.Read(number=number, gpu=gpu))
         self._send(wire.Done(number=number, gpus=self._session.end()))

@@ -67,7 +67,7 @@ class Session:
 
     def read(self) -> Gpus:
         """All GPUs now."""
-        count = self.begin().count
+        count = self.begin().count or 0
         devices = tuple(self.readings(range(count)))
         return msgspec.structs.replace(self.end(), devices=devices)
 

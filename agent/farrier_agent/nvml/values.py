@@ -125,11 +125,9 @@ def convert(field: str, raw: float) -> Number | None:
 
 
 def convert_text(raw: str | bytes) -> str | None:
-    """A name or a version as a line of text; None for anything else."""
+    """A name or a version as a line of ASCII; None for anything else."""
     if isinstance(raw, bytes):
-        try:
-            raw = raw.decode("ascii")
-        except UnicodeDecodeError:
-            return None
+        raw = raw.decode("ascii", errors="replace")
     text = raw.strip()
-    return text if 0 < len(text) <= TEXT_LIMIT and text.isprintable() else None
+    fits = 0 < len(text) <= TEXT_LIMIT and text.isascii() and text.isprintable()
+    return text if fits else None

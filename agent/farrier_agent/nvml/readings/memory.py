@@ -35,14 +35,12 @@ def split(probe: Probe, sizes: Any) -> dict[str, int]:
     """The parts of an ``nvmlMemory_v2_t``; nothing if one is odd or they contradict each other."""
     if sizes is None:
         return {}
-    found = {
-        "memory_total_bytes": probe.value("memory_total_bytes", sizes.total),
-        "memory_used_bytes": probe.value("memory_used_bytes", sizes.used),
-        "memory_free_bytes": probe.value("memory_free_bytes", sizes.free),
-        "memory_reserved_bytes": probe.value("memory_reserved_bytes", sizes.reserved),
-    }
-    if None in found.values():
-        return {}
+    found: dict[str, int] = {}
+    for part in ("total", "used", "free", "reserved"):
+        value = probe.value(f"memory_{part}_bytes", getattr(sizes, part))
+        if value is None:
+            return {}
+        found[f"memory_{part}_bytes"] = value
     if sizes.used + sizes.free + sizes.reserved > sizes.total:
         probe.odd("memory_used_bytes", sizes.used)
         return {}

@@ -1,0 +1,124 @@
+"""The families about requests as nginx saw them, whatever the engine: ``llm_…``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from farrier_agent.collectors.requests import Histogram, RequestCounts
+from farrier_agent.metrics.family import Family, Sample, family, lines
+from farrier_agent.status import Replica
+
+__all__ = ["FAMILIES", "histogram_lines", "in_flight", "samples"]
+
+REQUESTS = family(
+    "llm_requests_total",
+    "model replica code",
+    "Requests by the HTTP status that the client got, refused ones too.",
+    "requests",
+)
+DURATION = family(
+    "llm_request_duration_seconds",
+    "model replica",
+    "How long requests took that were passed to the engine, from nginx's first byte to its last, "
+    "in seconds.",
+    "requests",
+    "histogram",
+)
+FIRST_BYTE = family(
+    "llm_time_to_first_byte_seconds",
+    "model replica",
+    "How long the engine took until its answer began, in seconds.",
+    "requests",
+    "histogram",
+)
+INCOMPLETE = family(
+    "llm_incomplete_responses_total",
+    "model replica",
+    "Answers that did not come to their end: the client left, or the engine broke off.",
+    "requests",
+)
+IN_FLIGHT = family(
+    "llm_requests_in_flight", "model replica", "Requests in flight.", "requests replicas"
+)
+LOG_LINES = family(
+    "farrier_requests_log_lines_total",
+    "result",
+    "Lines of nginx's log. counted: a replica's request, other: of no replica, refused: the sender "
+    "was not nginx, garbled: not to be understood.",
+    "requests",
+)
+OVERFLOWS = family(
+    "farrier_requests_log_overflows_total",
+    "",
+    "How often more lines of nginx's log were waiting than the kernel keeps: some may be lost.",
+    "requests",
+)
+
+FAMILIES: tuple[Family, ...] = (
+    REQUESTS,
+    DURATION,
+    FIRST_BYTE,
+    INCOMPLETE,
+    IN_FLIGHT,
+    LOG_LINES,
+    OVERFLOWS,
+)
+
+
+def samples(counts: RequestCounts) -> Iterator[tuple[Family, list[Sample]]]:
+    """What there is of *counts* by family, without the histograms."""
+    keys = [((one.model, one.replica), one) for one in counts.replicas]
+    yield (
+        REQUESTS,
+        [((*key, code), count) for key, one in keys for code, count in one.codes.items()],
+    )
+    yield INCOMPLETE, [(key, one.incomplete) for key, one in keys]
+    yield LOG_LINES, [((result,), count) for result, count in counts.lines.items()]
+    yield OVERFLOWS, [((), counts.full)]
+
+
+def in_flight(replicas: Sequence[Replica]) -> tuple[Family, list[Sample]]:
+    """Requests in flight, which are counted at the sockets and not from the log."""
+    return IN_FLIGHT, [((one.model, one.name), one.in_flight) for one in replicas]
+
+
+def histogram_lines(counts: RequestCounts) -> Iterator[tuple[Family, list[str]]]:
+    """The histograms of *counts*, as lines."""
+    for one, field in ((DURATION, "seconds"), (FIRST_BYTE, "first_byte")):
+        yield (
+            one,
+            [
+                line
+                for replica in counts.replicas
+                for line in _histogram(
+                    one, (replica.model, replica.replica), getattr(replica, field)
+                )
+            ],
+        )
+
+
+def _histogram(one: Family, key: tuple[str, ...], histogram: Histogram) -> list[str]:
+    parts = _parts(one)
+    bounds = [*map(_bound, histogram.bounds), "+Inf"]
+    buckets: list[Sample] = [
+        ((*key, bound), count) for bound, count in zip(bounds, histogram.cumulative, strict=True)
+    ]
+    return [
+        *lines(parts[0], buckets),
+        *lines(parts[1], [(key, histogram.cumulative[-1])]),
+        *lines(parts[2], [(key, histogram.sum)]),
+    ]
+
+
+def _parts(one: Family) -> tuple[Family, Family, Family]:
+    """The three names under which a histogram has samples."""
+    return (
+        one._replace(name=f"{one.name}_bucket", labels=(*one.labels, "le")),
+        one._replace(name=f"{one.name}_count"),
+        one._replace(name=f"{one.name}_sum"),
+    )
+
+
+def _bound(bound: float) -> str:
+    # OpenMetrics wants 1.0, not 1: the same bound is to be the same series in both formats
+    return repr(float(bound))
