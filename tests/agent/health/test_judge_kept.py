@@ -70,6 +70,8 @@ def test_a_reset_while_no_agent_ran_is_seen(tmp_path: Path) -> None:
 def test_a_reboot_while_no_agent_ran_is_seen(tmp_path: Path) -> None:
     judge = Judge(tmp_path / "health.json")
     now = later(broken(xid(2, 79), away(2, "gone")))
+    judge.judge(now)
+    now = later(now)
     assert {*rules(judge.judge(now).host.reasons)} == {"xid-reboot", "gpu-missing"}
     judge.save()
     judge = Judge(tmp_path / "health.json")

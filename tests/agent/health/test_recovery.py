@@ -381,11 +381,11 @@ def test_an_ack_of_contact_begins_its_count_anew() -> None:
 def test_an_ack_of_a_missing_gpu_forgets_it_where_it_is_named() -> None:
     clock = Clock()
     clock.tick()
-    clock.do(xid(2, 79), away(2, "gone"), away(3, "gone")).tick()
+    clock.do(xid(2, 79), away(2, "gone"), away(3, "gone")).tick(2)
     assert "gpu-missing" not in {one.rule for one in clock.ack()}
     (done,) = clock.ack("gpu-missing", uuid(2))
     assert (done.gpu, done.forget) == (uuid(2), True)
-    health = clock.do(forgotten(2)).tick()
+    health = clock.do(forgotten(2)).tick(2)
     assert uuid(2) not in health.gpus
     assert {one.gpu for one in health.host.reasons} == {uuid(3), None}
     # replica b is still to use it
@@ -431,3 +431,63 @@ def test_there_is_nothing_to_acknowledge_on_a_healthy_host() -> None:
     clock.tick()
     assert clock.ack() == []
     assert clock.tick(int(60 / TICK)).host.state == "healthy"
+
+
+def test_crashes_that_the_log_no_longer_has_still_count() -> None:
+    """Of one kind only the last twenty XIDs are kept, and one crash may tell thirty."""
+    clock = Clock()
+    clock.tick()
+    for _ in range(4):
+        lines = tuple(xid(2, 31, ago / 10) for ago in range(20, 0, -1))
+        health = clock.do(set_to(xids=()), *lines).tick()
+        clock.pass_seconds(300)
+    assert rules(health.host.reasons) == ["xid-app-repeated"]
+
+
+def test_an_hour_without_a_kernel_log_forgives_no_crash() -> None:
+    clock = Clock()
+    clock.tick()
+    clock.do(*(xid(2, 31, ago) for ago in (3000, 2000, 1000, 10))).tick()
+    # the XIDs of before are handed in meanwhile
+    health = clock.do(set_to(kernel_log_problem="EIO")).pass_seconds(4000)
+    assert "xid-app-repeated" in rules(health.host.reasons)
+    health = clock.do(set_to(kernel_log_problem=None)).tick(2)
+    assert health.host.state == "healthy"
+
+
+def test_a_clean_up_beside_a_fatal_error_is_no_crash_of_a_program() -> None:
+    clock = Clock()
+    clock.tick()
+    for ago in (3000, 2000, 1000, 10):
+        clock.do(xid(2, 95, ago), xid(2, 45, ago - 1))
+    assert set(rules(clock.tick().host.reasons)) == {"xid-reset"}
+
+
+def test_without_nvml_the_bus_still_tells_which_gpus_are_gone() -> None:
+    clock = Clock()
+    clock.tick()
+    clock.do(away(2, "gone"), nvml_hangs := set_to(nvml=Nvml(kind="hangs")))
+    gone = tuple(one for one in reading(clock).devices if not one.up)
+    health = clock.do(set_to(gpus=Gpus(count=None, devices=gone)), nvml_hangs).tick(3)
+    assert rules(health.gpus[uuid(2)].reasons) == ["gpu-missing"]
+    assert health.gpus[uuid(3)].state == "unknown"
+    assert drained(health) == {"b"}
+
+
+def test_a_fabric_that_is_no_longer_told_of_is_no_recovery() -> None:
+    clock = Clock()
+    clock.tick()
+    clock.do(of(2, fabric=Fabric(state="in_progress", status=0))).tick(2)
+    for index in range(8):
+        clock.do(of(index, fabric=None))
+    assert rules(clock.tick(10).host.reasons) == ["fabric-not-ready"]
+
+
+def test_one_reading_that_fails_is_not_stale_and_three_are() -> None:
+    clock = Clock()
+    clock.tick()
+    well = clock.now.gpus
+    for _ in range(5):
+        assert clock.do(set_to(gpus=None)).tick(2).host.state == "healthy"
+        assert clock.do(set_to(gpus=well)).tick().host.state == "healthy"
+    assert clock.do(set_to(gpus=None)).tick(3).host.state == "unknown"
