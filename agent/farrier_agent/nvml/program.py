@@ -12,11 +12,13 @@ Nothing is cleaned up at the end. That could hang too, and the kernel closes the
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import signal
 import socket
 import sys
 import threading
+import types
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -117,10 +119,28 @@ def _end_with(parent: int) -> None:
         os._exit(0)
 
 
+def _spare_find_library() -> None:
+    """Put off what ``ctypes.util`` drags in, which the binding imports and on Linux never asks.
+
+    Behind it are shutil, subprocess, bz2 and lzma: 1.3 MiB of this process.
+    """
+    name = "ctypes.util"
+
+    def find_library(library: str) -> str | None:
+        del sys.modules[name]
+        found: str | None = importlib.import_module(name).find_library(library)
+        return found
+
+    stand_in = types.ModuleType(name)
+    stand_in.find_library = find_library  # type: ignore[attr-defined]
+    sys.modules.setdefault(name, stand_in)
+
+
 def main(arguments: Sequence[str]) -> NoReturn:
     """Serve until the end of this process."""
     channel, page, parent = (int(one) for one in arguments[:3])
     _end_with(parent)
+    _spare_find_library()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's, meant for the agent
     writer = CallWriter(page)
     try:
