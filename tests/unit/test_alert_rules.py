@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 import yaml
-from monitoring import (
+
+from roles.prometheus.rules import RULES, rule_texts
+from tests.unit.monitoring import (
     ALERTS,
     CASES,
     RECORDS,
@@ -23,8 +25,6 @@ from monitoring import (
     names_on,
     program,
 )
-
-from roles.prometheus.rules import RULES, rule_texts
 
 RUNBOOKS = ROOT / "docs/runbooks"
 OLDER = {"vllm:gpu_cache_usage_perc"}
