@@ -1,4 +1,4 @@
-"""The role grafana on a host, with a stand-in for its package from a repository like the real one."""
+"""The role grafana on a host, with a stand-in for its package from a repository like its own."""
 
 from __future__ import annotations
 

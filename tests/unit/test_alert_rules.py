@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 import yaml
-from monitoring import (
+
+from roles.prometheus.rules import RULES, rule_texts
+from tests.unit.monitoring import (
     ALERTS,
     CASES,
     RECORDS,
@@ -23,8 +25,6 @@ from monitoring import (
     names_on,
     program,
 )
-
-from roles.prometheus.rules import RULES, rule_texts
 
 RUNBOOKS = ROOT / "docs/runbooks"
 OLDER = {"vllm:gpu_cache_usage_perc"}
@@ -157,6 +157,9 @@ def test_an_xid_is_critical_or_a_warning_and_not_both() -> None:
 
     assert xids("GpuXidActionable") & xids("GpuXidRepeated") == set()
     assert xids("GpuXidActionable") >= {"79", "48", "64", "95", "119"}
+    at_once, held = re.findall(r'xid=~"([\d|]+)"', ALERTS["GpuXidActionable"]["expr"])
+    # a double-bit error means nothing without what stands beside it, which the agent looks at
+    assert set(held.split("|")) - set(at_once.split("|")) == {"48"}
 
 
 def test_verdicts_of_other_rules_are_those_without_an_alert() -> None:

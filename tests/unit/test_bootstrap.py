@@ -49,8 +49,8 @@ class Checkout:
                 (self.bin / tool.name).symlink_to(tool)
         self.give("python3", Path(sys.executable).resolve())
         self.give("uv", Path(sys.executable).parent / "uv")
-        for tool in MONITORING:
-            self.give(tool, Path("/bin/true"))
+        for program in MONITORING:
+            self.give(program, Path("/bin/true"))
         shutil.copytree(ROOT / "scripts", folder / "scripts")
         (folder / "pyproject.toml").write_text(
             '[project]\nname = "small"\nversion = "1"\nrequires-python = ">=3.11"\n'

@@ -22,10 +22,10 @@ from typing import Any
 
 import pytest
 from farrier_agent.metrics.page import Extra, gather
-from monitoring import RECORDS, VLLM_PAGE, installed_rules, metric_names, program
 
 from roles.grafana import DASHBOARDS
 from tests.agent.full_status import full_status, proc_tree, requests
+from tests.unit.monitoring import RECORDS, VLLM_PAGE, installed_rules, metric_names, program
 
 HOST, MODEL, REPLICA = "gpu01", "qwen3-32b", "chat-0"
 UNITS = {
@@ -86,7 +86,7 @@ def agents_page(tmp_path_factory: pytest.TempPathFactory) -> str:
     proc = proc_tree(tmp_path_factory.mktemp("page") / "proc")
     status = full_status(at=time.time())
     extra = Extra((), requests(), proc)
-    return gather(status, extra).text("prometheus").decode() + of_replica(VLLM_PAGE)
+    return gather(status, extra).text("text").decode() + of_replica(VLLM_PAGE)
 
 
 def free_port() -> int:

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import yaml
-from monitoring import ALERTS, program
 
 from farrier.spec import HostSpec, Mail, PagerDuty, Slack, Webhook
 from roles.alertmanager import DEFAULTS
 from roles.alertmanager.configuration import SECRETS, config_text, peers, secret_files
 from roles.prometheus.rules import rule_texts
+from tests.unit.monitoring import ALERTS, program
 
 HUSH = "https://hooks.example.com/hush-hush"
 RECEIVERS = (
