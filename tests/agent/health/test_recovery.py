@@ -491,3 +491,33 @@ def test_one_reading_that_fails_is_not_stale_and_three_are() -> None:
         assert clock.do(set_to(gpus=None)).tick(2).host.state == "healthy"
         assert clock.do(set_to(gpus=well)).tick().host.state == "healthy"
     assert clock.do(set_to(gpus=None)).tick(3).host.state == "unknown"
+
+
+def test_a_reset_and_a_quiet_day_do_not_forgive_five_fatal_errors() -> None:
+    clock = Clock()
+    clock.tick()
+    clock.do(*(xid(2, 119, ago) for ago in (4000, 3000, 2000, 1000, 1))).tick()
+    clock.do(reset(2)).tick(5)
+    day = set_to(at=clock.now.at + 100_000, monotonic=clock.now.monotonic + 100_000)
+    assert rules(clock.do(day).tick(5).host.reasons) == ["xid-contact"]
+    clock.ack("xid-contact")
+    assert clock.tick(2).host.state == "healthy"
+
+
+def test_what_happens_again_after_the_reset_wants_another_reset() -> None:
+    clock = Clock()
+    clock.tick()
+    clock.do(xid(2, 119)).tick(2)
+    assert clock.do(reset(2)).tick().host.state == "unhealthy"  # one good look
+    clock.do(xid(2, 119)).tick()
+    health = clock.do(set_to(xids=())).tick(20)
+    assert rules(health.host.reasons) == ["xid-reset"]
+    assert clock.do(reset(2)).tick(2).host.state == "healthy"
+
+
+def test_a_replica_that_is_no_longer_configured_takes_its_reasons_along() -> None:
+    clock = Clock()
+    clock.tick()
+    clock.do(set_to(replicas=(replica("a", 0, phase="failed"), replica("b", 2)))).tick()
+    health = clock.do(set_to(replicas=(replica("b", 2),))).tick()
+    assert health.host.reasons == ()
