@@ -64,6 +64,18 @@ def test_a_fault_that_is_there_when_the_agent_starts_counts(row: Row) -> None:
     assert drained(health) == set(row.drained)
 
 
+@pytest.mark.parametrize("row", TABLE.values(), ids=TABLE)
+def test_the_agents_own_commands_can_be_typed(row: Row) -> None:
+    parser = argparse.ArgumentParser()
+    add_commands(parser.add_subparsers(required=True))
+    clock = Clock()
+    clock.tick()
+    for reason in clock.do(*row.fault).tick(row.ticks).host.reasons:
+        for line in re.split(r" && |; ", reason.command or ""):
+            if line.startswith("farrier-agent "):
+                assert parser.parse_args(shlex.split(line)[1:]).verb
+
+
 def test_every_rule_has_its_fault() -> None:
     assert {row.rule for row in TABLE.values()} == {rule.name for rule in RULES}
 
