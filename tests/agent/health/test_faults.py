@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
+import re
+import shlex
+
 import pytest
+from farrier_agent.control.commands import add_commands
 from farrier_agent.gpus import ClockEvent
 from farrier_agent.health.rule import Rule
 from farrier_agent.health.rules import RULES
