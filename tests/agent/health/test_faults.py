@@ -144,3 +144,14 @@ def test_heat_is_judged_by_the_counter_of_its_seconds_not_by_the_bit_of_the_mome
         event = ClockEvent(reason="hw_thermal", active=False, seconds_total=second * TICK / 3)
         health = clock.do(of(3, clock_events=(event,))).tick()
     assert rules(health.host.reasons) == ["thermal-slowdown"]
+
+
+def test_one_kind_of_heat_is_enough() -> None:
+    clock = Clock()
+    clock.tick()
+    events = tuple(
+        ClockEvent(reason=reason, active=reason == "hw_thermal")
+        for reason in ("hw_thermal", "sw_thermal")
+    )
+    health = clock.do(of(3, clock_events=events)).pass_seconds(305)
+    assert rules(health.host.reasons) == ["thermal-slowdown"]
