@@ -521,3 +521,29 @@ def test_a_replica_that_is_no_longer_configured_takes_its_reasons_along() -> Non
     clock.do(set_to(replicas=(replica("a", 0, phase="failed"), replica("b", 2)))).tick()
     health = clock.do(set_to(replicas=(replica("b", 2),))).tick()
     assert health.host.reasons == ()
+
+
+def test_fatal_errors_of_other_days_do_not_add_up() -> None:
+    clock = Clock()
+    clock.tick()
+    clock.do(*(xid(2, 119, 100_000 + 1000 * n) for n in range(4)), xid(2, 119))
+    assert rules(clock.tick(2).host.reasons) == ["xid-reset"]
+
+
+def test_an_xid_from_before_the_first_reading_is_its_gpus_and_nobody_elses() -> None:
+    clock = Clock()
+    well = clock.now.gpus
+    health = clock.do(set_to(gpus=None), xid(2, 79)).tick(2)
+    assert set(rules(health.host.reasons)) == {"data-stale"}
+    health = clock.do(set_to(gpus=well)).tick()
+    (reason,) = health.host.reasons
+    assert (reason.rule, reason.gpu) == ("xid-reboot", uuid(2))
+
+
+def test_reboots_in_quick_succession_are_as_many_boots() -> None:
+    clock = Clock()
+    clock.tick()
+    for boot in ("boot-2", "boot-3"):
+        clock.do(xid(2, 119)).tick(2)
+        clock.do(rebooted(boot), reset(2)).tick(3)
+    assert "xid-contact" in rules(clock.do(xid(2, 119)).tick(2).host.reasons)
