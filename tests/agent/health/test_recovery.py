@@ -491,3 +491,59 @@ def test_one_reading_that_fails_is_not_stale_and_three_are() -> None:
         assert clock.do(set_to(gpus=None)).tick(2).host.state == "healthy"
         assert clock.do(set_to(gpus=well)).tick().host.state == "healthy"
     assert clock.do(set_to(gpus=None)).tick(3).host.state == "unknown"
+
+
+def test_a_reset_and_a_quiet_day_do_not_forgive_five_fatal_errors() -> None:
+    clock = Clock()
+    clock.tick()
+    clock.do(*(xid(2, 119, ago) for ago in (4000, 3000, 2000, 1000, 1))).tick()
+    clock.do(reset(2)).tick(5)
+    day = set_to(at=clock.now.at + 100_000, monotonic=clock.now.monotonic + 100_000)
+    assert rules(clock.do(day).tick(5).host.reasons) == ["xid-contact"]
+    clock.ack("xid-contact")
+    assert clock.tick(2).host.state == "healthy"
+
+
+def test_what_happens_again_after_the_reset_wants_another_reset() -> None:
+    clock = Clock()
+    clock.tick()
+    clock.do(xid(2, 119)).tick(2)
+    assert clock.do(reset(2)).tick().host.state == "unhealthy"  # one good look
+    clock.do(xid(2, 119)).tick()
+    health = clock.do(set_to(xids=())).tick(20)
+    assert rules(health.host.reasons) == ["xid-reset"]
+    assert clock.do(reset(2)).tick(2).host.state == "healthy"
+
+
+def test_a_replica_that_is_no_longer_configured_takes_its_reasons_along() -> None:
+    clock = Clock()
+    clock.tick()
+    clock.do(set_to(replicas=(replica("a", 0, phase="failed"), replica("b", 2)))).tick()
+    health = clock.do(set_to(replicas=(replica("b", 2),))).tick()
+    assert health.host.reasons == ()
+
+
+def test_fatal_errors_of_other_days_do_not_add_up() -> None:
+    clock = Clock()
+    clock.tick()
+    clock.do(*(xid(2, 119, 100_000 + 1000 * n) for n in range(4)), xid(2, 119))
+    assert rules(clock.tick(2).host.reasons) == ["xid-reset"]
+
+
+def test_an_xid_from_before_the_first_reading_is_its_gpus_and_nobody_elses() -> None:
+    clock = Clock()
+    well = clock.now.gpus
+    health = clock.do(set_to(gpus=None), xid(2, 79)).tick(2)
+    assert set(rules(health.host.reasons)) == {"data-stale"}
+    health = clock.do(set_to(gpus=well)).tick()
+    (reason,) = health.host.reasons
+    assert (reason.rule, reason.gpu) == ("xid-reboot", uuid(2))
+
+
+def test_reboots_in_quick_succession_are_as_many_boots() -> None:
+    clock = Clock()
+    clock.tick()
+    for boot in ("boot-2", "boot-3"):
+        clock.do(xid(2, 119)).tick(2)
+        clock.do(rebooted(boot), reset(2)).tick(3)
+    assert "xid-contact" in rules(clock.do(xid(2, 119)).tick(2).host.reasons)
