@@ -12,7 +12,7 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
 bootstrap: ## what every other target needs: Debian packages, uv, .venv (root)
-	@scripts/bootstrap --lab
+	@scripts/bootstrap --lab --tools
 
 demo: ## hosts from nothing to streamed tokens, on this machine (root)
 	@scripts/bootstrap --lab
@@ -25,7 +25,7 @@ test-full: ## matrices, soaks and builds; PART=name for one part, without it: wh
 	@scripts/run-phases full $(PART)
 
 unit: ## the tests that need no host and no root
-	@scripts/bootstrap
+	@scripts/bootstrap --tools
 	@$(BIN)/pytest tests/unit tests/agent $(ARGS)
 
 lint: ## ruff and mypy
@@ -36,6 +36,7 @@ docs: ## the pages that are made from the code
 	@$(BIN)/python -m farrier.pages
 	@$(BIN)/python -m farrier.preflight.page
 	@$(BIN)/python -m farrier.metrics_page
+	@$(BIN)/python -m farrier.verdicts
 
 bench: ## PART=converge|agent|drain|check|gate or all of them, into docs/benchmarks.md (root)
 	@scripts/bootstrap --lab

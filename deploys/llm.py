@@ -62,6 +62,7 @@ roles.agent.agent(
     {model.replica: roles.engine.config_hash(unit_texts[model.unit]) for model in spec.models},
     engine_settings,
     gateways=bool(fleet.group("gateway")),
+    fleet=fleet.hosts.values(),
 )
 
 if any(model.engine == "vllm" for model in spec.models):

@@ -9,6 +9,9 @@ two answers, both complete, for a bare ``ready`` does not undo an earlier ``down
   this host. Never ``down``: it says *failed* of what only is not here, and with
   ``on-marked-down shutdown-sessions`` it cuts streams.
 
+Agents ask one another ``serves NAME``: ``yes`` where the replica takes requests and nothing is held
+against it for which it may be drained, else ``no``.
+
 What is not a name (other bytes, too many of them, none in time) is closed without an answer. Then
 HAProxy leaves the server as it is (2.6: still ``UP``, its agent check ``L7RSP`` or ``L7TOUT``): a
 question that was not understood changes nothing. The host's gate decides anyway.
@@ -22,19 +25,22 @@ import re
 import socket
 from collections.abc import Callable
 
-__all__ = ["MAX_CONNECTIONS", "MAX_QUESTION", "PATIENCE", "AgentCheck", "name_in"]
+__all__ = ["MAX_CONNECTIONS", "MAX_QUESTION", "PATIENCE", "SERVES", "YES", "AgentCheck", "name_in"]
 
 log = logging.getLogger("farrier-agent")
 
 MAX_CONNECTIONS = 128
 """Connections without a question yet; one more, and the oldest of them is closed."""
-MAX_QUESTION = 66
-"""Bytes: a name of 63, and the end of its line."""
+MAX_QUESTION = 73
+"""Bytes: a name of 63, the word before it, and the end of its line."""
 PATIENCE = 2.0
 """Seconds that a question may take to arrive."""
 
 READY = b"up ready 100%\n"
 DRAIN = b"up drain\n"
+SERVES = b"serves "
+YES = b"yes\n"
+NO = b"no\n"
 
 _NAME = re.compile(rb"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
@@ -50,10 +56,18 @@ class AgentCheck:
 
     *takes_requests* says of a replica's name whether new requests may be sent to it: False also for
     a name that is none. It is called in the event loop for each question, so it only looks up.
+    *serves* says whether another host may rely on it; None: as *takes_requests*.
     """
 
-    def __init__(self, takes_requests: Callable[[str], bool], listener: socket.socket) -> None:
+    def __init__(
+        self,
+        takes_requests: Callable[[str], bool],
+        listener: socket.socket,
+        *,
+        serves: Callable[[str], bool] | None = None,
+    ) -> None:
         self._takes_requests = takes_requests
+        self._serves = serves or takes_requests
         self._listener = listener
         self._silent: dict[_Question, None] = {}  # by age: a dict keeps the order
         self.answered = 0
@@ -81,9 +95,11 @@ class AgentCheck:
 
     def answer(self, question: bytes) -> bytes | None:
         """The answer to a whole line; None for one that gets none."""
-        name = name_in(question)
+        name = name_in(question.removeprefix(SERVES))
         if name is None:
             return None
+        if question.startswith(SERVES):
+            return YES if self._serves(name) else NO
         return READY if self._takes_requests(name) else DRAIN
 
     def _came(self, question: _Question) -> None:

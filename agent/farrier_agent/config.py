@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 
@@ -22,9 +22,11 @@ else:
     import tomli as tomllib
 
 __all__ = [
+    "COLLECTORS",
     "SCHEMA",
     "AgentConfig",
     "ConfigError",
+    "Peer",
     "Replica",
     "dumps",
     "load",
@@ -63,7 +65,20 @@ class Replica(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     config_hash: str
 
 
+class Peer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A replica of ``model`` on the host of that name: ``address`` answers for it there.
+
+    ``address`` is that host, by name or IP address, and the port of its agent's ``check_listen``.
+    """
+
+    host: str
+    model: str
+    address: str
+    replica: Label
+
+
 Collector = Literal["gpu", "xid", "pci", "process", "engine", "requests"]
+COLLECTORS: tuple[str, ...] = get_args(Collector)
 """Those that may be switched off; units and replicas are what the agent works with."""
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=7 * 86400)]
 
@@ -86,8 +101,8 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     requests to ``requests_socket`` (None: not told). ``web_config`` is a file of Prometheus's
     exporter-toolkit for the HTTP endpoint. ``collectors_off`` are not run, ``observe_only`` are
     rules of health that drain nothing. ``fabric``: whether GPUs need NVIDIA's fabric manager;
-    ``auto`` goes by what they say themselves. ``peers`` lists for each model the agents
-    (``address:port``) of the other hosts that serve it: asked before a drain that nobody wanted.
+    ``auto`` goes by what they say themselves. ``peers`` are the replicas of the same models on
+    other hosts: asked whether they serve, before a drain that nobody wanted.
 
     ``settle_seconds`` is how long a draining replica still takes requests, 0 without a gateway;
     ``drain_seconds`` and ``drain_policy`` hold where who asks for a drain does not say otherwise.
@@ -121,7 +136,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     collectors_off: list[Collector] = []
     observe_only: list[str] = []
     fabric: Literal["required", "none", "auto"] = "auto"
-    peers: dict[str, list[str]] = {}
+    peers: list[Peer] = []
     bus: str = "/run/dbus/system_bus_socket"
     tick: Seconds = 5.0
     nginx_user: str = "www-data"
@@ -139,9 +154,10 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         for name in ("listen", "check_listen", "notices_address"):
             if (address := getattr(self, name)) is not None:
                 _checked(name, address)
-        for peers in self.peers.values():
-            for address in peers:
-                _checked("peers", address)
+        for peer in self.peers:
+            host, colon, port = peer.address.rpartition(":")
+            if not (host and colon and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+                raise ValueError(f"peers: {peer.address!r} is not host:port")
         for name in _PATHS:
             path = getattr(self, name)
             if path is not None and not path.startswith("/"):

@@ -13,8 +13,9 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from farrier_agent import __version__, status
@@ -25,6 +26,7 @@ from farrier_agent.collectors.slot import Slot
 from farrier_agent.config import AgentConfig
 from farrier_agent.control.server import ControlServer
 from farrier_agent.draining.record import Now
+from farrier_agent.hardware import Hardware
 from farrier_agent.listeners import Listeners, group_of
 from farrier_agent.notices import Notice
 from farrier_agent.notify import Notifier, watchdog_seconds
@@ -33,7 +35,8 @@ from farrier_agent.serving.house import House
 from farrier_agent.serving.noticing import Noticing
 from farrier_agent.serving.restarting import Restarts
 from farrier_agent.snapshot import changes, compose, summary
-from farrier_agent.web import Endpoint, Pages
+from farrier_agent.traffic import RequestLogs, Traffic
+from farrier_agent.web import Endpoint, InForce, Pages
 
 __all__ = ["Daemon", "Kept", "cancel"]
 
@@ -52,6 +55,7 @@ class Kept:
 
     agent: status.Agent
     pages: Pages
+    requests: RequestLogs = field(default_factory=dict)
 
 
 class Daemon:
@@ -77,7 +81,6 @@ class Daemon:
         self._notifier = Notifier.from_environment(environment)
         watchdog = watchdog_seconds(environment)
         self._period = min(self._tick, watchdog / 3) if watchdog else self._tick
-        self._gpus: Slot[status.Gpus] = Slot("gpu", self._tick)
         self._units: Slot[tuple[status.Unit, ...]] = Slot("units", self._tick)
         self._replicas: Slot[dict[str, Seen]] = Slot("replicas", self._tick)
         self._notices: Slot[None] = Slot("notices", self._tick)
@@ -85,7 +88,11 @@ class Daemon:
         self._begun = time.monotonic()
         self._last: status.Status | None = None
         self._said = ""
-        self._house = House(config, self._news.set)
+        self._traffic = Traffic(config, kept.requests, deadline=self._deadline)
+        self._web = InForce(Path(config.web_config) if config.web_config else None)
+        self._rendered = 0.0
+        self._house = House(config, self._news.set, self._traffic.told)
+        self._hardware = Hardware(config, self._house, self._shown, self._news.set)
         self._restarts = Restarts(self._house.actor)
         self._check: AgentCheck | None = None
         self._noticing: Noticing | None = None
@@ -97,7 +104,7 @@ class Daemon:
         loop = asyncio.get_running_loop()
         http = self._listeners.get("http")
         assert http is not None  # noqa: S101 - every configuration has it
-        endpoint = Endpoint(self._pages, http)
+        endpoint = Endpoint(self._pages, http, self._web)
         if not self._pages.shown:
             self._publish()
         serving = loop.create_task(endpoint.serve())
@@ -105,6 +112,7 @@ class Daemon:
             loop.create_task(self._publish_always()),
             *(loop.create_task(self._every_tick(look)) for look in self._looks()),
             *self._house.loops(),
+            loop.create_task(self._hardware.guard.run()),
             *self._servers(),
         ]
         told = loop.create_task(over.wait())
@@ -115,6 +123,7 @@ class Daemon:
         endpoint.close()
         await cancel((told, *loops))
         await self._restarts.close()
+        await self._hardware.close()
         await self._house.close()
         await asyncio.gather(serving, return_exceptions=True)
         for task in ended:
@@ -123,11 +132,14 @@ class Daemon:
     def _servers(self) -> Iterator[asyncio.Task[None]]:
         loop = asyncio.get_running_loop()
         if control := self._listeners.get("control"):
-            requests = Requests(self._config, self._house, self._restarts, self._compose)
+            requests = Requests(
+                self._config, self._house, self._restarts, self._compose, self._hardware
+            )
             server = ControlServer(requests, control, group=group_of(self._config))
             yield loop.create_task(server.serve())
         if check := self._listeners.get("check"):
-            self._check = AgentCheck(self._takes_requests, check)
+            serves = self._hardware.guard.relied_on
+            self._check = AgentCheck(self._takes_requests, check, serves=serves)
             yield loop.create_task(self._serve_check(self._check))
         if self._noticing:
             yield loop.create_task(self._noticing.run())
@@ -142,12 +154,12 @@ class Daemon:
         return one is not None and one.life.takes_requests
 
     def _looks(self) -> Iterator[Look]:
-        if self._config.accelerator == "cuda":
-            yield self._gpu_look()
-        else:
+        yield self._hardware.look
+        if self._config.accelerator != "cuda":
             log.info("this host has no GPU (accelerator = %r)", self._config.accelerator)
         if self._config.replicas:
             yield self._replica_look
+        yield from self._traffic.looks()
         if self._noticing:
             yield partial(self._notices.attempt, partial(_asked, self._noticing))
 
@@ -177,11 +189,9 @@ class Daemon:
         now = time.monotonic()
         return all(slot.report(now).duration_seconds is not None for slot in self._slots())
 
-    def _gpu_look(self) -> Look:
-        from farrier_agent.collectors.gpu import GpuCollector  # noqa: PLC0415 - only with a GPU
-
-        collector = GpuCollector(self._config.nvml_library)
-        return partial(self._gpus.attempt, partial(collector.collect, deadline=self._deadline))
+    def _shown(self) -> tuple[status.Replica, ...]:
+        """The replicas as they were last published."""
+        return self._last.replicas if self._last else ()
 
     async def _replica_look(self) -> None:
         states = await self._units.attempt(self._house.states)
@@ -189,11 +199,11 @@ class Daemon:
         await self._replicas.attempt(look)
 
     def _slots(self) -> Iterator[Slot[Any]]:
-        if self._config.accelerator == "cuda":
-            yield self._gpus
+        yield from self._hardware.slots()
         if self._config.replicas:
             yield self._units
             yield self._replicas
+        yield from self._traffic.slots()
         if self._noticing:
             yield self._notices
 
@@ -206,21 +216,29 @@ class Daemon:
             self._agent,
             at=moment.epoch,
             collectors=[slot.report(now) for slot in self._slots()],
-            gpus=self._gpus.current(now),
+            machine=self._hardware.machine(now),
             units=self._units.current(now),
             seen=self._replicas.current(now),
             show=lambda shown: self._house.replicas[shown.name].show(shown, moment),
             own_units=self._house.own_units(),
             notices=[_shown(notice) for notice in notices],
             agent_check=_counts(self._check),
+            requests=self._traffic.requests(now),
+            web_problem=self._web.problem,
         )
 
     def _publish(self) -> None:
         snapshot = self._compose()
-        self._pages.show(snapshot)
+        now = time.monotonic()
+        self._pages.show(snapshot, self._traffic.page(now))
+        # /metrics is the largest page by far: what changes between two ticks waits for the next
+        if now - self._rendered >= 0.9 * self._tick or self._last is None:
+            self._rendered = now
+            self._pages.render()
+        self._pages.render()
         for change in changes(self._last, snapshot):
             extra = {"replica": change.replica, "cause": "state"} if change.replica else {}
-            log.info("%s", change.text, extra=extra)
+            log.log(change.level, "%s", change.text, extra=extra)
         said = summary(snapshot)
         if said != self._said:
             self._notifier.status(said)

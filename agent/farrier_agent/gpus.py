@@ -43,20 +43,27 @@ class GpuProcess(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NvLink(msgspec.Struct, frozen=True, kw_only=True):
-    """One NVLink of a GPU. ``up`` is its state; errors are counters since the driver was loaded."""
+    """One NVLink of a GPU. ``up`` is its state; errors are counters since the driver was loaded.
+
+    Replays and CRC errors are counted up to Hopper, effective errors (those that were not corrected
+    on the way) and symbol errors (those that mostly were) from Blackwell on.
+    """
 
     link: int
     up: bool | None = None
     replay_errors_total: int | None = None
     recovery_errors_total: int | None = None
     crc_errors_total: int | None = None
+    effective_errors_total: int | None = None
+    symbol_errors_total: int | None = None
 
 
 class ClockEvent(msgspec.Struct, frozen=True, kw_only=True):
     """Why clocks are below what was asked for: ``active`` at the moment, and for how long so far.
 
     ``reason`` is one of ``idle``, ``applications_clocks``, ``sw_power_cap``, ``hw_slowdown``,
-    ``sync_boost``, ``sw_thermal``, ``hw_thermal``, ``hw_power_brake``, ``display``.
+    ``sync_boost``, ``sw_thermal``, ``hw_thermal``, ``hw_power_brake``, ``display``; of
+    ``low_utilization`` and ``reliability`` only the time is known.
     """
 
     reason: str
@@ -87,7 +94,8 @@ class Fabric(msgspec.Struct, frozen=True, kw_only=True):
 
     ``state``: ``not_started``, ``in_progress``, ``completed``; ``status`` is NVML's code of the
     registration, 0 for success; ``problems`` are the faults in its health mask, in words
-    (``degraded_bandwidth``, ``route_recovery``, ``route_unhealthy``, ``access_timeout``, …).
+    (``degraded_bandwidth``, ``route_recovery``, ``route_unhealthy``, ``access_timeout``, … : all
+    stand in :mod:`farrier_agent.nvml.readings.fabric`).
     """
 
     state: str
@@ -118,7 +126,12 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True):
     Utilisation is NVML's: the share of the last sample period (1/6 s to 1 s, by product) in which
     a kernel was running (``utilization_ratio``) or memory was read or written
     (``memory_busy_ratio``). ``memory_used_bytes`` is without what the driver reserves
-    (nvmlMemory_v2_t). ``recovery_action`` is what the driver wants done: ``none``, ``gpu_reset``,
+    (nvmlMemory_v2_t). Up to a minute old are video engines and their clock, the mean power of a
+    second, fans, errors of NVLinks, ECC errors but for the volatile uncorrected ones, retired
+    pages, modes, MIG devices, and processes of graphics and MPS. ``pcie_*_bytes_total`` are absent
+    where the driver counts in 32 bits, which wrap within a tick.
+
+    ``recovery_action`` is what the driver wants done: ``none``, ``gpu_reset``,
     ``node_reboot``, ``drain_p2p``, ``drain_and_reset``, ``imex_domain``, ``bus_reset``,
     ``system_reboot``, or ``unknown`` for one that this agent does not know.
     """
@@ -208,8 +221,9 @@ class XidEvent(msgspec.Struct, frozen=True, kw_only=True):
     """One XID, from NVML's events or from the kernel log.
 
     ``at`` is seconds since the epoch; ``pci_bus_id`` as in :class:`Gpu`. ``xid`` 79 stands also for
-    lines that say that a GPU fell off the bus without a number. ``text`` is the line, bounded and
-    printable; ``recovery_action`` what an XID 154 announces.
+    lines that say that a GPU fell off the bus without a number. Numbers from 10000 on are SXids:
+    errors of the NVSwitch at ``pci_bus_id``, which belong to no GPU. ``text`` is the line, bounded
+    and printable; ``recovery_action`` what an XID 154 announces, in the words of :class:`Gpu`.
     """
 
     at: float
@@ -224,12 +238,14 @@ class XidEvent(msgspec.Struct, frozen=True, kw_only=True):
 class Gpus(msgspec.Struct, frozen=True, kw_only=True):
     """All GPUs of the host. NVML enumerates ``count`` of them; ``devices`` are those it can name.
 
+    ``count`` is None where NVML cannot be read and ``devices`` has only those that are gone.
+
     ``devices`` also has those that are no longer enumerated (``up`` is false). ``invalid_total``
     counts readings that were dropped because they were out of range, by field. ``events`` are
     XIDs that NVML told since the last reading.
     """
 
-    count: int
+    count: int | None
     driver_version: str | None = None
     nvml_version: str | None = None
     cuda_version: str | None = None
@@ -242,7 +258,8 @@ class Gpus(msgspec.Struct, frozen=True, kw_only=True):
 class Xid(msgspec.Struct, frozen=True, kw_only=True):
     """How often a GPU told an XID since the agent first saw it, across restarts of the agent.
 
-    ``uuid`` is empty where the GPU at ``pci_bus_id`` is not known.
+    ``uuid`` is empty where no GPU is known at the PCI address that the kernel told; then
+    ``pci_bus_id`` is the last such address, and ``xid`` may be an SXid as in :class:`XidEvent`.
     """
 
     uuid: str

@@ -156,8 +156,7 @@ def set_up(
         handler = logging.StreamHandler(stream)
         handler.setFormatter(_Lines(prefixed="JOURNAL_STREAM" in environment))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    # uvicorn warns of every bad request and every refused connection: anybody could fill the disk
-    logging.getLogger("uvicorn").setLevel(logging.ERROR)
+    # asyncio warns of connections that fail: anybody could fill the disk
     logging.getLogger("asyncio").setLevel(logging.ERROR)
 
 

@@ -8,11 +8,11 @@ import os
 import platform
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from farrier_agent import __version__, status
-from farrier_agent.config import AgentConfig, ConfigError, load
+from farrier_agent.config import AgentConfig, ConfigError
 from farrier_agent.daemon import Daemon, Kept
 from farrier_agent.listeners import ListenError, Listeners
 from farrier_agent.notify import Notifier
@@ -26,9 +26,12 @@ log = logging.getLogger("farrier-agent")
 class _Agent:
     """The process: one :class:`Daemon` after another, as often as its configuration changes."""
 
-    def __init__(self, path: Path, config: AgentConfig, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, path: Path, read: Callable[[], AgentConfig], environment: Mapping[str, str]
+    ) -> None:
         self._path = path
-        self._config = config
+        self._read = read
+        self._config = read()
         self._environment = environment
         self._listeners = Listeners()
         self._over = asyncio.Event()
@@ -53,6 +56,8 @@ class _Agent:
             daemon = Daemon(self._config, self._environment, self._listeners, kept)
             await daemon.run(self._over)
         self._listeners.close()
+        for requests in kept.requests.values():
+            requests.close()
         log.info("farrier-agent stopped; gates are as they were")
 
     def _stop(self) -> None:
@@ -62,7 +67,7 @@ class _Agent:
 
     def _read_again(self) -> None:
         try:
-            config = load(self._path)
+            config = self._read()
             if config == self._config:
                 log.info("SIGHUP: %s says nothing new", self._path)
                 return
@@ -75,13 +80,13 @@ class _Agent:
         self._over.set()
 
 
-def run(path: Path, config: AgentConfig, environment: Mapping[str, str]) -> None:
-    """Run the agent until it is told to stop; *config* was read from *path*.
+def run(path: Path, read: Callable[[], AgentConfig], environment: Mapping[str, str]) -> None:
+    """Run the agent until it is told to stop; *read* gives its configuration, which is at *path*.
 
-    Raises ListenError when it cannot listen.
+    Raises ConfigError, and ListenError when it cannot listen.
     """
 
     async def agent() -> None:
-        await _Agent(path, config, environment).run()
+        await _Agent(path, read, environment).run()
 
     asyncio.run(agent())

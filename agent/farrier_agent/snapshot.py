@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -14,16 +15,35 @@ from farrier_agent.status import (
     AgentCheck,
     Collector,
     Gpus,
+    Health,
     Notice,
+    Nvml,
+    Reason,
     Replica,
+    Requests,
     Status,
     Unit,
+    UnitOnGpu,
+    Xid,
 )
 from farrier_agent.units.state import UnitState, plain
 
-__all__ = ["Change", "changes", "compose", "reasons", "summary"]
+__all__ = ["Change", "Machine", "changes", "compose", "reasons", "summary"]
 
 UNKNOWN = "state not known"
+_LEVELS = {"unhealthy": logging.ERROR, "degraded": logging.WARNING, "unknown": logging.WARNING}
+NEEDED = ("gpu", "units", "replicas")
+"""The collectors without whose data nobody can say that the host is ready."""
+
+
+class Machine(NamedTuple):
+    """What is known of the host's GPUs; None, or nothing, where it is not."""
+
+    gpus: Gpus | None = None
+    nvml: Nvml | None = None
+    xids: tuple[Xid, ...] = ()
+    units: tuple[UnitOnGpu, ...] = ()
+    health: Health | None = None
 
 
 def compose(
@@ -32,13 +52,15 @@ def compose(
     *,
     at: float,
     collectors: Sequence[Collector],
-    gpus: Gpus | None = None,
+    machine: Machine = Machine(),  # noqa: B008 - it is immutable
     units: Sequence[Unit] | None = None,
     seen: Mapping[str, Seen] | None = None,
     show: Callable[[Replica], Replica] = lambda replica: replica,
     own_units: Sequence[Unit] = (),
     notices: Sequence[Notice] = (),
     agent_check: AgentCheck | None = None,
+    requests: Requests | None = None,
+    web_problem: str | None = None,
 ) -> Status:
     """The status of the host at *at*; None stands for data that are missing or stale.
 
@@ -49,7 +71,9 @@ def compose(
         show(_replica(replica, states.get(replica.unit), (seen or {}).get(replica.name)))
         for replica in config.replicas
     )
-    why = tuple(reasons(collectors, replicas))
+    released = machine.nvml is not None and machine.nvml.kind == "released"
+    needed = [one for one in collectors if not (released and one.name == "gpu")]
+    why = tuple(reasons(needed, replicas))
     return Status(
         host=config.host,
         at=at,
@@ -58,7 +82,13 @@ def compose(
         ready=not why,
         reasons=why,
         collectors=tuple(collectors),
-        gpus=gpus,
+        gpus=machine.gpus,
+        nvml=machine.nvml,
+        xids=machine.xids,
+        gpu_units=machine.units,
+        health=machine.health,
+        requests=requests,
+        web_problem=web_problem,
         replicas=replicas,
         units=tuple(own_units),
         notices=tuple(notices),
@@ -85,8 +115,7 @@ def _replica(wanted: Wanted, unit: Unit | None, seen: Seen | None) -> Replica:
 def reasons(collectors: Sequence[Collector], replicas: Sequence[Replica]) -> Iterator[str]:
     """Why a host is not ready; nothing when it is."""
     for collector in collectors:
-        # a cloud that does not answer is no fault of what is served
-        if not collector.fresh and collector.name != "notices":
+        if not collector.fresh and collector.name in NEEDED:
             yield f"collector {collector.name}: no fresh data: {collector.error or 'too slow'}"
     for replica in replicas:
         why = _why_not(replica)
@@ -109,12 +138,14 @@ class Change(NamedTuple):
 
     text: str
     replica: str | None = None
+    level: int = logging.INFO
 
 
 def changes(old: Status | None, new: Status) -> Iterator[Change]:
     """What the journal is told: one line for each thing that is otherwise than before."""
     yield from _replica_changes(old, new)
     yield from map(Change, _host_changes(old, new))
+    yield from _verdicts(old, new)
 
 
 def _replica_changes(old: Status | None, new: Status) -> Iterator[Change]:
@@ -133,11 +164,41 @@ def _host_changes(old: Status | None, new: Status) -> Iterator[str]:
     lost = {gpu.uuid for gpu in old.gpus.devices if not gpu.up} if old and old.gpus else set()
     for gpu in new.gpus.devices if new.gpus else ():
         if gpu.up == (gpu.uuid in lost):
-            yield f"GPU {gpu.index} ({gpu.uuid}) is {'back' if gpu.up else 'lost'}"
+            state = "is back" if gpu.up else f"does not answer ({gpu.problem or 'lost'})"
+            yield f"GPU {gpu.index} ({gpu.uuid}) {state}"
+    if new.web_problem and new.web_problem != (old and old.web_problem):
+        yield f"web configuration: {new.web_problem}"
     begun = all(collector.duration_seconds is not None for collector in new.collectors)
     was_begun = old and all(one.duration_seconds is not None for one in old.collectors)
     if begun and (not was_begun or not old or old.ready != new.ready):
         yield "host is ready" if new.ready else "host is not ready: " + "; ".join(new.reasons)
+
+
+def _verdicts(old: Status | None, new: Status) -> Iterator[Change]:
+    """What is concluded now, and what is not any more."""
+    if new.health is None:
+        return
+    now = {_key(one): one for one in new.health.host.reasons}
+    before = {_key(one): one for one in old.health.host.reasons} if old and old.health else {}
+    for key, one in now.items():
+        if key not in before or before[key].state != one.state:
+            todo = one.next + (f": {one.command}" if one.command else "")
+            text = f"{_subject(one, new)}: {one.state}: {one.rule}: {one.text}; next: {todo}"
+            yield Change(text, one.replica, _LEVELS[one.state])
+    for key, one in before.items():
+        if key not in now:
+            yield Change(f"{_subject(one, new)}: {one.rule} is over", one.replica)
+
+
+def _key(one: Reason) -> tuple[str, str | None, str | None]:
+    return one.rule, one.gpu, one.replica
+
+
+def _subject(one: Reason, snapshot: Status) -> str:
+    if one.gpu is not None:
+        index = {gpu.uuid: gpu.index for gpu in snapshot.gpus.devices} if snapshot.gpus else {}
+        return f"GPU {index[one.gpu]} ({one.gpu})" if one.gpu in index else f"GPU {one.gpu}"
+    return f"replica {one.replica}" if one.replica else "host"
 
 
 def _collector_changes(old: Status | None, new: Status) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from farrier_agent.status import Gpu, Notice, Replica, Status
+from farrier_agent.status import Gpu, Notice, Reason, Replica, Status
 from farrier_agent.story import story
 from farrier_agent.wording import clock, duration, printable
 
@@ -31,6 +31,12 @@ def _lines(status: Status) -> Iterator[str]:
         yield from _wrapped(_notice(notice, status.at), 0)
     for reason in status.reasons:
         yield from _wrapped(reason, 2)
+    if status.web_problem:
+        yield from _wrapped(f"web configuration: {status.web_problem}", 2)
+    if status.health and status.health.host.reasons:
+        yield ""
+        for one in status.health.host.reasons:
+            yield from _wrapped(_reason(one, status), 0)
     if status.replicas:
         yield ""
         yield from _replicas(status)
@@ -48,7 +54,7 @@ def _lines(status: Status) -> Iterator[str]:
             )
         for problem in status.gpus.problems:
             yield from _wrapped(problem, 2)
-        if not status.gpus.count:
+        if status.gpus.count == 0:
             yield "NVML sees no GPU"
 
 
@@ -58,6 +64,21 @@ def _notice(one: Notice, now: float) -> str:
     what = "this host is drained for it" if one.drains else "nothing is drained for it"
     detail = f": {one.detail}" if one.detail else ""
     return f"NOTICE {one.cloud} {one.kind} at {clock(one.at, now)}, {when}; {what}{detail}"
+
+
+def _reason(one: Reason, status: Status) -> str:
+    index = {gpu.uuid: gpu.index for gpu in status.gpus.devices} if status.gpus else {}
+    who = (
+        f"GPU {index.get(one.gpu, one.gpu)} "
+        if one.gpu
+        else f"{one.replica} "
+        if one.replica
+        else ""
+    )
+    todo = one.next + (f": {one.command}" if one.command else "")
+    since = clock(one.since_at, status.at)
+    held = f"; not drained: {one.held_back}" if one.held_back else ""
+    return f"{one.state.upper()} {who}{one.rule} since {since}: {one.text}{held}; next: {todo}"
 
 
 def _replicas(status: Status) -> Iterator[str]:
@@ -105,7 +126,7 @@ def _shortened(text: str, room: int) -> str:
 def _gpu(gpu: Gpu) -> Row:
     return (
         str(gpu.index),
-        (gpu.name or UNKNOWN) + ("" if gpu.up else " (lost)"),
+        (gpu.name or UNKNOWN) + ("" if gpu.up else f" ({gpu.problem or 'lost'})"),
         f"{_number(gpu.memory_used_bytes, 2**30, '.1f')} of "
         f"{_number(gpu.memory_total_bytes, 2**30, '.1f')} GiB",
         f"{_number(gpu.utilization_ratio, 0.01, '.0f')} %",

@@ -17,13 +17,20 @@ from farrier_agent.warmup import generate
 __all__ = ["Vitals", "read_load"]
 
 
-async def read_load(ask: Ask, engine: Engine, *, deadline: float) -> Load | None:
-    """What the engine tells of its work within *deadline* seconds; None when it tells nothing."""
+async def read_load(
+    ask: Ask, engine: Engine, *, deadline: float, told: Callable[[bytes], None] | None = None
+) -> Load | None:
+    """What the engine tells of its work within *deadline* seconds; None when it tells nothing.
+
+    *told* is given the page that it told it with: nobody has to ask for that once more.
+    """
     if engine.metrics is None or engine.load is None:
         return None
     answer = await ask(Question(engine.metrics), deadline)
     if answer.error is not None or answer.status != 200:
         return None
+    if told is not None:
+        told(answer.body)
     return engine.load(answer.body)
 
 

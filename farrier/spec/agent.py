@@ -8,9 +8,13 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
+
+from farrier_agent.config import COLLECTORS, Collector
+from farrier_agent.health.rules import BY_NAME
 
 from farrier.spec.check_model import Finding, did_you_mean, is_whole, shown
 
@@ -27,7 +31,8 @@ class AgentSettings:
     """Of the host's agent, besides its port. None: as its role or the agent itself decides.
 
     Seconds are seconds. ``check_port`` is where gateways ask, ``nvml_library`` a path on the host,
-    ``notices_address`` an ``address:port``.
+    ``notices_address`` an ``address:port``. ``collectors_off`` are not run, the rules of health in
+    ``observe_only`` drain nothing.
     """
 
     check_port: int = 9811
@@ -40,12 +45,18 @@ class AgentSettings:
     silent_seconds: float = 300.0
     notices: Cloud | None = None
     notices_address: str | None = None
+    collectors_off: tuple[Collector, ...] = ()
+    observe_only: tuple[str, ...] = ()
+    fabric: Literal["auto", "required", "none"] = "auto"
 
 
 def read_agent(data: Mapping[str, Any]) -> AgentSettings:
     """The settings in *data*. To be used only if :func:`agent_findings` has none."""
     names = AgentSettings.__dataclass_fields__
     given = {name: data[f"agent_{name}"] for name in names if f"agent_{name}" in data}
+    for name in ("collectors_off", "observe_only"):
+        if name in given:
+            given[name] = tuple(given[name])
     return AgentSettings(**given)
 
 
@@ -99,6 +110,19 @@ def _one_of(*words: str) -> Check:
     return problem
 
 
+def _some_of(words: Sequence[str]) -> Check:
+    def problem(value: object) -> str:
+        if not isinstance(value, list | tuple):
+            return f"must be a list, not {shown(value)}"
+        known = ", ".join(map(repr, words))
+        for one in value:
+            if one not in words:
+                return f"{shown(one)} is none of {known}" + did_you_mean(one, words)
+        return ""
+
+    return problem
+
+
 def _ip(value: object) -> str:
     try:
         ipaddress.ip_address(value if isinstance(value, str) else "")
@@ -119,6 +143,16 @@ def _path(value: object) -> str:
     return "" if good else f"must be an absolute path on the host, not {shown(value)}"
 
 
+def _file(value: object) -> str:
+    if not isinstance(value, str):
+        return f"must be the path of a file on this machine, not {shown(value)}"
+    try:
+        Path(value).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        return f"{value} cannot be read: {error}"
+    return ""
+
+
 def _optional(check: Check) -> Check:
     return lambda value: "" if value is None else check(value)
 
@@ -126,16 +160,20 @@ def _optional(check: Check) -> Check:
 _CHECKS: Mapping[str, Check] = {
     "agent_address": _ip,
     "agent_check_port": _port,
+    "agent_collectors_off": _some_of(COLLECTORS),
     "agent_drain_policy": _optional(_one_of("extend", "abort", "force")),
     "agent_drain_seconds": _optional(_seconds),
+    "agent_fabric": _one_of("auto", "required", "none"),
     "agent_notices": _optional(_one_of("aws", "gcp", "azure")),
     "agent_notices_address": _optional(_address),
     "agent_nvml_library": _optional(_path),
     "agent_silent_seconds": _seconds,
+    "agent_observe_only": _some_of(tuple(BY_NAME)),
     "agent_settle_seconds": _optional(_seconds_or_none_at_all),
     "agent_tick": _seconds,
     "agent_warm_up_seconds": _optional(_seconds),
     "agent_wedged_seconds": _seconds,
+    "agent_web_config": _optional(_file),
     # systemd cannot cancel a stop, so there is no abort
     "engine_drain_policy": _one_of("extend", "force"),
     "engine_drain_seconds": _seconds,

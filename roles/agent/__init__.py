@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 from farrier_agent import __version__
-from farrier_agent.config import AgentConfig, Replica, dumps
+from farrier_agent.config import dumps
 from pyinfra import host
 
 from farrier.converge import Absent, Directory, Link, Text, Unit, packages, tree, units
@@ -17,9 +16,10 @@ from farrier.converge.templates import render
 from farrier.converge.typed import deploy
 from farrier.defaults import Default, Defaults
 from farrier.wheelhouse import Sources
+from roles.agent.configuration import WEB_CONFIG, agent_config
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from farrier.spec import HostSpec
 
@@ -106,6 +106,29 @@ DEFAULTS = Defaults(
             "Path of libnvidia-ml.so.1 on the host, where it is not the linker's choice.",
         ),
         Default(
+            "agent_collectors_off",
+            [],
+            "Collectors that are not run, of `gpu`, `xid`, `pci`, `process`, `engine`, `requests`.",
+        ),
+        Default(
+            "agent_observe_only",
+            [],
+            "Rules of health that only observe and drain nothing: [health.md](../health.md).",
+        ),
+        Default(
+            "agent_fabric",
+            "auto",
+            "Whether the GPUs need NVIDIA's fabric manager: `required`, `none`, or `auto`, as they"
+            " say themselves.",
+        ),
+        Default(
+            "agent_web_config",
+            None,
+            "A web configuration file of Prometheus's exporter-toolkit, on the operator's machine:"
+            " TLS and passwords for the agent's HTTP endpoint. The certificates and keys that it"
+            " names have to be on the host, readable for the user farrier-agent.",
+        ),
+        Default(
             "agent_index_url",
             None,
             "Package index from which the operator's machine downloads the agent's dependencies,"
@@ -120,78 +143,9 @@ _TEMPLATES = Path(__file__).parent / "templates"
 UNIT = "farrier-agent.service"
 EVIDENCE_UNIT = "farrier-evidence@.service"
 RULES = "/etc/polkit-1/rules.d/50-farrier.rules"
-CONTROL_GROUP = "farrier"
-"""Made by the role base; its members may use the agent's control socket."""
+AGENT_USER = "farrier-agent"
 
 CURRENT = "/opt/farrier/agent/current"
-WARM_UP = 1800.0
-"""Seconds; the agent's own default."""
-
-ADAPTERS = {"vllm": "vllm", "custom": "openai"}
-"""The agent's adapter for each engine of the inventory."""
-
-
-def agent_config(
-    spec: HostSpec,
-    settings: Mapping[str, Any],
-    hashes: Mapping[str, str],
-    drains: Mapping[str, Any],
-    *,
-    gateways: bool,
-) -> AgentConfig:
-    """The host's ``agent.toml``.
-
-    *hashes* maps a replica to its unit's configuration hash. *drains* are the settings of the role
-    ``engine``, whose drains are this host's where the agent's own are not said. *gateways*: the
-    fleet has some, which take a moment to hear that a replica drains.
-    """
-    said = spec.agent
-    serves = "gpu" in spec.groups
-    config = AgentConfig(
-        host=spec.name,
-        accelerator=spec.accelerator if serves else "cpu",
-        listen=_listen(settings, spec.agent_port),
-        check_listen=_listen(settings, said.check_port) if serves else None,
-        control_group=CONTROL_GROUP,
-        nvml_library=said.nvml_library,
-        tick=settings["agent_tick"],
-        settle_seconds=_first(said.settle_seconds, 3.0 if gateways else 0.0),
-        drain_seconds=_first(said.drain_seconds, drains["engine_drain_seconds"]),
-        drain_policy=said.drain_policy or drains["engine_drain_policy"],
-        warm_up_seconds=_first(said.warm_up_seconds, _longest_start(spec)),
-        wedged_seconds=said.wedged_seconds,
-        silent_seconds=said.silent_seconds,
-        notices=said.notices,
-        replicas=[
-            Replica(
-                name=model.replica,
-                model=model.name,
-                engine=ADAPTERS[model.engine],
-                unit=model.unit,
-                port=model.port,
-                gpus=list(model.gpus),
-                config_hash=hashes[model.replica],
-            )
-            for model in spec.models
-        ],
-    )
-    if said.notices_address is None:
-        return config
-    return msgspec.structs.replace(config, notices_address=said.notices_address)
-
-
-def _listen(settings: Mapping[str, Any], port: int) -> str:
-    address = settings["agent_address"]
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
-def _first(value: float | None, otherwise: float) -> float:
-    return otherwise if value is None else value
-
-
-def _longest_start(spec: HostSpec) -> float:
-    """How long a converge waits is no bound for the agent: an engine may come up after that."""
-    return max([WARM_UP, *(model.start_timeout for model in spec.models)])
 
 
 def unit_text(spec: HostSpec, program: str) -> str:
@@ -219,7 +173,12 @@ def rules_text(spec: HostSpec) -> str:
 
 @deploy("Agent")
 def agent(
-    spec: HostSpec, hashes: Mapping[str, str], drains: Mapping[str, Any], *, gateways: bool
+    spec: HostSpec,
+    hashes: Mapping[str, str],
+    drains: Mapping[str, Any],
+    *,
+    gateways: bool,
+    fleet: Iterable[HostSpec] = (),
 ) -> None:
     """Install the agent and (re)start it when its program or configuration changed.
 
@@ -253,15 +212,23 @@ def agent(
             Text(RULES, rules_text(spec)),
             name="Its ways to systemd",
         )
-    config = agent_config(spec, settings, hashes, drains, gateways=gateways)
+    config = agent_config(spec, settings, hashes, drains, gateways=gateways, fleet=fleet)
     tree(
         Text("/etc/farrier/agent.toml", dumps(config)),
+        _web_config(settings["agent_web_config"]),
         Text(f"/etc/systemd/system/{UNIT}", unit_text(spec, wanted.path)),
         Link("/usr/local/bin/farrier-agent", f"{CURRENT}/bin/farrier-agent"),
         name="Configuration",
         applied=UNIT,
     )
     units(Unit(UNIT, apply="restart"), name="Service")
+
+
+def _web_config(path: str | None) -> Text | Absent:
+    if path is None:
+        return Absent(WEB_CONFIG)
+    content = Path(path).read_text(encoding="utf-8")
+    return Text(WEB_CONFIG, content, mode="640", group=AGENT_USER, secret=True)
 
 
 @deploy("Remove agent")
@@ -273,6 +240,7 @@ def remove() -> None:
         Absent(f"/etc/systemd/system/{UNIT}"),
         Absent(f"/etc/systemd/system/{EVIDENCE_UNIT}"),
         Absent("/etc/farrier/agent.toml"),
+        Absent(WEB_CONFIG),
         Absent("/run/farrier/agent/control.sock"),
         Absent("/usr/local/bin/farrier-agent"),
         Absent("/opt/farrier/agent"),

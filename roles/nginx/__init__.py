@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pyinfra import host
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from farrier.spec import HostSpec
 
-__all__ = ["DEFAULTS", "key_map", "nginx", "remove"]
+__all__ = ["DEFAULTS", "key_map", "nginx", "remove", "requests_socket", "site_text"]
 
 DEFAULTS = Defaults(
     "nginx",
@@ -64,6 +64,8 @@ DEFAULTS = Defaults(
 
 _TEMPLATES = Path(__file__).parent / "templates"
 GATES = "/run/farrier/open"
+REQUESTS = "/run/farrier/agent/requests.sock"
+"""As in the agent's configuration: the agent makes it."""
 DROP_IN = "/etc/systemd/system/nginx.service.d/farrier.conf"
 """Makes a reload wait until it is done, and a stop or a restart cut nothing."""
 
@@ -82,10 +84,7 @@ def nginx(spec: HostSpec) -> None:
             secret=True,
         ),
         Text("/etc/nginx/nginx.conf", render(_TEMPLATES / "nginx.conf.j2", settings=settings)),
-        Text(
-            "/etc/nginx/conf.d/farrier.conf",
-            render(_TEMPLATES / "farrier.conf.j2", spec=spec, settings=settings, gates=GATES),
-        ),
+        Text("/etc/nginx/conf.d/farrier.conf", site_text(spec, settings)),
         Absent("/etc/nginx/sites-enabled/default"),
         Text("/etc/nginx/farrier/reload", (_TEMPLATES / "reload.sh").read_text(), mode="700"),
         Text(
@@ -102,6 +101,23 @@ def nginx(spec: HostSpec) -> None:
         Unit("nginx.service", apply="reload", check="nginx -t -q"),
         name="Service",
     )
+
+
+def site_text(spec: HostSpec, settings: Mapping[str, Any]) -> str:
+    """The host's site: its replicas, their gates, its logs."""
+    return render(
+        _TEMPLATES / "farrier.conf.j2",
+        spec=spec,
+        settings=settings,
+        gates=GATES,
+        requests_socket=requests_socket(spec),
+    )
+
+
+def requests_socket(spec: HostSpec) -> str | None:
+    """Where the host's agent counts nginx's requests; None where it does not."""
+    told = spec.models and "requests" not in spec.agent.collectors_off
+    return REQUESTS if told else None
 
 
 def key_map(keys: Mapping[str, str]) -> str:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.agent.host import Host
+from tests.agent.nvml_reading import Reader
 from tests.fakes.nvml.build import build
 
 # A machine that is busy with hosts makes examples slowly: that is no defect of what is tested.
@@ -23,6 +24,11 @@ settings.load_profile("same")
 @pytest.fixture(scope="session")
 def nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(tmp_path_factory.mktemp("nvml"))
+
+
+@pytest.fixture
+def read_nvml(nvml_library: Path, tmp_path: Path) -> Reader:
+    return Reader(nvml_library, tmp_path)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -34,6 +35,7 @@ __all__ = [
     "Host",
     "engine",
     "free_port",
+    "pci_address",
     "replica",
     "samples",
     "unit_properties",
@@ -48,6 +50,11 @@ PATIENCE = 60.0
 PROMPT = 10.0
 """Seconds for what is promised at once (SIGTERM: within 2 s), where other tests run too."""
 UUIDS = [f"GPU-fa4e0000-0000-4000-8000-{index:012x}" for index in range(8)]
+
+
+def pci_address(index: int) -> str:
+    """Where the fake NVML has GPU *index*, as sysfs names it."""
+    return f"0000:{0x18 + 8 * index:02x}:00.0"
 
 
 def free_port() -> int:
@@ -83,6 +90,8 @@ class Host:
         self.records = root / "replicas"
         self.evidence = root / "evidence"
         self.run_dir = root / "agent"
+        self.kmsg = root / "kmsg"
+        self.sys = root / "sys"
         self.control_path = self.run_dir / "control.sock"
         self.config_path = root / "agent.toml"
         self.log_path = root / "agent.log"
@@ -95,7 +104,10 @@ class Host:
         self.agent: subprocess.Popen[bytes] | None = None
         for directory in (self.gates, self.started, self.evidence, self.run_dir, root / "bin"):
             directory.mkdir()
+        (root / "state").mkdir()
+        self.kmsg.touch()
         self.nvml("count 2")
+        self.bus(0, 1)
 
     def __enter__(self) -> Host:
         self.systemd.start()
@@ -115,6 +127,19 @@ class Host:
         fresh = self.root / "nvml.new"
         fresh.write_text(text + "\n")
         fresh.replace(self.nvml_state)
+
+    def bus(self, *gpus: int) -> None:
+        """Have the PCI bus know the GPUs of these indices."""
+        shutil.rmtree(self.sys, ignore_errors=True)
+        for index in gpus:
+            function = self.sys / f"bus/pci/devices/{pci_address(index)}"
+            function.mkdir(parents=True)
+            for name, value in {
+                "vendor": "0x10de",
+                "device": "0x2330",
+                "class": "0x030200",
+            }.items():
+                (function / name).write_text(f"{value}\n")
 
     def unit(self, name: str, run: int, active: str = "active", sub: str = "running") -> None:
         """Have systemd say that the unit is so, in its run number *run*."""
@@ -166,6 +191,9 @@ class Host:
             records_dir=str(self.records),
             evidence_dir=str(self.evidence),
             run_dir=str(self.run_dir),
+            state_dir=str(self.root / "state"),
+            kmsg=str(self.kmsg),
+            sys_root=str(self.sys),
             bus=str(self.systemd.bus),
             nginx_user=USER,
             nvml_library=str(self._nvml_library) if accelerator == "cuda" else None,

@@ -232,7 +232,7 @@ elif sys.argv[2] == "inherited":
     os.environ["JOURNAL_STREAM"] = "8:1"
 journal.set_up(path=Path(sys.argv[1]))
 logging.getLogger("farrier-agent").info("one", extra={"replica": "tiny"})
-logging.getLogger("uvicorn.error").warning("noise")
+logging.getLogger("asyncio").warning("noise")
 """
 
 

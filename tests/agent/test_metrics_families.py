@@ -6,7 +6,9 @@ from typing import Literal
 
 import pytest
 from farrier_agent.gpus import EccCount, Fabric, Gpu, GpuProcess, Gpus, Nvml, Xid
+from farrier_agent.metrics import ecc, links
 from farrier_agent.metrics.page import Extra
+from farrier_agent.nvml.readings import fabric as fabric_readings
 from farrier_agent.status import Health, Reason, Verdict
 
 from tests.agent.full_status import requests
@@ -49,7 +51,21 @@ def test_a_problem_of_the_fabric_that_has_no_sample_otherwise_has_one_while_it_i
     assert {key for key, value in found.items() if value} == {
         "no_partition a", "route_recovery a"
     }  # fmt: skip
-    assert len(found) == 5
+    assert len(found) == len(links.FABRIC_PROBLEMS) + 1
+
+
+def test_what_the_driver_can_say_of_the_fabric_and_of_recovery_has_a_label() -> None:
+    every_fault = 0b10_10_0000_01_01_01_01
+    assert set(fabric_readings.problems(every_fault)) == set(links.FABRIC_PROBLEMS)
+    assert set(fabric_readings.STATES.values()) == set(links.FABRIC_STATES)
+    assert (*fabric_readings.ACTIONS.values(), "unknown") == ecc.RECOVERY_ACTIONS
+
+
+def test_without_nvml_it_is_not_known_how_many_gpus_there_are() -> None:
+    lost = Gpu(uuid="a", index=3, up=False, problem="gone")
+    found = of(status_of(gpus=Gpus(count=None, devices=(lost,))))
+    assert named("farrier_gpus", found) == {}
+    assert named("farrier_gpu_up", found) == {"a": 0}
 
 
 @pytest.mark.parametrize("action", ["gpu_reset", "of_tomorrow"])

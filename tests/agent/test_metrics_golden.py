@@ -7,9 +7,7 @@ changes only on purpose: a metric that is renamed or loses a label breaks them w
 from __future__ import annotations
 
 import difflib
-import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 from farrier_agent.metrics.page import FAMILIES, Extra, Page, gather
@@ -18,8 +16,7 @@ from farrier_agent.status import Status
 from tests.agent.exposition import openmetrics, samples
 from tests.agent.full_status import full_extra, full_status, proc_tree
 from tests.agent.golden.metrics import GOLDEN, described
-
-ROOT = Path(__file__).parents[2]
+from tests.tools import tool
 
 
 @pytest.fixture(scope="module")
@@ -68,17 +65,9 @@ def test_promtool_has_nothing_to_say(status: Status, extra: Extra) -> None:
     """Of the agent's own metrics; engines have colons in their names, which it dislikes."""
     own = Extra(requests=extra.requests, proc=extra.proc)
     done = subprocess.run(
-        [promtool(), "check", "metrics"],
+        [tool("promtool"), "check", "metrics"],
         input=gather(status, own).text("text"),
         capture_output=True,
         check=False,
     )
     assert (done.returncode, done.stdout + done.stderr) == (0, b"")
-
-
-def promtool() -> str:
-    found = shutil.which("promtool") or shutil.which(
-        "promtool", path=str(ROOT / ".venv-tools/prometheus/usr/bin")
-    )
-    assert found, "promtool is not here; next: make bootstrap"
-    return found

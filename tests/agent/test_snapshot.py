@@ -9,7 +9,7 @@ import pytest
 from farrier_agent import metrics, status, table
 from farrier_agent.collectors.replicas import Seen
 from farrier_agent.config import AgentConfig
-from farrier_agent.snapshot import changes, compose, summary
+from farrier_agent.snapshot import Machine, changes, compose, summary
 from farrier_agent.status import Collector, Gpu, Gpus, Status, StatusError, Unit
 
 from tests.agent.host import replica, samples
@@ -51,7 +51,7 @@ def snapshot(
         AGENT,
         at=10.0,
         collectors=collectors,
-        gpus=gpus,
+        machine=Machine(gpus=gpus),
         units=None if unit is None else [unit],
         seen=None if seen is None else {"tiny": seen},
         show=lambda one: msgspec.structs.replace(one, **life),
@@ -107,7 +107,7 @@ def test_a_host_that_is_not_ready_says_why(one: Status, reason: str) -> None:
 
 def test_a_host_without_replicas_is_ready_with_its_collectors() -> None:
     gateway = AgentConfig(host="gw01", accelerator="cpu")
-    one = compose(gateway, AGENT, at=1.0, collectors=(), gpus=None, units=None, seen=None)
+    one = compose(gateway, AGENT, at=1.0, collectors=(), units=None, seen=None)
     assert one.ready
 
 

@@ -115,3 +115,16 @@ def test_no_load_is_none(options: list[str] | None) -> None:
         assert load(client.port) is None
         client.manners(metrics=True)
         assert load(client.port) is not None
+
+
+def test_the_page_that_an_engine_tells_its_load_with_is_handed_over() -> None:
+    pages: list[bytes] = []
+
+    async def load(port: int) -> object:
+        return await read_load(asker(port), ENGINES["vllm"], deadline=5, told=pages.append)
+
+    with engine() as (client, _):
+        assert asyncio.run(load(client.port)) is not None
+    assert [b"vllm:num_requests_running" in page for page in pages] == [True]
+    assert asyncio.run(load(free_port())) is None
+    assert len(pages) == 1

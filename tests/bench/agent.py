@@ -45,8 +45,8 @@ WORDS: Mapping[str, str] = {
     BARE: "a Python interpreter that does nothing",
 }
 _IMPORTS = (
-    "import asyncio, logging, signal, ssl; import h11, jeepney, msgspec, prometheus_client, pynvml,"
-    " uvicorn; signal.pause()"
+    "import asyncio, logging, signal, ssl; import h11, jeepney, msgspec, prometheus_client, pynvml;"
+    " signal.pause()"
 )
 SCRAPED: Mapping[str, str] = {AGENT: "9810", EXPORTER: "9100"}
 

@@ -22,7 +22,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 NOBODY = 65534
-MONITORING = ("prometheus", "promtool", "amtool", "prometheus-node-exporter")
+TOOLS = ("promtool", "prometheus", "amtool", "prometheus-node-exporter")
 
 
 def write_wheel(folder: Path) -> str:
@@ -49,8 +49,6 @@ class Checkout:
                 (self.bin / tool.name).symlink_to(tool)
         self.give("python3", Path(sys.executable).resolve())
         self.give("uv", Path(sys.executable).parent / "uv")
-        for program in MONITORING:
-            self.give(program, Path("/bin/true"))
         shutil.copytree(ROOT / "scripts", folder / "scripts")
         (folder / "pyproject.toml").write_text(
             '[project]\nname = "small"\nversion = "1"\nrequires-python = ">=3.11"\n'
@@ -122,50 +120,6 @@ def test_makes_the_environment_and_then_has_nothing_to_say(checkout: Checkout) -
     second = checkout.bootstrap()
     assert (second.returncode, second.stdout, second.stderr) == (0, "", "")
     assert time.monotonic() - start < 1.5  # the promise is 1 s; a busy machine gets the half
-
-
-def programs_in_a_package(checkout: Checkout, *programs: str) -> None:
-    """An apt-get whose download is one package with *programs*; an apt-cache that knows it."""
-    tree = checkout.folder / "package"
-    (tree / "DEBIAN").mkdir(parents=True)
-    (tree / "DEBIAN/control").write_text(
-        "Package: standin\nVersion: 1\nArchitecture: all\nMaintainer: n <n@example.invalid>\n"
-        "Description: stand-in\n"
-    )
-    (tree / "usr/bin").mkdir(parents=True)
-    for name in programs:
-        (tree / "usr/bin" / name).write_text("#!/bin/sh\n")
-        (tree / "usr/bin" / name).chmod(0o755)
-    deb = checkout.folder / "standin.deb"
-    checkout.run("dpkg-deb", "--build", "--root-owner-group", str(tree), str(deb))
-    for name, text in (("apt-get", f"cp {deb} ."), ("apt-cache", "")):
-        (checkout.bin / name).unlink(missing_ok=True)
-        (checkout.bin / name).write_text(f"#!/bin/sh\n{text}\n")
-        (checkout.bin / name).chmod(0o755)
-
-
-def test_prometheus_is_unpacked_and_not_installed(checkout: Checkout) -> None:
-    for tool in MONITORING:
-        (checkout.bin / tool).unlink()
-    programs_in_a_package(checkout, *MONITORING)
-    first = checkout.bootstrap()
-    assert first.returncode == 0, first.stderr
-    assert "apt: unpacking prometheus" in first.stdout
-    found = {path.name for path in (checkout.folder / ".venv-tools/monitoring/usr/bin").iterdir()}
-    assert found == set(MONITORING)
-    again = checkout.bootstrap()
-    assert (again.returncode, again.stdout) == (0, "")
-
-
-def test_without_prometheus_all_else_works(checkout: Checkout) -> None:
-    for tool in MONITORING:
-        (checkout.bin / tool).unlink()
-    programs_in_a_package(checkout)
-    (checkout.bin / "apt-get").write_text("#!/bin/sh\necho no network; exit 100\n")
-    done = checkout.bootstrap()
-    assert done.returncode == 0, done.stderr
-    assert "could not be had" in done.stdout
-    assert checkout.word() == "here"
 
 
 def test_a_package_cut_short_is_installed_again(checkout: Checkout) -> None:
@@ -252,7 +206,66 @@ def test_without_root_a_foreign_checkout_names_its_owner(
     assert "its owner is" in done.stderr
 
 
+def write_packages(folder: Path) -> None:
+    """Packages like Debian's, which only ``apt-get download`` of this checkout's own can fetch."""
+    (folder / "debs").mkdir()
+    for name, tools in (
+        ("prometheus", ("prometheus", "promtool")),
+        ("others", ("amtool", "prometheus-node-exporter")),
+    ):
+        package = folder / name
+        (package / "DEBIAN").mkdir(parents=True)
+        (package / "usr/bin").mkdir(parents=True)
+        (package / "lib").mkdir()
+        (package / "lib/unit.service").touch()
+        for tool in tools:
+            (package / "usr/bin" / tool).write_text(f"#!/bin/sh\necho {tool}\n")
+            (package / "usr/bin" / tool).chmod(0o755)
+        (package / "DEBIAN/control").write_text(
+            f"Package: {name}\nVersion: 1\nArchitecture: all\nMaintainer: t <t@t>\nDescription: t\n"
+        )
+        subprocess.run(
+            ["dpkg-deb", "--root-owner-group", "--build", package, folder / "debs"],
+            check=True,
+            capture_output=True,
+        )
+
+
+def test_tools_of_tests_are_unpacked_and_not_installed(checkout: Checkout) -> None:
+    for tool in TOOLS:
+        (checkout.bin / tool).unlink(missing_ok=True)
+    write_packages(checkout.folder)
+    (checkout.bin / "apt-get").unlink(missing_ok=True)
+    (checkout.bin / "apt-get").write_text(
+        f'#!/bin/sh\n[ "$1" = download ] && cp {checkout.folder}/debs/*.deb .\n'
+    )
+    (checkout.bin / "apt-get").chmod(0o755)
+    tools = checkout.folder / ".venv-tools/prometheus"
+
+    assert checkout.bootstrap().returncode == 0
+    assert not tools.exists()
+    first = checkout.bootstrap("--tools")
+    assert first.returncode == 0, first.stderr
+    assert f"unpacking {' '.join(TOOLS)} into .venv-tools/prometheus/" in first.stdout
+    assert checkout.run(str(tools / "usr/bin/promtool")).stdout == "promtool\n"
+    assert {path.name for path in tools.rglob("*") if path.is_file()} == set(TOOLS)
+    second = checkout.bootstrap("--tools")
+    assert (second.returncode, second.stdout, second.stderr) == (0, "", "")
+
+
+def test_tools_that_cannot_be_fetched_are_named_with_the_next_command(checkout: Checkout) -> None:
+    for tool in ("promtool", "apt-get"):
+        (checkout.bin / tool).unlink(missing_ok=True)
+    (checkout.bin / "apt-get").write_text("#!/bin/sh\necho E: no network >&2\nexit 100\n")
+    (checkout.bin / "apt-get").chmod(0o755)
+    done = checkout.bootstrap("--tools")
+    assert done.returncode == 1
+    assert "E: no network" in done.stderr
+    assert "apt could not fetch prometheus prometheus-alertmanager" in done.stderr
+    assert "apt-get update, then: make bootstrap" in done.stderr
+
+
 def test_wrong_usage(checkout: Checkout) -> None:
     done = checkout.bootstrap("--everything")
     assert done.returncode == 2
-    assert "usage: scripts/bootstrap [--lab]" in done.stderr
+    assert "usage: scripts/bootstrap [--lab] [--tools]" in done.stderr

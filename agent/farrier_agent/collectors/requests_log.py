@@ -1,10 +1,17 @@
-"""What nginx tells of one request, and the counting of it. No I/O here.
+"""What nginx tells of its requests, and the counting of them. No I/O here.
 
-A line is a syslog message of nginx with one JSON object, whose ``log_format`` is in the role
-nginx's ``farrier.conf.j2``::
+A message is one of syslog with a line of nginx's access log or of its error log, as the role
+nginx's ``farrier.conf`` has them::
 
-    <190>Nov 21 21:40:01 farrier: {"replica":"tiny","code":200,"completion":"OK","seconds":1.204,
-    "engine_first_byte":"0.020","engine_seconds":"1.203"}
+    <190>Nov 21 21:40:01 farrier: {"connection":9,"replica":"tiny","code":"200","completion":"OK",
+        "seconds":1.204,"engine_first_byte":"0.020","engine_seconds":"1.203"}
+    <187>Nov 21 21:40:01 farrier_error: 2026/11/21 21:40:01 [error] 52#52: *9 upstream prematurely
+        closed connection while reading upstream, client: 198.18.0.5, server: _, request: "POST …
+
+The second kind is needed because nginx logs an answer whose *engine* broke off as a whole one:
+status 200, ``$request_completion`` OK (1.22.1 and 1.26.3: ngx_http_upstream_finalize_request sends
+what it has and ends the request well); only an answer that the *client* left is not OK. The error
+is told first, with the number of the client's connection, and the request's line follows.
 
 A request without an engine (nginx refused it: 401, 404, 413, 429, the gate's 503) has neither of
 the engine's two times. It is counted by its code, and in no histogram: these tell how long engines
@@ -13,9 +20,11 @@ take, and a thousand refusals of no time at all would hide a slow one.
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections.abc import Mapping
 from itertools import accumulate
+from typing import Annotated
 
 import msgspec
 
@@ -28,6 +37,7 @@ __all__ = [
     "ReplicaRequests",
     "RequestCounts",
     "Tally",
+    "broken_connection",
     "parse",
 ]
 
@@ -58,7 +68,8 @@ class Histogram(msgspec.Struct, frozen=True):
 class ReplicaRequests(msgspec.Struct, frozen=True, kw_only=True):
     """The requests of one replica since the agent started.
 
-    ``codes`` counts them by the status that the client got (three digits). ``incomplete`` are those
+    ``codes`` counts them by the status that the client got: three digits, 499 where it
+    left before there was one, 000 where nginx has none. ``incomplete`` are those
     whose answer did not come to its end, a cut stream of status 200 among them: the client left, or
     the engine broke off. ``seconds`` is the whole duration, ``first_byte`` the time until the
     engine's answer began, both only of requests that were passed to the engine.
@@ -77,10 +88,10 @@ class RequestCounts(msgspec.Struct, frozen=True, kw_only=True):
 
     ``replicas`` are those of the configuration, in its order, also such without any request.
     ``lines`` counts messages by what became of them: ``counted``, ``other`` (a request of no
-    replica: no such path), ``refused`` (the sender was not nginx), ``garbled`` (not to be
-    understood). ``full`` is how often more were found waiting than the kernel keeps: nginx may have
-    had to drop some then, which nobody can count. ``last_at`` is when the last was read, in seconds
-    since the epoch.
+    replica: no such path), ``error`` (of the error log), ``refused`` (the sender was not nginx),
+    ``garbled`` (not to be understood). ``full`` is how often more were found waiting than the
+    kernel keeps: nginx may have had to drop some then, which nobody can count. ``last_at`` is when
+    the last was read, in seconds since the epoch.
     """
 
     replicas: tuple[ReplicaRequests, ...]
@@ -95,8 +106,9 @@ class Line(msgspec.Struct, frozen=True):
     With several attempts nginx lists their times, divided by ", " or " : ".
     """
 
+    connection: int
     replica: str
-    code: int
+    code: Annotated[str, msgspec.Meta(pattern="^[0-9]{3}$")]
     completion: str
     seconds: float
     engine_first_byte: str
@@ -104,18 +116,33 @@ class Line(msgspec.Struct, frozen=True):
 
 
 _decoder = msgspec.json.Decoder(Line)
+_BROKEN = re.compile(
+    rb"\S+ \S+ \[[a-z]+\] \d+#\d+: \*(\d{1,19}) [^,]*"
+    rb" while (?:reading upstream|sending to client), client: "
+)
+_MAX_BROKEN = 1024
+"""Connections of broken answers that are remembered: each is forgotten with its request's line."""
 
 
-def parse(message: bytes) -> Line:
-    """The request of a syslog *message*. Raises :class:`LineError`."""
-    brace = message.find(b"{")
+def parse(text: bytes) -> Line:
+    """The request of a line of the access log. Raises :class:`LineError`."""
     try:
-        line = _decoder.decode(message[brace:]) if brace >= 0 else None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        line = _decoder.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise LineError(str(error)) from error
-    if line is None or not 100 <= line.code <= 999 or not 0 <= line.seconds <= MAX_SECONDS:
-        raise LineError("it is no request")
+    if not 0 <= line.seconds <= MAX_SECONDS:
+        raise LineError(f"a request of {line.seconds:g} s")
     return line
+
+
+def broken_connection(text: bytes) -> int | None:
+    """The number of the client's connection whose answer broke off in the middle.
+
+    None where *text*, a line of the error log, tells of something else. What a client can write
+    (its request, its Host) stands behind what is looked at.
+    """
+    found = _BROKEN.match(text)
+    return int(found[1]) if found else None
 
 
 class _Buckets:
@@ -138,30 +165,31 @@ class _Replica:
     """The counts of one replica."""
 
     def __init__(self) -> None:
-        self.codes: dict[int, int] = {}
+        self.codes: dict[str, int] = {}
         self.incomplete = 0
         self.seconds = _Buckets(SECONDS_BOUNDS)
         self.first_byte = _Buckets(FIRST_BYTE_BOUNDS)
 
-    def add(self, line: Line) -> None:
+    def add(self, line: Line, *, broken: bool) -> None:
         self.codes[line.code] = self.codes.get(line.code, 0) + 1
-        if line.completion != "OK":
+        if broken or line.completion != "OK":
             self.incomplete += 1
-        if _last(line.engine_seconds) is not None or line.engine_seconds == "-":
+        if line.engine_seconds:
             self.seconds.add(line.seconds)
         if (first := _last(line.engine_first_byte)) is not None:
             self.first_byte.add(first)
 
 
 class Tally:
-    """Counts lines for the replicas of a configuration, *models* by their replica."""
+    """Counts messages for the replicas of a configuration, *models* by their replica."""
 
     def __init__(self, models: Mapping[str, str]) -> None:
-        self.lines = {"counted": 0, "other": 0, "refused": 0, "garbled": 0}
+        self.lines = {"counted": 0, "other": 0, "error": 0, "refused": 0, "garbled": 0}
         self.full = 0
         self.last_at: float | None = None
         self._models: dict[str, str] = {}
         self._replicas: dict[str, _Replica] = {}
+        self._broken: dict[int, None] = {}
         self.serve(models)
 
     def serve(self, models: Mapping[str, str]) -> None:
@@ -173,17 +201,37 @@ class Tally:
         self._models = dict(models)
 
     def take(self, message: bytes) -> None:
-        """Count one *message* of nginx, whatever it is."""
+        """Count one *message* of nginx, whatever it is. Never raises."""
+        head, colon, text = message.partition(b": ")
+        if colon and head.endswith(b" farrier_error"):
+            self._take_error(text)
+        elif colon and head.endswith(b" farrier"):
+            self._take_request(text)
+        else:
+            self.lines["garbled"] += 1
+
+    def _take_error(self, text: bytes) -> None:
+        self.lines["error"] += 1
+        connection = broken_connection(text)
+        if connection is not None:
+            self._broken[connection] = None
+            if len(self._broken) > _MAX_BROKEN:
+                del self._broken[next(iter(self._broken))]
+
+    def _take_request(self, text: bytes) -> None:
         try:
-            line = parse(message)
+            line = parse(text)
         except LineError:
             self.lines["garbled"] += 1
             return
+        broken = line.connection in self._broken
+        if broken:
+            del self._broken[line.connection]
         replica = self._replicas.get(line.replica)
         if replica is None:
             self.lines["other"] += 1
             return
-        replica.add(line)
+        replica.add(line, broken=broken)
         self.lines["counted"] += 1
 
     def shown(self) -> RequestCounts:
@@ -193,7 +241,7 @@ class Tally:
                 ReplicaRequests(
                     replica=name,
                     model=self._models[name],
-                    codes={str(code): count for code, count in sorted(one.codes.items())},
+                    codes=dict(sorted(one.codes.items())),
                     incomplete=one.incomplete,
                     seconds=one.seconds.shown(),
                     first_byte=one.first_byte.shown(),

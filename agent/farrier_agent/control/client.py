@@ -27,6 +27,7 @@ from farrier_agent.control.protocol import (
     News,
     Report,
     Request,
+    Told,
 )
 
 __all__ = ["ask"]
@@ -71,7 +72,7 @@ def ask(
             if line is None:
                 raise broken("it closed the connection")
             reply = protocol.decode_reply(line)
-            if isinstance(reply, (Done, Report, Bundle, Failed)):
+            if isinstance(reply, (Done, Report, Bundle, Told, Failed)):
                 return reply
             accepted = True
             connection.settimeout(silence)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from farrier_agent import status
+from farrier_agent.config import AgentConfig
 from farrier_agent.control import protocol, text
 from farrier_agent.control.again import Agent, ask_until_done, restart_and_watch
 from farrier_agent.control.errors import ControlError, LostError, UsageError
@@ -39,11 +40,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "add_commands",
+    "cli_ack",
     "cli_drain",
     "cli_evidence",
     "cli_journal",
+    "cli_nvml",
     "cli_ready",
     "cli_restart",
+    "cli_status",
 ]
 
 
@@ -77,6 +81,23 @@ def add_commands(commands: Commands) -> None:
     one.add_argument("--follow", action="store_true", help="go on with what is logged")
     one.set_defaults(verb=cli_journal)
 
+    one = _add(commands, "ack", "a fault of a GPU was seen to: let its verdict clear")
+    one.add_argument("rule", nargs="?", metavar="RULE", help="as status names it [every one]")
+    one.add_argument("gpu", nargs="?", metavar="GPU", help="uuid or index [every one]")
+    one.add_argument("--reason", default="", metavar="TEXT", help="for the journal")
+    one.set_defaults(verb=cli_ack)
+
+    one = _add(commands, "nvml", "let go of the GPUs' driver, or take it up again")
+    one.add_argument("action", choices=("release", "acquire"))
+    one.add_argument(
+        "--for",
+        dest="seconds",
+        type=float,
+        metavar="SECONDS",
+        help="take it up by itself after that [900]",
+    )
+    one.set_defaults(verb=cli_nvml)
+
 
 def _add(commands: Commands, name: str, help: str) -> argparse.ArgumentParser:  # noqa: A002
     one = commands.add_parser(name, help=help, allow_abbrev=False)
@@ -108,6 +129,13 @@ def _waiting(one: argparse.ArgumentParser, help: str) -> None:  # noqa: A002
     one.add_argument("--wait", action="store_true", help=help)
 
 
+def cli_status(config: AgentConfig, *, as_json: bool) -> int:
+    """Print what the agent knows, asked over its socket."""
+    socket = Path(config.run_dir) / "control.sock"
+    arguments = argparse.Namespace(command="status", socket=socket, json=as_json)
+    return _run(arguments, {"verb": "status"})
+
+
 def cli_drain(arguments: argparse.Namespace) -> int:
     """Drain replicas."""
     return _run(arguments, {"verb": "drain", **_of(arguments), **_by(arguments)})
@@ -137,6 +165,18 @@ def cli_journal(arguments: argparse.Namespace) -> int:
         "follow": arguments.follow,
     }
     return _run(arguments, {"verb": "journal", **fields})
+
+
+def cli_ack(arguments: argparse.Namespace) -> int:
+    """Clear what is latched."""
+    fields = {"rule": arguments.rule, "gpu": arguments.gpu, "reason": arguments.reason}
+    return _run(arguments, {"verb": "ack", **fields})
+
+
+def cli_nvml(arguments: argparse.Namespace) -> int:
+    """Let go of the driver, or take it up."""
+    fields = {"action": arguments.action, "seconds": arguments.seconds}
+    return _run(arguments, {"verb": "nvml", **fields})
 
 
 def _of(arguments: argparse.Namespace) -> dict[str, object]:
@@ -181,7 +221,8 @@ def _asked(agent: Agent, request: Request, arguments: argparse.Namespace) -> Fin
     try:
         return agent.ask(request)
     except LostError as error:
-        again = " ".join(filter(None, ("farrier-agent", arguments.command, arguments.replica)))
+        what = getattr(arguments, "replica", None) or getattr(arguments, "action", None)
+        again = " ".join(filter(None, ("farrier-agent", arguments.command, what)))
         said = "the agent went away before its last word; ask again when it is back"
         raise LostError(said, again) from error
 

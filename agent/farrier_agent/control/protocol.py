@@ -11,12 +11,24 @@ done. A drain is asked for, not owned: the asker may go away, the drain goes on.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeVar, Union
+from typing import Literal, TypeVar, Union
 
 import msgspec
 
-from farrier_agent.config import Label
 from farrier_agent.control.errors import Code, ProtocolError
+from farrier_agent.control.requests import (
+    VERSION,
+    Ack,
+    Drain,
+    Evidence,
+    Journal,
+    Nvml,
+    Ready,
+    Request,
+    Restart,
+    Status,
+    Stopping,
+)
 from farrier_agent.status import Status as Snapshot
 
 __all__ = [
@@ -25,6 +37,7 @@ __all__ = [
     "MAX_REQUEST",
     "VERSION",
     "Accepted",
+    "Ack",
     "Beat",
     "Bundle",
     "Done",
@@ -35,6 +48,7 @@ __all__ = [
     "Final",
     "Journal",
     "News",
+    "Nvml",
     "Progress",
     "Ready",
     "Reply",
@@ -44,113 +58,19 @@ __all__ = [
     "Result",
     "Status",
     "Stopping",
+    "Told",
     "decode_reply",
     "decode_request",
     "encode",
     "exit_code",
 ]
 
-VERSION = 1
-"""Version of this protocol. The agent refuses a request of a newer one, a client a newer agent."""
 MAX_REQUEST = 16 * 1024
 """Bytes of a request, newline included."""
 MAX_REPLY = 4 * 1024 * 1024
 """Bytes of a reply, newline included."""
 BEAT = 5.0
 """Seconds: the agent is never silent for longer while it works on a request."""
-
-Names = Annotated[tuple[Label, ...], msgspec.Meta(max_length=256)]
-Line = Annotated[str, msgspec.Meta(max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
-Seconds = Annotated[float, msgspec.Meta(ge=0, le=7 * 86400)]
-Policy = Literal["extend", "abort", "force"]
-
-
-class _Request(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="verb"
-):
-    version: Annotated[int, msgspec.Meta(ge=1, le=VERSION)] = VERSION
-
-
-class _Of(_Request, frozen=True, kw_only=True):
-    """A request about ``replicas``, or about ``all`` of the host."""
-
-    replicas: Names = ()
-    all: bool = False
-
-    def __post_init__(self) -> None:
-        if self.all == bool(self.replicas):
-            raise ValueError("name replicas, or say all: one of the two")
-
-
-class Status(_Request, frozen=True, kw_only=True, tag="status"):
-    """What the agent knows. Answered with :class:`Report`."""
-
-
-class Drain(_Of, frozen=True, kw_only=True, tag="drain"):
-    """Let no new request in and the running ones finish.
-
-    After ``deadline`` seconds (None: as configured) ``on_deadline`` happens: wait on, take the
-    drain back, or go on although requests are cut. With ``wait`` the last word comes when it is
-    drained, else as soon as it drains. ``reason`` goes to the journal.
-    """
-
-    deadline: Seconds | None = None
-    on_deadline: Policy | None = None
-    wait: bool = False
-    reason: Line = ""
-
-
-class Stopping(_Request, frozen=True, kw_only=True, tag="stopping"):
-    """systemd stops the replica's unit: drain, without a way back.
-
-    Asked by the unit's ExecStop program. ``main_pid`` and ``invocation_id`` are what systemd told
-    it, None where it told nothing. ``deadline`` and ``on_deadline`` are the unit's, ``cap`` the
-    seconds after which systemd waits no longer. Answered when the replica is drained.
-    """
-
-    replica: Label
-    main_pid: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    invocation_id: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")] | None = None
-    deadline: Seconds = 900.0
-    on_deadline: Literal["extend", "force"] = "extend"
-    cap: Seconds = 1380.0
-
-
-class Ready(_Of, frozen=True, kw_only=True, tag="ready"):
-    """Take a drain back. With ``wait`` the last word comes when the gate is open."""
-
-    wait: bool = False
-    reason: Line = ""
-
-
-class Restart(_Of, frozen=True, kw_only=True, tag="restart"):
-    """Drain, restart the unit, warm up. ``wait``: the last word comes when it is ready again."""
-
-    deadline: Seconds | None = None
-    on_deadline: Policy | None = None
-    wait: bool = False
-    reason: Line = ""
-
-
-class Evidence(_Request, frozen=True, kw_only=True, tag="evidence"):
-    """Collect a bundle of evidence about a replica, now. Answered with :class:`Bundle`."""
-
-    replica: Label
-    reason: Line = ""
-
-
-class Journal(_Request, frozen=True, kw_only=True, tag="journal"):
-    """The last ``lines`` of what the agent logged, of one ``replica`` or of all: :class:`Entry`.
-
-    ``follow``: then go on with what is logged until the asker goes away.
-    """
-
-    replica: Label | None = None
-    lines: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 100
-    follow: bool = False
-
-
-Request = Union[Status, Drain, Stopping, Ready, Restart, Evidence, Journal]  # noqa: UP007 - 3.10
 
 
 class _Reply(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
@@ -229,6 +149,12 @@ class Bundle(_Reply, frozen=True, kw_only=True, tag="bundle"):
     missing: tuple[str, ...] = ()
 
 
+class Told(_Reply, frozen=True, kw_only=True, tag="told"):
+    """The last word where there is only something to say: ``lines`` for a person."""
+
+    lines: tuple[str, ...] = ()
+
+
 class Failed(_Reply, frozen=True, kw_only=True, tag="failed"):
     """The last word when the request as a whole came to nothing. ``code`` is the exit code."""
 
@@ -237,9 +163,9 @@ class Failed(_Reply, frozen=True, kw_only=True, tag="failed"):
     next: str | None = None
 
 
-Final = Union[Done, Report, Bundle, Failed]  # noqa: UP007 - 3.10
+Final = Union[Done, Report, Bundle, Told, Failed]  # noqa: UP007 - 3.10
 News = Union[Progress, Entry]  # noqa: UP007 - 3.10
-Reply = Union[Accepted, Beat, Progress, Entry, Done, Report, Bundle, Failed]  # noqa: UP007
+Reply = Union[Accepted, Beat, Progress, Entry, Done, Report, Bundle, Told, Failed]  # noqa: UP007
 
 
 class _RequestHead(msgspec.Struct):
@@ -252,7 +178,7 @@ class _ReplyHead(msgspec.Struct):
     version: int = VERSION
 
 
-_VERBS = ("status", "drain", "stopping", "ready", "restart", "evidence", "journal")
+_VERBS = ("status", "drain", "stopping", "ready", "restart", "evidence", "journal", "ack", "nvml")
 _request: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
 _request_head = msgspec.json.Decoder(_RequestHead)
 _reply: msgspec.json.Decoder[Reply] = msgspec.json.Decoder(Reply)
@@ -301,7 +227,7 @@ def _decoded(decoder: msgspec.json.Decoder[_T], line: bytes, what: str) -> _T:
         raise ProtocolError(f"{what}: {error}") from error
 
 
-_KINDS = ("accepted", "beat", "progress", "entry", "done", "report", "bundle", "failed")
+_KINDS = ("accepted", "beat", "progress", "entry", "done", "report", "bundle", "told", "failed")
 
 
 def exit_code(final: Final) -> int:

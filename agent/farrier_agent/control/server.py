@@ -70,6 +70,12 @@ class Handlers(Protocol):
     async def journal(self, request: protocol.Journal, asker: Asker, tell: Tell) -> Final:
         """What the agent logged."""
 
+    async def ack(self, request: protocol.Ack, asker: Asker, tell: Tell) -> Final:
+        """Clear what is latched."""
+
+    async def nvml(self, request: protocol.Nvml, asker: Asker, tell: Tell) -> Final:
+        """Let go of the GPUs' driver, or take it up again."""
+
 
 class ControlServer:
     """Serves *handlers* on *listener* to root, the agent's own user and members of *group*.
@@ -207,6 +213,10 @@ class ControlServer:
                 work = on.evidence(request, asker, tell)
             case protocol.Journal():
                 work = on.journal(request, asker, tell)
+            case protocol.Ack():
+                work = on.ack(request, asker, tell)
+            case protocol.Nvml():
+                work = on.nvml(request, asker, tell)
         return await work
 
 

@@ -12,6 +12,7 @@ from farrier_agent.control.protocol import (
     Progress,
     Report,
     Result,
+    Told,
 )
 from farrier_agent.wording import clock, duration, printable
 
@@ -55,6 +56,8 @@ def last_word(final: Final) -> str:
         lines = [f"{final.path} ({final.size_bytes} bytes)"]
         lines += [f"  missing: {what}" for what in final.missing]
         return "\n".join(printable(line) for line in lines)
+    if isinstance(final, Told):
+        return "\n".join(map(printable, final.lines))
     return failure(final.error, final.next)
 
 

@@ -11,9 +11,11 @@ import pwd
 from collections.abc import Iterator
 from pathlib import Path
 
+from farrier_agent.procfs import PROC, groups, unit_of
+from farrier_agent.wording import printable
+
 __all__ = ["CGROUP", "PROC", "describe", "left_over", "unit_of"]
 
-PROC = Path("/proc")
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -22,7 +24,7 @@ def left_over(unit: str, *, proc: Path = PROC, cgroup: Path = CGROUP) -> list[in
 
     None when the one that asks is not inside. Raises OSError where *proc* cannot be read.
     """
-    for path in _groups(proc, "self"):
+    for path in groups(proc, "self"):
         parts = Path(path).parts
         if unit not in parts:
             continue
@@ -34,13 +36,6 @@ def left_over(unit: str, *, proc: Path = PROC, cgroup: Path = CGROUP) -> list[in
     return None
 
 
-def _groups(proc: Path, process: str) -> list[str]:
-    """The control groups of a process that systemd manages: of version 2, or its own of 1."""
-    lines = (proc / process / "cgroup").read_text(encoding="utf-8", errors="replace").splitlines()
-    fields = [line.split(":", 2) for line in lines if line.count(":") >= 2]
-    return [path for _, name, path in fields if name in {"", "name=systemd"} and path != "/"]
-
-
 def _processes(directory: Path) -> Iterator[int]:
     for path in directory.rglob("cgroup.procs"):
         try:
@@ -49,19 +44,6 @@ def _processes(directory: Path) -> Iterator[int]:
             continue
         # 0 is a process of another PID namespace
         yield from (int(word) for word in text.split() if word.isdigit() and word != "0")
-
-
-def unit_of(pid: int, *, proc: Path = PROC) -> str | None:
-    """The service or scope that process *pid* belongs to; None when that cannot be told."""
-    try:
-        groups = _groups(proc, str(pid))
-    except OSError:
-        return None
-    for group in groups:
-        for part in reversed(Path(group).parts):
-            if part.endswith((".service", ".scope")):
-                return part
-    return None
 
 
 def describe(pid: int, *, proc: Path = PROC) -> str:
@@ -76,5 +58,4 @@ def describe(pid: int, *, proc: Path = PROC) -> str:
     except KeyError:
         user = f"uid {uid}"
     unit = unit_of(pid, proc=proc)
-    printable = "".join(letter if letter.isprintable() else "?" for letter in name)
-    return f"{printable} (pid {pid}, {user}{', ' + unit if unit else ''})"
+    return f"{printable(name)} (pid {pid}, {user}{', ' + unit if unit else ''})"

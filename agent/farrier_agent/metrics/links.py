@@ -11,15 +11,23 @@ __all__ = ["FABRIC_PROBLEMS", "FABRIC_STATES", "FAMILIES", "samples"]
 
 FABRIC_STATES = ("not_started", "in_progress", "completed")
 """``farrier_gpu_fabric_state`` is one-hot over them; in a rarer one all of them are 0."""
-FABRIC_PROBLEMS = ("degraded_bandwidth", "route_recovery", "route_unhealthy", "access_timeout")
-"""Those that always have a sample; one that is none of them has one while it is there."""
+FABRIC_PROBLEMS = (
+    "degraded_bandwidth",
+    "route_recovery",
+    "route_unhealthy",
+    "access_timeout",
+    "partition_not_assigned",
+    "fabric_manager_disconnected",
+)
+"""They always have a sample; a wrong configuration, which is rarer, has one while it holds."""
 
 UP = family("farrier_gpu_nvlink_up", "uuid link", "Whether the NVLink is active (1).", "gpu")
 ERRORS = family(
     "farrier_gpu_nvlink_errors_total",
     "uuid link kind",
     "Errors of an NVLink since the driver was loaded. replay: packets sent again, recovery: the "
-    "link was trained again, crc: broken packets.",
+    "link was trained again, crc: broken packets; from Blackwell on effective: errors that were "
+    "not corrected on the way, symbol: all of them, most of which were.",
     "gpu",
 )
 STATE = family(
@@ -70,6 +78,8 @@ def _errors(uuid: str, link: str, one: NvLink) -> list[Sample]:
         ((uuid, link, "replay"), one.replay_errors_total),
         ((uuid, link, "recovery"), one.recovery_errors_total),
         ((uuid, link, "crc"), one.crc_errors_total),
+        ((uuid, link, "effective"), one.effective_errors_total),
+        ((uuid, link, "symbol"), one.symbol_errors_total),
     ]
 
 

@@ -13,7 +13,8 @@ ERRORS = family(
     "farrier_gpu_xid_errors_total",
     "uuid xid",
     "XIDs since the agent first saw the host, across its restarts; 79 stands also for a GPU that "
-    "fell off the bus without a number. uuid is empty where it is not known which GPU it was.",
+    "fell off the bus without a number. uuid is empty where it is not known which GPU it was, and "
+    "for errors of an NVSwitch (SXids, from 10000 on).",
     "xid",
 )
 LAST = family(

@@ -1,243 +1,200 @@
-"""One conversation with NVML through nvidia-ml-py. Everything here may block."""
+"""One conversation with NVML through nvidia-ml-py. Everything here may block.
+
+What is read of a GPU stands in :mod:`farrier_agent.nvml.readings`; here is when: what does not
+change once for each GPU, most of the rest in every reading, and a slow tier in between.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-from farrier_agent.nvml import values
-from farrier_agent.status import Gpu, Gpus
+import msgspec
 
-__all__ = ["NvmlError", "Session"]
+from farrier_agent.gpus import Gpu, Gpus
+from farrier_agent.nvml.device import Device, Known, identify
+from farrier_agent.nvml.errors import NvmlError
+from farrier_agent.nvml.probe import Library, LostError
 
-T = TypeVar("T")
+__all__ = ["Known", "NvmlError", "Session"]
 
 LOST_RETRY = 60.0
 """Seconds in which a GPU that NVML called lost is not touched again."""
 
-
-class NvmlError(RuntimeError):
-    """NVML as a whole cannot be used; the message says why."""
-
-
-class _LostError(Exception):
-    """The GPU fell off the bus."""
-
-
-@dataclass
-class _Device:
-    handle: Any
-    identity: Gpu
-    lost_until: float | None = None
+SLOW_EVERY = 60.0
+"""Seconds between two readings of the slow tier of a GPU."""
 
 
 class Session:
     """NVML from its initialisation to the first error that makes it useless, and again.
 
-    *library* is the path of libnvidia-ml.so.1 to use instead of the linker's choice. ``calling``
-    names the NVML function that runs at the moment, for whoever waits for it.
+    *library* is the path of libnvidia-ml.so.1 to use instead of the linker's choice. *calling* is
+    told the function and the index of the GPU (-1 for none) right before every call, for whoever
+    waits for it. A reading is :meth:`begin`, :meth:`readings` and :meth:`end`, or :meth:`read`.
+    All raise :class:`NvmlError` when NVML as a whole cannot be used.
     """
 
-    def __init__(self, library: str | None = None, *, lost_retry: float = LOST_RETRY) -> None:
-        self.calling = ""
-        self._library = library
+    def __init__(
+        self,
+        library: str | None = None,
+        *,
+        calling: Callable[[str, int], None] | None = None,
+        lost_retry: float = LOST_RETRY,
+        slow_every: float = SLOW_EVERY,
+    ) -> None:
+        self.nvml: Any = None
+        self._path = library
+        self._calling = calling or self._remember
+        self._last = ("", -1)
         self._lost_retry = lost_retry
-        self._nvml: Any = None
-        self._count = 0
-        self._devices: dict[int, _Device] = {}
-        self._versions: tuple[str | None, str | None] | None = None
+        self._slow_every = slow_every
+        self._library: Library | None = None
+        self._host = Gpus(count=0)  # of the last beginning
+        self._driver: tuple[int, ...] = ()
+        self._devices: dict[int, Device] = {}
         self._problems: list[str] = []
+        self._invalid: dict[str, int] = {}
+
+    @property
+    def calling(self) -> str:
+        """The NVML call that was made last, in words, if nobody else is told."""
+        function, index = self._last
+        return f"{function} of GPU {index}" if index >= 0 else f"{function} of the host"
 
     def read(self) -> Gpus:
-        """All GPUs now. Raises :class:`NvmlError` when NVML cannot be used."""
+        """All GPUs now."""
+        count = self.begin().count or 0
+        devices = tuple(self.readings(range(count)))
+        return msgspec.structs.replace(self.end(), devices=devices)
+
+    def begin(self) -> Gpus:
+        """How many GPUs there are, and the versions; without ``devices``."""
         self._problems = []
-        if self._nvml is None:
-            self._open()
-        try:
-            return self._read_all()
-        except self._nvml.NVMLError as error:
-            raise NvmlError(self._close(self._words(error))) from error
-        except _LostError as error:
-            raise NvmlError(self._close("a call that concerns no GPU says GPU is lost")) from error
-
-    def _read_all(self) -> Gpus:
-        if self._versions is None:
-            self._versions = (
-                self._value("the host", "nvmlSystemGetDriverVersion"),
-                self._value("the host", "nvmlSystemGetNVMLVersion"),
-            )
-        count = self._ask("nvmlDeviceGetCount")
-        if count != self._count:
+        count = self._ask(self._library or self._open(), "nvmlDeviceGetCount", needed=True)
+        if count != self._host.count:
             self._devices.clear()  # indices and handles may mean other GPUs now
-            self._count = count
-        gpus = [self._read_gpu(index) for index in range(count)]
-        driver, version = self._versions
-        return Gpus(
-            count=count,
-            driver_version=driver,
-            nvml_version=version,
-            devices=tuple(gpu for gpu in gpus if gpu is not None),
-            problems=tuple(self._problems),
-        )
+        self._host = msgspec.structs.replace(self._host, count=count)
+        return self._host
 
-    def _open(self) -> None:
+    def readings(self, order: Sequence[int], skip: Collection[int] = ()) -> Iterator[Gpu]:
+        """Each GPU of *order* (indices) as soon as it is read; those in *skip* are not touched.
+
+        A GPU that does not say who it is is a problem in :meth:`end`, and nothing here.
+        """
+        for index in order:
+            if self._library is None or index in skip:
+                continue
+            try:
+                gpu = self._gpu(self._library, index)
+            except NvmlError:
+                self._close()
+                raise
+            if gpu is not None:
+                yield gpu
+
+    def end(self) -> Gpus:
+        """What :meth:`begin` told, with problems and counts of odd samples; no ``devices``."""
+        problems, invalid = tuple(self._problems), dict(self._invalid)
+        return msgspec.structs.replace(self._host, problems=problems, invalid_total=invalid)
+
+    def known(self) -> tuple[Known, ...]:
+        """The GPUs that have told who they are and are not lost."""
+        return tuple(one.known for one in self._devices.values() if one.lost_until is None)
+
+    def close(self) -> None:
+        """Let go of NVML."""
+        if self._library is not None:
+            self._close()
+
+    def _remember(self, function: str, index: int) -> None:
+        self._last = (function, index)
+
+    def _open(self) -> Library:
         import pynvml  # noqa: PLC0415 - 3 MiB that only a host with a GPU pays for
 
-        if self._library is not None:
+        if self._path is not None:
             # pynvml takes no path, it opens the SONAME; the loader then finds this one loaded
             try:
-                ctypes.CDLL(self._library)
+                ctypes.CDLL(self._path)
             except OSError as error:
-                raise NvmlError(f"NVML cannot be loaded: {error}") from error
-        self.calling = "nvmlInit"
-        try:
-            pynvml.nvmlInit()
-        except pynvml.NVMLError as error:
-            raise NvmlError(f"nvmlInit: {self._words(error, pynvml)}") from error
-        self._nvml = pynvml
+                raise NvmlError(f"NVML cannot be loaded: {error}", kind="no_library") from error
+        library = Library(pynvml, self._calling, self._invalid)
+        code, _ = library.call("nvmlInit", -1)
+        if code:
+            raise library.useless("nvmlInit", code)
+        self.nvml, self._library = pynvml, library
+        driver = self._ask(library, "nvmlSystemGetDriverVersion")
+        # not the second version of it, which asks libcuda and fails where that is not installed
+        cuda = self._ask(library, "nvmlSystemGetCudaDriverVersion")
+        self._driver = _numbers(driver)
+        self._host = Gpus(
+            count=0,
+            driver_version=driver,
+            nvml_version=self._ask(library, "nvmlSystemGetNVMLVersion"),
+            cuda_version=f"{cuda // 1000}.{cuda % 1000 // 10}" if cuda else None,
+        )
+        return library
 
-    def _close(self, because: str) -> str:
-        nvml, self._nvml = self._nvml, None
+    def _close(self) -> None:
+        library, self._library, self.nvml = self._library, None, None
         self._devices.clear()
-        self._versions = None
-        self.calling = "nvmlShutdown"
-        with suppress(nvml.NVMLError):  # NVML is of no use any more, and *because* says so
-            nvml.nvmlShutdown()
-        return because
+        if library is not None:
+            with suppress(NvmlError):  # it is of no use any more
+                library.call("nvmlShutdown", -1)
 
-    def _read_gpu(self, index: int) -> Gpu | None:
-        device = self._devices.get(index)
-        if device and device.lost_until is not None and time.monotonic() < device.lost_until:
-            return device.identity
+    def _ask(self, library: Library, function: str, *, needed: bool = False) -> Any:
+        """What *function* says of no GPU in particular; None, told, where it fails."""
         try:
-            if device is None or device.lost_until is not None:
-                self._identify(index)  # after a loss it may have been reset: ask who is there
-            device = self._devices.get(index)
+            code, answer = library.call(function, -1)
+            if code and needed:
+                raise library.useless(function, code)
+        except NvmlError:
+            self._close()
+            raise
+        if code not in {0, 3, 13}:
+            self._problems.append(f"the host: {function}: {library.words(code)}")
+        return answer
+
+    def _gpu(self, library: Library, index: int) -> Gpu | None:
+        device, now = self._devices.get(index), time.monotonic()
+        if device and device.lost_until is not None and now < device.lost_until:
+            return device.as_lost()
+        try:
+            if device is None or device.lost_until is not None or device.expired:
+                # after a loss it may have been reset: ask who is there
+                device = self._identify(library, index) or device
             if device is None:
                 return None
-            return self._measure(device) if device.lost_until is None else device.identity
-        except _LostError:
+            return device.as_lost() if device.lost_until is not None else self._read(device, now)
+        except LostError as error:
+            device = self._devices.get(index)
             if device is None:
                 self._problems.append(f"GPU {index} is lost, and its UUID is not known")
                 return None
-            device.lost_until = time.monotonic() + self._lost_retry
-            device.identity = _without_values(device.identity)
-            return device.identity
+            device.lose(str(error), now + self._lost_retry)
+            return device.as_lost()
 
-    def _identify(self, index: int) -> None:
-        who = f"GPU {index}"
-        handle = self._value(who, "nvmlDeviceGetHandleByIndex", index)
-        uuid = self._value(who, "nvmlDeviceGetUUID", handle) if handle is not None else None
-        if uuid is None:
-            self._problems.append(f"{who} does not give its UUID")
-            return
-        pci = self._value(who, "nvmlDeviceGetPciInfo", handle)
-        identity = Gpu(
-            uuid=uuid,
-            index=index,
-            name=self._value(who, "nvmlDeviceGetName", handle),
-            pci_bus_id=_text(pci.busId) if pci else None,
-            up=True,
-        )
-        self._devices[index] = _Device(handle, identity)
+    def _identify(self, library: Library, index: int) -> Device | None:
+        device, probe = identify(library, index, self._driver)
+        if device is None:
+            self._problems += probe.problems()
+            self._problems.append(f"GPU {index} does not give its UUID")
+        else:
+            self._devices[index] = device
+        return device
 
-    def _measure(self, device: _Device) -> Gpu:
-        nvml, handle, identity = self._nvml, device.handle, device.identity
-        who = f"GPU {identity.index}"
-
-        def number(convert: Callable[[int], T | None], function: str, *args: object) -> T | None:
-            return self._plausible(
-                who, function, convert, self._value(who, function, handle, *args)
-            )
-
-        use = self._value(who, "nvmlDeviceGetUtilizationRates", handle)
-        return Gpu(
-            uuid=identity.uuid,
-            index=identity.index,
-            name=identity.name,
-            pci_bus_id=identity.pci_bus_id,
-            up=True,
-            **self._memory(who, handle),
-            utilization_ratio=self._plausible(
-                who, "utilization", values.ratio, use.gpu if use else None
-            ),
-            memory_busy_ratio=self._plausible(
-                who, "memory utilization", values.ratio, use.memory if use else None
-            ),
-            temperature_celsius=number(
-                values.celsius, "nvmlDeviceGetTemperature", nvml.NVML_TEMPERATURE_GPU
-            ),
-            power_watts=number(values.watts, "nvmlDeviceGetPowerUsage"),
-            power_limit_watts=number(values.watts, "nvmlDeviceGetEnforcedPowerLimit"),
-            graphics_clock_hertz=number(
-                values.hertz, "nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_GRAPHICS
-            ),
-            sm_clock_hertz=number(values.hertz, "nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_SM),
-            memory_clock_hertz=number(values.hertz, "nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_MEM),
-        )
-
-    def _memory(self, who: str, handle: Any) -> dict[str, Any]:
-        # the second version: the first counts what the driver reserves as used
-        found = self._value(who, "nvmlDeviceGetMemoryInfo", handle, self._nvml.nvmlMemory_v2)
-        if found is None:
-            return {}
-        fields = values.memory(found.total, found.used, found.free, found.reserved)
-        if not fields:
-            self._problems.append(f"{who}: its memory sizes contradict one another")
-        return fields
-
-    def _plausible(
-        self, who: str, what: str, convert: Callable[[int], T | None], raw: int | None
-    ) -> T | None:
-        value = None if raw is None else convert(raw)
-        if value is None and raw is not None:
-            self._problems.append(f"{who}: {what} is out of range")
-        return value
-
-    def _value(self, who: str, function: str, *args: object) -> Any:
-        """What *function* gives, None when it cannot. Raises for a lost GPU or a lost driver."""
-        nvml = self._nvml
-        try:
-            return self._ask(function, *args, who=who)
-        except nvml.NVMLError as error:
-            if error.value == nvml.NVML_ERROR_GPU_IS_LOST:
-                raise _LostError from error
-            if error.value in {
-                nvml.NVML_ERROR_UNINITIALIZED,
-                nvml.NVML_ERROR_DRIVER_NOT_LOADED,
-                nvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH,
-            }:
-                raise
-            if error.value not in {
-                nvml.NVML_ERROR_NOT_SUPPORTED,
-                nvml.NVML_ERROR_FUNCTION_NOT_FOUND,
-            }:
-                self._problems.append(f"{who}: {function}: {error}")
-            return None
-
-    def _ask(self, function: str, *args: object, who: str = "the host") -> Any:
-        self.calling = f"{function} of {who}"
-        return getattr(self._nvml, function)(*args)
-
-    def _words(self, error: Any, nvml: Any = None) -> str:
-        nvml = nvml or self._nvml
-        if error.value == nvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH:
-            return (
-                "the driver was upgraded under the running kernel module: reboot the host, or "
-                "reload the modules and restart farrier-agent"
-            )
-        if error.value == nvml.NVML_ERROR_LIBRARY_NOT_FOUND:
-            return "libnvidia-ml.so.1 is not installed"
-        return str(error)
+    def _read(self, device: Device, now: float) -> Gpu:
+        gpu = device.read(now, self._slow_every)
+        self._problems += device.problems()
+        return gpu
 
 
-def _without_values(gpu: Gpu) -> Gpu:
-    return Gpu(uuid=gpu.uuid, index=gpu.index, name=gpu.name, pci_bus_id=gpu.pci_bus_id, up=False)
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else value
+def _numbers(version: str | None) -> tuple[int, ...]:
+    """580.95.05 as (580, 95, 5); () for what is no version."""
+    if version is None or not re.fullmatch(r"\d{1,9}(\.\d{1,9})*", version):
+        return ()
+    return tuple(int(part) for part in version.split("."))

@@ -11,12 +11,13 @@ from farrier_agent.config import AgentConfig
 from farrier_agent.control import protocol
 from farrier_agent.control.errors import ControlError, UsageError
 from farrier_agent.control.peer import Asker as Peer
-from farrier_agent.control.protocol import Bundle, Done, Final, Report, Result
+from farrier_agent.control.protocol import Bundle, Done, Final, Report, Result, Told
 from farrier_agent.control.server import Tell
 from farrier_agent.draining.events import DrainAsked, Event, ReadyAsked, StopBegan
 from farrier_agent.draining.record import Asker, Phase, Record
 from farrier_agent.draining.states import Transition
 from farrier_agent.draining.store import StoreError
+from farrier_agent.hardware import Hardware
 from farrier_agent.serving.acting import ActError
 from farrier_agent.serving.following import follow, progress
 from farrier_agent.serving.house import House, OfReplica
@@ -35,11 +36,13 @@ class Requests:
         house: House,
         restarts: Restarts,
         snapshot: Callable[[], status.Status],
+        hardware: Hardware,
     ) -> None:
         self._config = config
         self._house = house
         self._restarts = restarts
         self._snapshot = snapshot
+        self._hardware = hardware
 
     async def status(self, request: protocol.Status, asker: Peer, tell: Tell) -> Final:  # noqa: ARG002
         """The present snapshot."""
@@ -71,6 +74,8 @@ class Requests:
     async def ready(self, request: protocol.Ready, asker: Peer, tell: Tell) -> Final:
         """Take drains back."""
         by = Asker(asker.user, "person", request.reason or "ready was asked for")
+        for one in self._named(request):
+            self._hardware.overruled(one.life.name)
         return await _each(
             self._ready(one, ReadyAsked(by), tell, wait=request.wait)
             for one in self._named(request)
@@ -104,6 +109,17 @@ class Requests:
             async for entry in read:
                 await tell(entry)
         return Done()
+
+    async def ack(self, request: protocol.Ack, asker: Peer, tell: Tell) -> Final:  # noqa: ARG002
+        """Clear what is latched."""
+        why = f" ({request.reason})" if request.reason else ""
+        return Told(lines=await self._hardware.ack(request.rule, request.gpu, f"{asker.user}{why}"))
+
+    async def nvml(self, request: protocol.Nvml, asker: Peer, tell: Tell) -> Final:  # noqa: ARG002
+        """Let go of the GPUs' driver, or take it up again."""
+        if request.action == "release":
+            return Told(lines=await self._hardware.release(request.seconds, asker.user))
+        return Told(lines=await self._hardware.acquire(asker.user))
 
     # -- one replica ---------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -44,12 +45,16 @@ class OfReplica:
         units: Units,
         actor: Actor,
         changed: Callable[[], None],
+        *,
+        told: Callable[[str, bytes | None], None],
     ) -> None:
         counter = Counter(replica.name, replica.port, config.nginx_user)
         self.life = Life(replica, config, units, changed)
         every = min(config.tick, HEALTH_SECONDS)
         self.health = Health(self.life, config, counter, actor, every)
-        self.looker = Looker(self.life, units, counter, self.health, every)
+        self.looker = Looker(
+            self.life, units, counter, self.health, every, told=partial(told, replica.name)
+        )
 
     async def drain(self, event: DrainAsked | StopBegan) -> Transition:
         """Begin or join a drain, with what is in flight counted. Raises StoreError or OSError.
@@ -97,9 +102,17 @@ class OfReplica:
 
 
 class House:
-    """The replicas of *config*. *changed* is called whenever something about one may have."""
+    """The replicas of *config*. *changed* is called whenever something about one may have.
 
-    def __init__(self, config: AgentConfig, changed: Callable[[], None]) -> None:
+    *told* is given the pages of metrics that their engines tell (:class:`.Looker`).
+    """
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        changed: Callable[[], None],
+        told: Callable[[str, bytes | None], None] = lambda _name, _page: None,
+    ) -> None:
         self._config = config
         self._changed = changed
         self._of_unit = {replica.unit: replica.name for replica in config.replicas}
@@ -107,7 +120,7 @@ class House:
         self.units = Units(names, path=Path(config.bus), changed=self._unit_changed)
         self.actor = Actor(config, self.units)
         self.replicas = {
-            replica.name: OfReplica(replica, config, self.units, self.actor, changed)
+            replica.name: OfReplica(replica, config, self.units, self.actor, changed, told=told)
             for replica in config.replicas
         }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from farrier_agent.draining.events import GaveUp, Looked, Resumed, Ticked
@@ -35,10 +36,20 @@ LOAD_SECONDS = 0.8
 
 
 class Looker:
-    """Looks at *life*, whose unit *units* knows. *tick* is seconds between two quiet looks."""
+    """Looks at *life*, whose unit *units* knows. *tick* is seconds between two quiet looks.
+
+    *told* is given each page of metrics that its engine tells, and None when it does not run.
+    """
 
     def __init__(
-        self, life: Life, units: Units, counter: Counter, health: Health, tick: float
+        self,
+        life: Life,
+        units: Units,
+        counter: Counter,
+        health: Health,
+        tick: float,
+        *,
+        told: Callable[[bytes | None], None] = lambda _: None,
     ) -> None:
         self.count = Count()
         self.in_flight: int | None = None
@@ -48,6 +59,7 @@ class Looker:
         self._counter = counter
         self._health = health
         self._tick = tick
+        self._told = told
         self._worker = Worker(f"looks at {life.name}")
         replica = life.replica
         self._ask = asker(replica.port)
@@ -107,10 +119,11 @@ class Looker:
         """Count what is in flight, if there is an engine; what it tells of its load."""
         if not record.engine_runs:
             self.count, self.in_flight = Count(), None
+            self._told(None)
             return None
         # the kernel first: a request that the engine finishes in between is counted, not lost
         self.count = await self._worker.do(self._counter.look)
-        load = await read_load(self._ask, self._engine, deadline=LOAD_SECONDS)
+        load = await read_load(self._ask, self._engine, deadline=LOAD_SECONDS, told=self._told)
         self.in_flight = busy(self.count, load)
         return load
 

@@ -81,6 +81,14 @@ class Recorder:
             number += 1
         return protocol.Done()
 
+    async def ack(self, request: protocol.Ack, asker: Asker, tell: Tell) -> Final:
+        self.asked.append(request)
+        return protocol.Told(lines=("acknowledged: gpu-lost of GPU-1",))
+
+    async def nvml(self, request: protocol.Nvml, asker: Asker, tell: Tell) -> Final:
+        self.asked.append(request)
+        return protocol.Told(lines=(f"{request.action.removesuffix('e')}ed",))
+
 
 class House:
     """The server in a loop of its own thread, so that blocking clients can be tested against it."""

@@ -130,7 +130,7 @@ def test_evidence_says_where_it_is_and_what_it_lacks(agent: House) -> None:
 
 def test_every_verb_says_what_it_does_and_status_is_the_endpoints() -> None:
     done = subprocess.run(command(["--help"]), capture_output=True, text=True, check=True)
-    for verb in ("run", "status", "drain", "ready", "restart", "evidence", "journal"):
+    for verb in ("run", "status", "drain", "ready", "restart", "evidence", "ack", "nvml"):
         assert re.search(rf"^    {verb} +\w", done.stdout, re.MULTILINE), verb
     done = subprocess.run(command(["status", "--help"]), capture_output=True, text=True, check=True)
     assert "--config" in done.stdout
@@ -154,6 +154,23 @@ def test_who_may_not_use_the_socket_is_refused_and_told_what_to_do(tmp_path: Pat
     finally:
         os.seteuid(user)
     assert (caught.value.code, caught.value.next) == (3, "the same with sudo")
+
+
+def test_an_acknowledged_fault_is_named(agent: House) -> None:
+    done = run(["ack", "gpu-lost", "GPU-1", "--reason=board changed"], agent)
+    assert done.stdout == "acknowledged: gpu-lost of GPU-1\n"
+    assert agent.handlers.asked[-1] == protocol.Ack(
+        rule="gpu-lost", gpu="GPU-1", reason="board changed"
+    )
+    run(["ack"], agent)
+    assert agent.handlers.asked[-1] == protocol.Ack()
+
+
+def test_the_driver_is_let_go_of_for_a_time(agent: House) -> None:
+    assert run(["nvml", "release", "--for=60"], agent).stdout == "released\n"
+    assert agent.handlers.asked[-1] == protocol.Nvml(action="release", seconds=60)
+    assert run(["nvml", "acquire"], agent).stdout == "acquired\n"
+    assert run(["nvml", "release", "--for=-1"], agent).returncode == 2
 
 
 def test_evidence_of_an_agent_that_went_away_has_to_be_asked_for_again(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Builds the fake NVML (``fake.c``) with the machine's C compiler."""
+"""Builds the fake NVML (``fake.c`` tells what it does) with the machine's C compiler."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("fake.c")
+SOURCES = sorted(Path(__file__).parent.glob("*.c"))
 NAME = "libnvidia-ml.so.1"
 FLAGS = ("-O1", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared", "-fvisibility=hidden")
 
@@ -19,7 +19,7 @@ def build(dest_dir: Path, compiler: str = "cc") -> Path:
     """Compile into *dest_dir* (made if missing) and return the path of ``libnvidia-ml.so.1``."""
     dest_dir.mkdir(parents=True, exist_ok=True)
     library = dest_dir / NAME
-    command = [compiler, *FLAGS, f"-Wl,-soname,{NAME}", "-o", str(library), str(SOURCE)]
+    command = [compiler, *FLAGS, f"-Wl,-soname,{NAME}", "-o", str(library), *map(str, SOURCES)]
     command.append("-lpthread")
     try:
         subprocess.run(command, check=True, capture_output=True, text=True)

@@ -1,0 +1,119 @@
+"""What the role writes into ``agent.toml``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from farrier_agent.config import AgentConfig, Peer, Replica
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from farrier.spec import HostSpec
+
+__all__ = ["CONTROL_GROUP", "WEB_CONFIG", "agent_config"]
+
+CONTROL_GROUP = "farrier"
+"""Made by the role base; its members may use the agent's control socket."""
+REQUESTS = "/run/farrier/agent/requests.sock"
+"""Where the host's nginx tells the agent of its requests; named in the role nginx, too."""
+WEB_CONFIG = "/etc/farrier/web.yml"
+WARM_UP = 1800.0
+"""Seconds; the agent's own default."""
+
+ADAPTERS = {"vllm": "vllm", "custom": "openai"}
+"""The agent's adapter for each engine of the inventory."""
+
+
+def agent_config(
+    spec: HostSpec,
+    settings: Mapping[str, Any],
+    hashes: Mapping[str, str],
+    drains: Mapping[str, Any],
+    *,
+    gateways: bool,
+    fleet: Iterable[HostSpec] = (),
+) -> AgentConfig:
+    """The host's ``agent.toml``.
+
+    *hashes* maps a replica to its unit's configuration hash. *drains* are the settings of the role
+    ``engine``, whose drains are this host's where the agent's own are not said. *gateways*: the
+    fleet has some, which take a moment to hear that a replica drains. *fleet* is asked for the
+    other replicas of the host's models.
+    """
+    said = spec.agent
+    serves = "gpu" in spec.groups
+    config = AgentConfig(
+        host=spec.name,
+        accelerator=spec.accelerator if serves else "cpu",
+        listen=_listen(settings, spec.agent_port),
+        check_listen=_listen(settings, said.check_port) if serves else None,
+        control_group=CONTROL_GROUP,
+        nvml_library=said.nvml_library,
+        tick=settings["agent_tick"],
+        settle_seconds=_first(said.settle_seconds, 3.0 if gateways else 0.0),
+        drain_seconds=_first(said.drain_seconds, drains["engine_drain_seconds"]),
+        drain_policy=said.drain_policy or drains["engine_drain_policy"],
+        warm_up_seconds=_first(said.warm_up_seconds, _longest_start(spec)),
+        wedged_seconds=said.wedged_seconds,
+        silent_seconds=said.silent_seconds,
+        notices=said.notices,
+        sys_root=spec.roots.sys,
+        kmsg=f"{spec.roots.dev}/kmsg",
+        requests_socket=REQUESTS if serves else None,
+        web_config=WEB_CONFIG if settings["agent_web_config"] else None,
+        collectors_off=list(said.collectors_off),
+        observe_only=list(said.observe_only),
+        fabric=said.fabric,
+        peers=_peers(spec, fleet),
+        replicas=[
+            Replica(
+                name=model.replica,
+                model=model.name,
+                engine=ADAPTERS[model.engine],
+                unit=model.unit,
+                port=model.port,
+                gpus=list(model.gpus),
+                config_hash=hashes[model.replica],
+            )
+            for model in spec.models
+        ],
+    )
+    if said.notices_address is None:
+        return config
+    return msgspec.structs.replace(config, notices_address=said.notices_address)
+
+
+def _peers(spec: HostSpec, fleet: Iterable[HostSpec]) -> list[Peer]:
+    """The replicas of the models of *spec* on the other hosts of *fleet*."""
+    served = {model.name for model in spec.models}
+    return [
+        Peer(
+            host=other.name,
+            model=model.name,
+            address=_address(other.address, other.agent.check_port),
+            replica=model.replica,
+        )
+        for other in fleet
+        if other.name != spec.name
+        for model in other.models
+        if model.name in served
+    ]
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _listen(settings: Mapping[str, Any], port: int) -> str:
+    return _address(settings["agent_address"], port)
+
+
+def _first(value: float | None, otherwise: float) -> float:
+    return otherwise if value is None else value
+
+
+def _longest_start(spec: HostSpec) -> float:
+    """How long a converge waits is no bound for the agent: an engine may come up after that."""
+    return max([WARM_UP, *(model.start_timeout for model in spec.models)])
