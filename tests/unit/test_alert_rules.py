@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from roles.prometheus.rules import RULES, rule_texts
+from tests.tools import tool
 from tests.unit.monitoring import (
     ALERTS,
     CASES,
@@ -23,7 +24,6 @@ from tests.unit.monitoring import (
     installed_rules,
     metric_names,
     names_on,
-    program,
 )
 
 RUNBOOKS = ROOT / "docs/runbooks"
@@ -64,7 +64,7 @@ def expectations() -> dict[str, list[bool]]:
 
 def promtool(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [program("promtool"), *arguments], cwd=cwd, capture_output=True, text=True, check=False
+        [tool("promtool"), *arguments], cwd=cwd, capture_output=True, text=True, check=False
     )
 
 

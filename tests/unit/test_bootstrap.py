@@ -22,7 +22,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 NOBODY = 65534
-MONITORING = ("prometheus", "promtool", "amtool", "prometheus-node-exporter")
+TOOLS = ("promtool", "prometheus", "amtool", "prometheus-node-exporter")
 
 
 def write_wheel(folder: Path) -> str:
@@ -49,8 +49,6 @@ class Checkout:
                 (self.bin / tool.name).symlink_to(tool)
         self.give("python3", Path(sys.executable).resolve())
         self.give("uv", Path(sys.executable).parent / "uv")
-        for program in MONITORING:
-            self.give(program, Path("/bin/true"))
         shutil.copytree(ROOT / "scripts", folder / "scripts")
         (folder / "pyproject.toml").write_text(
             '[project]\nname = "small"\nversion = "1"\nrequires-python = ">=3.11"\n'
@@ -122,50 +120,6 @@ def test_makes_the_environment_and_then_has_nothing_to_say(checkout: Checkout) -
     second = checkout.bootstrap()
     assert (second.returncode, second.stdout, second.stderr) == (0, "", "")
     assert time.monotonic() - start < 1.5  # the promise is 1 s; a busy machine gets the half
-
-
-def programs_in_a_package(checkout: Checkout, *programs: str) -> None:
-    """An apt-get whose download is one package with *programs*; an apt-cache that knows it."""
-    tree = checkout.folder / "package"
-    (tree / "DEBIAN").mkdir(parents=True)
-    (tree / "DEBIAN/control").write_text(
-        "Package: standin\nVersion: 1\nArchitecture: all\nMaintainer: n <n@example.invalid>\n"
-        "Description: stand-in\n"
-    )
-    (tree / "usr/bin").mkdir(parents=True)
-    for name in programs:
-        (tree / "usr/bin" / name).write_text("#!/bin/sh\n")
-        (tree / "usr/bin" / name).chmod(0o755)
-    deb = checkout.folder / "standin.deb"
-    checkout.run("dpkg-deb", "--build", "--root-owner-group", str(tree), str(deb))
-    for name, text in (("apt-get", f"cp {deb} ."), ("apt-cache", "")):
-        (checkout.bin / name).unlink(missing_ok=True)
-        (checkout.bin / name).write_text(f"#!/bin/sh\n{text}\n")
-        (checkout.bin / name).chmod(0o755)
-
-
-def test_prometheus_is_unpacked_and_not_installed(checkout: Checkout) -> None:
-    for tool in MONITORING:
-        (checkout.bin / tool).unlink()
-    programs_in_a_package(checkout, *MONITORING)
-    first = checkout.bootstrap()
-    assert first.returncode == 0, first.stderr
-    assert "apt: unpacking prometheus" in first.stdout
-    found = {path.name for path in (checkout.folder / ".venv-tools/monitoring/usr/bin").iterdir()}
-    assert found == set(MONITORING)
-    again = checkout.bootstrap()
-    assert (again.returncode, again.stdout) == (0, "")
-
-
-def test_without_prometheus_all_else_works(checkout: Checkout) -> None:
-    for tool in MONITORING:
-        (checkout.bin / tool).unlink()
-    programs_in_a_package(checkout)
-    (checkout.bin / "apt-get").write_text("#!/bin/sh\necho no network; exit 100\n")
-    done = checkout.bootstrap()
-    assert done.returncode == 0, done.stderr
-    assert "could not be had" in done.stdout
-    assert checkout.word() == "here"
 
 
 def test_a_package_cut_short_is_installed_again(checkout: Checkout) -> None:
@@ -255,7 +209,10 @@ def test_without_root_a_foreign_checkout_names_its_owner(
 def write_packages(folder: Path) -> None:
     """Packages like Debian's, which only ``apt-get download`` of this checkout's own can fetch."""
     (folder / "debs").mkdir()
-    for name, tools in (("prometheus", ("prometheus", "promtool")), ("alertmanager", ("amtool",))):
+    for name, tools in (
+        ("prometheus", ("prometheus", "promtool")),
+        ("others", ("amtool", "prometheus-node-exporter")),
+    ):
         package = folder / name
         (package / "DEBIAN").mkdir(parents=True)
         (package / "usr/bin").mkdir(parents=True)
@@ -275,7 +232,7 @@ def write_packages(folder: Path) -> None:
 
 
 def test_tools_of_tests_are_unpacked_and_not_installed(checkout: Checkout) -> None:
-    for tool in ("promtool", "prometheus", "amtool"):
+    for tool in TOOLS:
         (checkout.bin / tool).unlink(missing_ok=True)
     write_packages(checkout.folder)
     (checkout.bin / "apt-get").unlink(missing_ok=True)
@@ -289,11 +246,9 @@ def test_tools_of_tests_are_unpacked_and_not_installed(checkout: Checkout) -> No
     assert not tools.exists()
     first = checkout.bootstrap("--tools")
     assert first.returncode == 0, first.stderr
-    assert "unpacking promtool prometheus amtool into .venv-tools/prometheus/" in first.stdout
+    assert f"unpacking {' '.join(TOOLS)} into .venv-tools/prometheus/" in first.stdout
     assert checkout.run(str(tools / "usr/bin/promtool")).stdout == "promtool\n"
-    assert {path.name for path in tools.rglob("*") if path.is_file()} == {
-        "promtool", "prometheus", "amtool"
-    }  # fmt: skip
+    assert {path.name for path in tools.rglob("*") if path.is_file()} == set(TOOLS)
     second = checkout.bootstrap("--tools")
     assert (second.returncode, second.stdout, second.stderr) == (0, "", "")
 

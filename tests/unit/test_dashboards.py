@@ -25,7 +25,8 @@ from farrier_agent.metrics.page import Extra, gather
 
 from roles.grafana import DASHBOARDS
 from tests.agent.full_status import full_status, proc_tree, requests
-from tests.unit.monitoring import RECORDS, VLLM_PAGE, installed_rules, metric_names, program
+from tests.tools import tool
+from tests.unit.monitoring import RECORDS, VLLM_PAGE, installed_rules, metric_names
 
 HOST, MODEL, REPLICA = "gpu01", "qwen3-32b", "chat-0"
 UNITS = {
@@ -168,13 +169,13 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory, agents_page: str) -> It
     with (
         (directory / "log").open("w") as log,
         subprocess.Popen(
-            [program("prometheus-node-exporter"), f"--web.listen-address=127.0.0.1:{node}"],
+            [tool("prometheus-node-exporter"), f"--web.listen-address=127.0.0.1:{node}"],
             stdout=log,
             stderr=log,
         ) as exporter,
         subprocess.Popen(
             [
-                program("prometheus"),
+                tool("prometheus"),
                 f"--config.file={directory}/prometheus.yml",
                 f"--storage.tsdb.path={directory}/data",
                 f"--web.listen-address=127.0.0.1:{own}",

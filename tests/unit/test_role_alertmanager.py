@@ -13,7 +13,8 @@ from farrier.spec import HostSpec, Mail, PagerDuty, Slack, Webhook
 from roles.alertmanager import DEFAULTS
 from roles.alertmanager.configuration import SECRETS, config_text, peers, secret_files
 from roles.prometheus.rules import rule_texts
-from tests.unit.monitoring import ALERTS, program
+from tests.tools import tool
+from tests.unit.monitoring import ALERTS
 
 HUSH = "https://hooks.example.com/hush-hush"
 RECEIVERS = (
@@ -51,9 +52,7 @@ def written(directory: Path, *receivers: Any) -> Path:
 
 
 def amtool(*arguments: str) -> str:
-    done = subprocess.run(
-        [program("amtool"), *arguments], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([tool("amtool"), *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

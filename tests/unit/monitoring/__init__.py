@@ -8,11 +8,9 @@ after three requests.
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from roles.prometheus.rules import RULES, rule_texts
@@ -24,9 +22,9 @@ __all__ = [
     "ROOT",
     "RULE_FILES",
     "VLLM_PAGE",
+    "installed_rules",
     "metric_names",
     "names_on",
-    "program",
 ]
 
 ROOT = Path(__file__).parents[3]
@@ -38,15 +36,6 @@ RULE_FILES: dict[str, Any] = {
 _RULES = [rule for file in RULE_FILES.values() for one in file["groups"] for rule in one["rules"]]
 ALERTS: dict[str, dict[str, Any]] = {rule["alert"]: rule for rule in _RULES if "alert" in rule}
 RECORDS: dict[str, str] = {rule["record"]: rule["expr"] for rule in _RULES if "record" in rule}
-
-
-def program(name: str) -> str:
-    """Where the Debian program *name* is: on PATH, or where scripts/bootstrap unpacked it."""
-    unpacked = ROOT / ".venv-tools/monitoring/usr/bin" / name
-    found = str(unpacked) if unpacked.exists() else shutil.which(name)
-    if found is None:
-        pytest.fail(f"{name} is not here; run: make bootstrap", pytrace=False)
-    return found
 
 
 def installed_rules(directory: Path, *, annotations: bool = True) -> None:
