@@ -67,6 +67,7 @@ def test_a_lost_gpu_is_down_without_values_and_the_other_goes_on(host: Host) -> 
     until(lambda: host.value("farrier_gpu_temperature_celsius", uuid=UUIDS[0]) == 40)
     assert host.value("farrier_gpus") == 2
     until(lambda: "gpu-lost: GPU 1 is lost" in host.log())
+    assert host.log().count(f"GPU 1 ({UUIDS[1]}) does not answer (lost)") == 1
 
 
 def test_a_gpu_that_hangs_is_down_without_values_and_the_other_goes_on(host: Host) -> None:
