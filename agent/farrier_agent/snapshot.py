@@ -64,7 +64,8 @@ def compose(
 ) -> Status:
     """The status of the host at *at*; None stands for data that are missing or stale.
 
-    *web* says whether the web configuration is good, and what is wrong with it. *show* adds to a replica what its life says: its phase, its gate, its drain.
+    *web* says whether the web configuration is good, and what is wrong with it. *show* adds to a
+    replica what its life says: its phase, its gate, its drain.
     """
     states = {unit.name: unit for unit in units or ()}
     replicas = tuple(
