@@ -470,7 +470,8 @@ def test_without_nvml_the_bus_still_tells_which_gpus_are_gone() -> None:
     gone = tuple(one for one in reading(clock).devices if not one.up)
     health = clock.do(set_to(gpus=Gpus(count=None, devices=gone)), nvml_hangs).tick(3)
     assert rules(health.gpus[uuid(2)].reasons) == ["gpu-missing"]
-    assert health.gpus[uuid(3)].state == "unknown"
+    (stale,) = health.gpus[uuid(3)].reasons
+    assert (stale.rule, stale.next) == ("data-stale", "see why the agent cannot read")
     assert drained(health) == {"b"}
 
 
@@ -545,5 +546,14 @@ def test_reboots_in_quick_succession_are_as_many_boots() -> None:
     clock.tick()
     for boot in ("boot-2", "boot-3"):
         clock.do(xid(2, 119)).tick(2)
+        clock.do(rebooted(boot), reset(2)).tick(3)
+    assert "xid-contact" in rules(clock.do(xid(2, 119)).tick(2).host.reasons)
+
+
+def test_the_second_xid_of_a_burst_counts_as_much_as_the_first() -> None:
+    clock = Clock()
+    clock.tick()
+    for boot, first in (("boot-2", 95), ("boot-3", 62)):
+        clock.do(xid(2, first, 2), xid(2, 119)).tick(2)
         clock.do(rebooted(boot), reset(2)).tick(3)
     assert "xid-contact" in rules(clock.do(xid(2, 119)).tick(2).host.reasons)
