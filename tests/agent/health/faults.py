@@ -400,6 +400,10 @@ WELL: dict[str, tuple[Change, ...]] = {
         *(of(index, fabric=None) for index in range(8)),
         fabric_manager("inactive", load_state="not-found"),
     ),
+    "no fabric, and a manager that does not run": (
+        *(of(index, fabric=None) for index in range(8)),
+        fabric_manager("inactive"),
+    ),
     "GPUs without NVLinks in use": (
         *(of(n, fabric=None, nvlinks=(NvLink(link=0, up=False),)) for n in range(8)),
     ),
