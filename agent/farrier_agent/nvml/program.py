@@ -16,6 +16,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -37,7 +38,8 @@ class Worker:
         self._channel = channel
         self._calling = calling
         self._session = Session(library, calling=self._before_call)
-        self._listener = Listener()
+        self._sending = threading.Lock()
+        self._listener = Listener(lambda event: self._send(wire.Event(event=event)))
         self._frames = wire.Frames()
         self._number = 0
         self._count = 0
@@ -69,13 +71,12 @@ class Worker:
         if count != self._count:
             self._named.clear()
             self._count = count
-        events, problem, hang = self._listener.take()
+        problem, hang = self._listener.problem()
         number = ask.number
         self._send(
             wire.Begun(
                 number=number,
                 gpus=head,
-                events=events,
                 events_problem=problem,
                 events_hang=hang,
             )
@@ -97,7 +98,9 @@ class Worker:
                 self._send(wire.Named(number=self._number, index=gpu, uuid=uuid, pci_bus_id=bus_id))
 
     def _send(self, message: wire.Answer) -> None:
-        self._channel.sendall(wire.encode(message))
+        frame = wire.encode(message)
+        with self._sending:
+            self._channel.sendall(frame)
 
 
 def _order(ask: wire.Ask, count: int) -> Sequence[int]:
