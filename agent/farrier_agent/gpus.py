@@ -127,7 +127,7 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True):
     a kernel was running (``utilization_ratio``) or memory was read or written
     (``memory_busy_ratio``). ``memory_used_bytes`` is without what the driver reserves
     (nvmlMemory_v2_t). Up to a minute old are video engines and their clock, the mean power of a
-    second, fans, errors of NVLinks, ECC errors but for the volatile uncorrected ones, retired
+    second, fans, replays of NVLinks, ECC errors but for the volatile uncorrected ones, retired
     pages, modes, MIG devices, and processes of graphics and MPS. ``pcie_*_bytes_total`` are absent
     where the driver counts in 32 bits, which wrap within a tick.
 

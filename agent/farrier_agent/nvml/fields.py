@@ -85,15 +85,17 @@ SLOW = (
 LINKS = Field("nvlinks", 91)
 """How many NVLinks the GPU has."""
 
-LINK_FAST = (Field("nvlink_state", 165),)
-LINK_SLOW = (
-    Field("nvlink_replay_errors_total", 161),
+LINK_FAST = (
+    Field("nvlink_state", 165),
     Field("nvlink_recovery_errors_total", 162),
     Field("nvlink_crc_errors_total", 163),
-    # NVLink 5 (Blackwell) has these instead of those above and of the sums 138 and 139
+    Field("nvlink_recovery_events", 215),  # on NVLink 5 (Blackwell) instead of 162
+)
+LINK_SLOW = (
+    Field("nvlink_replay_errors_total", 161),
+    # NVLink 5 has these instead of 161, of 163, and of the sums 138 and 139
     Field("nvlink_link_transmit_bytes", 202, wide=True),
     Field("nvlink_link_receive_bytes", 204, wide=True),
-    Field("nvlink_recovery_events", 215),
     Field("nvlink_effective_errors_total", 219),
     Field("nvlink_symbol_errors_total", 221),
 )
