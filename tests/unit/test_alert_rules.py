@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import yaml
+from farrier_agent.health.rules import BY_NAME
+from farrier_agent.health.xids import CLASSES
 
 from roles.prometheus.rules import RULES, rule_texts
 from tests.tools import tool
@@ -162,28 +164,29 @@ def test_an_xid_is_critical_or_a_warning_and_not_both() -> None:
     assert set(held.split("|")) - set(at_once.split("|")) == {"48"}
 
 
-def test_verdicts_of_other_rules_are_those_without_an_alert() -> None:
-    """A rule of the agent's is told once: by an alert of its own, or by the general one."""
-    for alert in ("UnhealthyForAnotherReason", "DegradedForAnotherReason"):
-        (left_out,) = re.findall(r'rule!~"([^"]+)"', ALERTS[alert]["expr"])
-        by_reason = {
-            name
-            for other, rule in ALERTS.items()
-            if other != alert
-            for group in re.findall(r'rule=~?"([^"]+)"', rule["expr"])
-            for name in group.split("|")
-        }
-        state = "unhealthy" if alert.startswith("Unhealthy") else "degraded"
-        severity = {"unhealthy": "critical", "degraded": "warning"}[state]
-        mine = {
-            name
-            for name in by_reason
-            if any(
-                rule["labels"]["severity"] == severity and f'"{name}"' in rule["expr"]
-                for rule in ALERTS.values()
-            )
-        }
-        assert mine <= set(left_out.split("|")), f"{alert} would tell them twice"
+def test_rules_that_are_named_are_the_agents() -> None:
+    names = {
+        name
+        for rule in ALERTS.values()
+        for group in re.findall(r'rule(?:=|=~|!~)"([^"]+)"', rule["expr"])
+        for name in group.split("|")
+    }
+    assert names - BY_NAME.keys() == set()
+    for state in ("unhealthy", "degraded"):
+        (left_out,) = re.findall(
+            r'rule!~"([^"]+)"', ALERTS[f"{state.capitalize()}ForAnotherReason"]["expr"]
+        )
+        other = {name for name in left_out.split("|") if BY_NAME[name].state != state}
+        assert other == set(), f"never {state}: {other}"
+        by_reason = names & {name for name, rule in BY_NAME.items() if rule.state == state}
+        assert by_reason <= set(left_out.split("|")), "told twice"
+
+
+def test_xids_are_sorted_as_the_agent_sorts_them() -> None:
+    of = {alert: re.findall(r'xid=~"([\d|]+)"', rule["expr"]) for alert, rule in ALERTS.items()}
+    at_once = set(map(int, of["GpuXidActionable"][0].split("|")))
+    assert at_once == CLASSES["reset"] | CLASSES["reboot"] | CLASSES["power"]
+    assert set(map(int, of["GpuXidRepeated"][0].split("|"))) == CLASSES["app"]
 
 
 def rendered(path: Path, directory: Path) -> list[tuple[dict[str, str], dict[str, str]]]:
