@@ -13,7 +13,7 @@ __all__ = ["RULES"]
 
 _LOOK_AT_AGENT = Step("see why the agent cannot read", "journalctl -u farrier-agent -n 50")
 _ACQUIRE = Step("take NVML back when the work is done", "farrier-agent nvml acquire")
-_FORGET = Step("forget it, if it was taken out", "farrier-agent ack gpu-missing --gpu={gpu}")
+_FORGET = Step("forget it, if it was taken out", "farrier-agent ack gpu-missing {gpu}")
 _UNREADABLE = {
     "no_library": (
         "NVML's library is not there",

@@ -79,7 +79,7 @@ def test_a_gpu_that_the_inventory_lost_is_not_healthy_and_can_be_forgotten() -> 
     health = clock.do(forgotten(7)).tick(3)
     assert health.gpus[uuid(7)].state == "unknown"
     (reason,) = health.gpus[uuid(7)].reasons
-    assert reason.command == f"farrier-agent ack gpu-missing --gpu={uuid(7)}"
+    assert reason.command == f"farrier-agent ack gpu-missing {uuid(7)}"
     (done,) = clock.ack("gpu-missing", uuid(7))
     assert done.forget
     assert uuid(7) not in clock.tick().gpus
