@@ -182,6 +182,7 @@ class Hardware:
         """A person serves *replica*, whatever is held against its GPUs."""
         if self._health is not None:
             self._judge.overruled(replica, self._health)
+        self.guard.overruled(replica)
 
     async def release(self, seconds: float, by: str) -> tuple[str, ...]:
         """Let go of the driver for *seconds*."""
