@@ -235,7 +235,6 @@ class Daemon:
         if now - self._rendered >= 0.9 * self._tick or self._last is None:
             self._rendered = now
             self._pages.render()
-        self._pages.render()
         for change in changes(self._last, snapshot):
             extra = {"replica": change.replica, "cause": "state"} if change.replica else {}
             log.log(change.level, "%s", change.text, extra=extra)
