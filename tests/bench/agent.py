@@ -63,9 +63,8 @@ def agent(host: OneHost, say: Callable[[str], None], minutes: int = MINUTES) -> 
         host.root(f"systemctl restart {' '.join(UNITS.values())}")
         _settle(host)
         alone = _look(host, min(ALONE, minutes), say, scraping=False)
-        with _clients(host):
-            seen = _look(host, minutes, say)
-            grown = _growth(host, min(GROWING, minutes), say)
+        seen = _asked(host, minutes, say)
+        grown = _growth(host, min(GROWING, minutes), say)
         collectors = host.status()["collectors"]
     finally:
         host.root(f"systemctl stop {' '.join(IDLE)}", check=False)
@@ -92,6 +91,12 @@ def agent(host: OneHost, say: Callable[[str], None], minutes: int = MINUTES) -> 
 def _settle(host: OneHost) -> None:
     until(lambda: set(host.phases().values()) == {"ready"}, 60, "every replica is ready")
     time.sleep(SETTLED)
+
+
+def _asked(host: OneHost, minutes: int, say: Callable[[str], None]) -> dict[str, Seen]:
+    with _clients(host):
+        time.sleep(SCRAPE)  # until they have begun
+        return _look(host, minutes, say)
 
 
 @contextmanager
@@ -169,7 +174,7 @@ def _growth(host: OneHost, minutes: int, say: Callable[[str], None]) -> dict[int
             # every replica on the first GPU: of GPUs that are not there it would be told otherwise
             _begin_anew(host, count, re.sub(r"gpus = \[[^]]*\]", "gpus = [0]", config))
             say(f"{count} GPUs")
-            found[count] = _look(host, minutes, say)
+            found[count] = _asked(host, minutes, say)
     finally:
         _begin_anew(host, GPUS, config)
     return found
