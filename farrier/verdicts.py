@@ -28,11 +28,11 @@ _SEEN = (
     ),
     (
         "*latched*, and you have dealt with it in another way",
-        "`farrier-agent ack all`, or `farrier-agent ack RULE --gpu=GPU` (a uuid, or an index)",
+        "`farrier-agent ack` (all that is latched), or `farrier-agent ack RULE GPU` (a uuid, or an index)",
     ),
     (
         "`gpu-missing` of a GPU that was taken out for good",
-        "`farrier-agent ack gpu-missing --gpu=GPU`: it is forgotten",
+        "`farrier-agent ack gpu-missing GPU`: it is forgotten",
     ),
     (
         "*held back*",

@@ -56,6 +56,13 @@ class Kept:
     agent: status.Agent
     pages: Pages
     requests: RequestLogs = field(default_factory=dict)
+    web: dict[str | None, InForce] = field(default_factory=dict)
+
+    def web_of(self, path: str | None) -> InForce:
+        """The web configuration at *path*: what was in force stays while its file is spoilt."""
+        for other in self.web.keys() - {path}:
+            del self.web[other]
+        return self.web.setdefault(path, InForce(Path(path) if path else None))
 
 
 class Daemon:
@@ -89,7 +96,7 @@ class Daemon:
         self._last: status.Status | None = None
         self._said = ""
         self._traffic = Traffic(config, kept.requests, deadline=self._deadline)
-        self._web = InForce(Path(config.web_config) if config.web_config else None)
+        self._web = kept.web_of(config.web_config)
         self._rendered = 0.0
         self._house = House(config, self._news.set, self._traffic.told)
         self._hardware = Hardware(config, self._house, self._shown, self._news.set)
@@ -224,7 +231,7 @@ class Daemon:
             notices=[_shown(notice) for notice in notices],
             agent_check=_counts(self._check),
             requests=self._traffic.requests(now),
-            web_problem=self._web.problem,
+            web=(self._web.good, self._web.problem),
         )
 
     def _publish(self) -> None:

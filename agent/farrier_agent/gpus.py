@@ -126,7 +126,12 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True):
     Utilisation is NVML's: the share of the last sample period (1/6 s to 1 s, by product) in which
     a kernel was running (``utilization_ratio``) or memory was read or written
     (``memory_busy_ratio``). ``memory_used_bytes`` is without what the driver reserves
-    (nvmlMemory_v2_t). ``recovery_action`` is what the driver wants done: ``none``, ``gpu_reset``,
+    (nvmlMemory_v2_t). Up to a minute old are video engines and their clock, the mean power of a
+    second, fans, replays of NVLinks, ECC errors but for the volatile uncorrected ones, retired
+    pages, modes, MIG devices, and processes of graphics and MPS. ``pcie_*_bytes_total`` are absent
+    where the driver counts in 32 bits, which wrap within a tick.
+
+    ``recovery_action`` is what the driver wants done: ``none``, ``gpu_reset``,
     ``node_reboot``, ``drain_p2p``, ``drain_and_reset``, ``imex_domain``, ``bus_reset``,
     ``system_reboot``, or ``unknown`` for one that this agent does not know.
     """

@@ -14,14 +14,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from farrier_agent.collectors.gpu import GpuCollector
+from farrier_agent.collectors.gpu import GpuCollector, GpuError
 from farrier_agent.collectors.inventory import Inventory
 from farrier_agent.collectors.pci import PciCollector
 from farrier_agent.collectors.process import Attributed, ProcessCollector
 from farrier_agent.collectors.slot import Slot
 from farrier_agent.collectors.xid import XidLog, Xids
 from farrier_agent.config import AgentConfig
-from farrier_agent.control.errors import UsageError
+from farrier_agent.control.errors import ControlError, UsageError
 from farrier_agent.draining.record import Now
 from farrier_agent.gpus import Gpus, UnitOnGpu, XidEvent
 from farrier_agent.health.deciding import held_back
@@ -184,7 +184,10 @@ class Hardware:
     async def release(self, seconds: float, by: str) -> tuple[str, ...]:
         """Let go of the driver for *seconds*."""
         self._needs_nvml()
-        await self._gpus.worker.release(seconds)
+        try:
+            await self._gpus.worker.release(seconds)
+        except GpuError as error:
+            raise ControlError(str(error), "farrier-agent status") from error
         log.warning("NVML is let go of for %s, by %s", duration(seconds), by)
         self._changed()
         return (

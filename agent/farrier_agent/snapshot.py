@@ -60,11 +60,12 @@ def compose(
     notices: Sequence[Notice] = (),
     agent_check: AgentCheck | None = None,
     requests: Requests | None = None,
-    web_problem: str | None = None,
+    web: tuple[bool | None, str | None] = (None, None),
 ) -> Status:
     """The status of the host at *at*; None stands for data that are missing or stale.
 
-    *show* adds to a replica what its life says: its phase, its gate, its drain.
+    *web* says whether the web configuration is good, and what is wrong with it. *show* adds to a
+    replica what its life says: its phase, its gate, its drain.
     """
     states = {unit.name: unit for unit in units or ()}
     replicas = tuple(
@@ -88,7 +89,8 @@ def compose(
         gpu_units=machine.units,
         health=machine.health,
         requests=requests,
-        web_problem=web_problem,
+        web_good=web[0],
+        web_problem=web[1],
         replicas=replicas,
         units=tuple(own_units),
         notices=tuple(notices),

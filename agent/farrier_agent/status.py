@@ -227,7 +227,8 @@ class Requests(msgspec.Struct, frozen=True, kw_only=True):
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that the agent knows at ``at``. ``reasons`` say why the host is not ready.
 
-    ``units`` are those of the host that are no replica's: nginx and NVIDIA's services.
+    ``units`` are those of the host that are no replica's: nginx and NVIDIA's services. ``web_good``
+    says whether the web configuration is in force as its file has it, None where there is none.
     """
 
     schema: int = SCHEMA
@@ -248,6 +249,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     nvml: Nvml | None = None
     gpu_units: tuple[UnitOnGpu, ...] = ()
     requests: Requests | None = None
+    web_good: bool | None = None
     web_problem: str | None = None
 
 

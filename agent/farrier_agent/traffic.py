@@ -27,6 +27,7 @@ class Traffic:
     def __init__(self, config: AgentConfig, kept: RequestLogs, *, deadline: float) -> None:
         models = {replica.name: replica.model for replica in config.replicas}
         self._deadline = deadline
+        self._proc = Path(config.proc_root)
         self._engines: EngineMetrics | None = None
         if models and "engine" not in config.collectors_off:
             self._engines = EngineMetrics(models, max_age=STALE_TICKS * config.tick)
@@ -57,7 +58,12 @@ class Traffic:
 
     def page(self, now: float) -> Extra:
         """What ``/metrics`` has besides the snapshot, at *now* (``time.monotonic()``)."""
-        return Extra(self._engine_slot.current(now) or (), self._request_slot.current(now))
+        return Extra(
+            self._engine_slot.current(now) or (),
+            self._request_slot.current(now),
+            self._proc,
+            self._engines.faulty if self._engines else {},
+        )
 
     def requests(self, now: float) -> status.Requests | None:
         """How the log of requests fares at *now*."""

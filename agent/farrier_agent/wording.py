@@ -9,6 +9,8 @@ __all__ = ["clock", "counted", "duration", "printable"]
 
 def printable(text: str) -> str:
     """*text* in one line that moves no cursor and changes no colour."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else " " for c in text)
 
 

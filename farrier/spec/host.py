@@ -22,7 +22,7 @@ from farrier.spec.keys import KeysError, read_keys
 from farrier.spec.model import FIRST_PORT, Model
 from farrier.spec.places import argument_place
 from farrier.spec.problems import NOWHERE, Place, Problem
-from farrier.spec.receivers import Receiver, check_receivers
+from farrier.spec.receivers import Receiver, check_durations, check_receivers
 
 __all__ = ["FIELDS", "OPEN_ACCESS", "HostSpec", "read_host"]
 
@@ -246,6 +246,7 @@ class _Reading:
 
     def _told(self) -> Iterator[Finding]:
         yield from check_grafana(self.data, self.root, self.grafana_secrets)
+        yield from check_durations(self.data)
         name = "alertmanager_receivers"
         if name not in self.data:
             return

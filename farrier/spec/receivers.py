@@ -17,7 +17,16 @@ from farrier.spec.check_model import LABEL_RULE, Finding, did_you_mean, is_label
 from farrier.spec.private import PrivateFileError, read_secret
 from farrier.spec.problems import Place
 
-__all__ = ["SEVERITIES", "Mail", "PagerDuty", "Receiver", "Slack", "Webhook", "check_receivers"]
+__all__ = [
+    "SEVERITIES",
+    "Mail",
+    "PagerDuty",
+    "Receiver",
+    "Slack",
+    "Webhook",
+    "check_durations",
+    "check_receivers",
+]
 
 SEVERITIES = ("critical", "warning")
 """What alerts are labelled with; each has one."""
@@ -161,6 +170,17 @@ def check_receivers(receivers: object, root: Path, secrets: dict[str, str]) -> I
             yield f"{here}.name", f"receiver [{names[one.name]}] has the same name {one.name!r}"
 
 
+def check_durations(data: Mapping[str, Any]) -> Iterator[Finding]:
+    """What is wrong with Alertmanager's times in *data*."""
+    for name in ("group_wait", "group_interval", "repeat_interval"):
+        value = data.get(f"alertmanager_{name}", "1s")
+        if not _matches(r"(\d+(ms|s|m|h|d|w))+", value):
+            yield (
+                f"alertmanager_{name}",
+                f"must be a time such as '30s' or '4h', not {shown(value)}",
+            )
+
+
 def _check(one: Receiver, root: Path, secrets: dict[str, str]) -> Iterator[Finding]:
     kind = type(one).__name__
     for name in one.unknown:
@@ -175,7 +195,9 @@ def _check(one: Receiver, root: Path, secrets: dict[str, str]) -> Iterator[Findi
         or not said
         or not set(said) <= set(SEVERITIES)
     ):
-        yield "severities", f"must be a list of {' and '.join(SEVERITIES)}, not {shown(said)}"
+        is_list = isinstance(said, list | tuple)
+        found = ", ".join(map(shown, said)) or "an empty one" if is_list else shown(said)
+        yield "severities", f"must be a list of {' and '.join(SEVERITIES)}, not {found}"
     yield from one.findings()
     for field, holds in one.SECRETS.items():
         if (file := one[field]) is None:

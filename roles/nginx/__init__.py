@@ -116,8 +116,8 @@ def site_text(spec: HostSpec, settings: Mapping[str, Any]) -> str:
 
 def requests_socket(spec: HostSpec) -> str | None:
     """Where the host's agent counts nginx's requests; None where it does not."""
-    off = getattr(spec.agent, "collectors_off", ())
-    return REQUESTS if spec.models and "requests" not in off else None
+    told = spec.models and "requests" not in spec.agent.collectors_off
+    return REQUESTS if told else None
 
 
 def key_map(keys: Mapping[str, str]) -> str:

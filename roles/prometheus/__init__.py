@@ -29,6 +29,13 @@ DEFAULTS = Defaults(
     " Alertmanager as where alerts go. Changed rules and targets are reloaded.",
     (
         Default("prometheus_scrape_interval", "15s", "Time between two scrapes of a target."),
+        Default(
+            "prometheus_agent_scrape",
+            {},
+            "How agents with an `agent_web_config` are scraped, in the words of Prometheus:"
+            " `{'scheme': 'https', 'tls_config': {'ca_file': …}, 'basic_auth': {'username': …,"
+            " 'password_file': …}}`; the files are on the monitor host.",
+        ),
         Default("prometheus_retention", "15d", "How long samples are kept."),
         Default("prometheus_retention_size", "10GB", "How much disk they may take at the most."),
         Default(

@@ -15,7 +15,8 @@ __all__ = ["engine_families", "full_extra", "proc_tree", "requests"]
 
 def full_extra(proc: Path, replicas: int = 4) -> Extra:
     """What else is on a page, with *proc* as :func:`proc_tree` makes it."""
-    return Extra(engine_families(replicas), requests(replicas), proc)
+    faulty = {replica_name(number): 0 for number in range(replicas)}
+    return Extra(engine_families(replicas), requests(replicas), proc, faulty)
 
 
 def requests(replicas: int = 4) -> RequestCounts:

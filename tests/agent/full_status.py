@@ -124,6 +124,7 @@ def full_status(gpus: int = 8, replicas: int = 4, at: float = AT) -> Status:
             for index, owner in owners.items()
         ),
         requests=Requests(lines=123456, refused=7, last_at=at - 0.25),
+        web_good=False,
         web_problem="/etc/farrier/web.yml: unknown key tls_server_config.cert_fil",
     )
 

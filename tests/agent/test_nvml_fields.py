@@ -145,7 +145,7 @@ def test_renumbered_identifiers_are_only_asked_where_they_mean_it(
 
 
 def test_fields_of_links_carry_their_link_and_sums_all() -> None:
-    assert [field.scope for field in of_links(LINK_FAST, 3)] == [0, 1, 2]
+    assert [field.scope for field in of_links(LINK_FAST[:1], 3)] == [0, 1, 2]
     assert of_links(LINK_SLOW, 0) == []
     sums = [field for field in FAST if field.name.startswith("nvlink")]
     assert [field.scope for field in sums] == [ALL_LINKS, ALL_LINKS]

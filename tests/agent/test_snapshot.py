@@ -176,7 +176,7 @@ def test_the_journal_is_told_what_changed() -> None:
         "replica tiny: not up, gate open: /health answers 503",
         "collector gpu failed: NVML hangs",
         "odd",
-        "GPU 0 (GPU-a) is lost",
+        "GPU 0 (GPU-a) does not answer (lost)",
         "host is not ready: replica tiny: not up: /health answers 503",
     ]
     assert told(new, old) == [

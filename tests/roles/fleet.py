@@ -20,7 +20,7 @@ from tests.fakes.nvml import build as fake_nvml
 from tests.roles.converging import Converge
 from tests.roles.traffic import Plan, Traffic
 
-__all__ = ["GPU_STATE", "STAND_IN", "TINY", "Answer", "Fleet", "kill_agent", "until"]
+__all__ = ["GPU_STATE", "GPU_TREE", "STAND_IN", "TINY", "Answer", "Fleet", "kill_agent", "until"]
 
 T = TypeVar("T")
 
@@ -110,6 +110,7 @@ class Fleet:
         function = f"{GPU_TREE}/sys/bus/pci/devices/0000:18:00.0"
         for name, value in {"vendor": "0x10de", "device": "0x2330", "class": "0x030200"}.items():
             self.put("gpu02", f"{function}/{name}", f"{value}\n")
+        self.put("gpu02", f"{GPU_TREE}/dev/kmsg", "")
         libraries = f"{GPU_TREE}/usr/lib/x86_64-linux-gnu"
         self.put("gpu02", f"{libraries}/libcuda.so.580.95.05", "stand-in\n")
         self.root(
@@ -132,7 +133,7 @@ class Fleet:
                 "engine_stop_timeout": STAND_IN_PATIENCE,
                 # The preflight looks at a tree that stands for a host with a GPU and its driver.
                 "nvidia_driver_source": "none",
-                "roots": {name: f"{GPU_TREE}/{name}" for name in ("proc", "sys", "usr")},
+                "roots": {name: f"{GPU_TREE}/{name}" for name in ("proc", "sys", "usr", "dev")},
             },
             "gpu03": {"agent_tick": 1.0, "engine_stop_timeout": STAND_IN_PATIENCE},
         }

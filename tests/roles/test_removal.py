@@ -11,7 +11,8 @@ from tests.roles.fleet import Fleet, until
 
 HOST = "gpu03"
 ROLES = [
-    *("agent", "base", "cuda_toolkit", "engine", "nginx", "node_exporter"),
+    *("agent", "alertmanager", "base", "cuda_toolkit", "engine", "grafana", "nginx"),
+    "node_exporter",
     *("nvidia_container_toolkit", "nvidia_driver", "prometheus", "vllm"),
 ]
 

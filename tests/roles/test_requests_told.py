@@ -14,7 +14,8 @@ from tests.roles.fleet import Fleet, until
 
 HOSTS = ("gpu02", "gpu03")
 AGENT = "farrier-agent"
-NAMES = ("llm_", "farrier_requests_log_lines_total")
+NAMES = ("llm_requests_total", "llm_incomplete_", "llm_request_duration_", "llm_time_to_first_")
+LINES = "farrier_requests_log_lines_total"
 
 
 def counted(fleet: Fleet, host: str) -> dict[str, float]:
@@ -22,7 +23,7 @@ def counted(fleet: Fleet, host: str) -> dict[str, float]:
     found: dict[str, float] = {}
     for family in text_string_to_metric_families(fleet.metrics(host)):
         for one in family.samples:
-            if one.name.startswith(NAMES) and not one.name.endswith("_bucket"):
+            if one.name.startswith((*NAMES, LINES)) and not one.name.endswith("_bucket"):
                 word = one.labels.get("code") or one.labels.get("result")
                 found[f"{one.name} {word}" if word else one.name] = one.value
     return found
@@ -78,7 +79,7 @@ def test_a_whole_answer_is_counted_with_its_times(fleet: Fleet, host: str) -> No
         "llm_requests_total 200": 1,
         f"{SECONDS}_count": 1,
         f"{FIRST}_count": 1,
-        "farrier_requests_log_lines_total counted": 1,
+        f"{LINES} counted": 1,
     }
 
 
@@ -112,7 +113,7 @@ def test_a_cut_stream_is_incomplete_although_its_status_is_200(
     assert more["llm_requests_total 200"] == 1
     assert more[INCOMPLETE] == 1
     assert more[f"{SECONDS}_count"] == 1
-    assert more.get("farrier_requests_log_lines_total error", 0) == whole
+    assert more.get(f"{LINES} error", 0) == whole
 
 
 def test_what_nginx_refuses_is_counted_by_code_and_in_no_histogram(fleet: Fleet, host: str) -> None:
@@ -132,8 +133,8 @@ def test_what_nginx_refuses_is_counted_by_code_and_in_no_histogram(fleet: Fleet,
     assert more == {
         "llm_requests_total 401": 1,
         "llm_requests_total 503": 2,
-        "farrier_requests_log_lines_total counted": 3,
-        "farrier_requests_log_lines_total other": 1,
+        f"{LINES} counted": 3,
+        f"{LINES} other": 1,
     }
 
 

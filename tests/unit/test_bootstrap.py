@@ -22,6 +22,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 NOBODY = 65534
+TOOLS = ("promtool", "prometheus", "amtool", "prometheus-node-exporter")
 
 
 def write_wheel(folder: Path) -> str:
@@ -208,7 +209,10 @@ def test_without_root_a_foreign_checkout_names_its_owner(
 def write_packages(folder: Path) -> None:
     """Packages like Debian's, which only ``apt-get download`` of this checkout's own can fetch."""
     (folder / "debs").mkdir()
-    for name, tools in (("prometheus", ("prometheus", "promtool")), ("alertmanager", ("amtool",))):
+    for name, tools in (
+        ("prometheus", ("prometheus", "promtool")),
+        ("others", ("amtool", "prometheus-node-exporter")),
+    ):
         package = folder / name
         (package / "DEBIAN").mkdir(parents=True)
         (package / "usr/bin").mkdir(parents=True)
@@ -228,7 +232,7 @@ def write_packages(folder: Path) -> None:
 
 
 def test_tools_of_tests_are_unpacked_and_not_installed(checkout: Checkout) -> None:
-    for tool in ("promtool", "prometheus", "amtool"):
+    for tool in TOOLS:
         (checkout.bin / tool).unlink(missing_ok=True)
     write_packages(checkout.folder)
     (checkout.bin / "apt-get").unlink(missing_ok=True)
@@ -242,11 +246,9 @@ def test_tools_of_tests_are_unpacked_and_not_installed(checkout: Checkout) -> No
     assert not tools.exists()
     first = checkout.bootstrap("--tools")
     assert first.returncode == 0, first.stderr
-    assert "unpacking promtool prometheus amtool into .venv-tools/prometheus/" in first.stdout
+    assert f"unpacking {' '.join(TOOLS)} into .venv-tools/prometheus/" in first.stdout
     assert checkout.run(str(tools / "usr/bin/promtool")).stdout == "promtool\n"
-    assert {path.name for path in tools.rglob("*") if path.is_file()} == {
-        "promtool", "prometheus", "amtool"
-    }  # fmt: skip
+    assert {path.name for path in tools.rglob("*") if path.is_file()} == set(TOOLS)
     second = checkout.bootstrap("--tools")
     assert (second.returncode, second.stdout, second.stderr) == (0, "", "")
 

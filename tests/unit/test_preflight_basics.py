@@ -172,6 +172,7 @@ def test_the_ports_of_a_host() -> None:
     monitor = HostSpec("gw01", groups=("monitor",), agent_port=9811)
     assert wanted_ports(monitor) == {
         9090: "prometheus.service",
+        9093: "prometheus-alertmanager.service",
         9100: "prometheus-node-exporter.service",
         9811: "farrier-agent.service",
     }

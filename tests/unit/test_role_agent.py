@@ -129,7 +129,7 @@ def test_what_the_agents_unit_may_write_and_who_it_is() -> None:
     lines = agent.unit_text(GPU, "/opt/farrier/agent/1").splitlines()
     assert "ReadWritePaths=/run/farrier /var/lib/farrier/replicas" in lines
     assert "CapabilityBoundingSet=" in lines
-    assert "SupplementaryGroups=farrier systemd-journal" in lines
+    assert "SupplementaryGroups=farrier systemd-journal www-data" in lines
     reloads = [line.partition("=")[2] for line in lines if line.startswith("ExecReload=")]
     assert reloads == [
         "/opt/farrier/agent/1/bin/farrier-agent check-config /etc/farrier/agent.toml",

@@ -1,10 +1,12 @@
-"""The map from an Authorization header to a key's name."""
+"""The map from an Authorization header to a key's name, and what a host's site has."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
-from roles import nginx
+from farrier.spec import AgentSettings, HostSpec, Model
+from roles import agent, engine, nginx
 
 KEYS = {"bob": "Zz_9-aaaaaaaaaaaaaaaaaaa", "alice": "a" * 20}
 
@@ -49,3 +51,30 @@ def test_the_file_does_not_depend_on_the_order_of_the_keys() -> None:
 
 def test_no_keys_no_entries() -> None:
     assert entries(nginx.key_map({})) == {}
+
+
+TINY = Model("tiny", source="path:/srv/models/tiny", gpus=[])
+HOST = HostSpec("gpu01", groups=("gpu",), accelerator="cpu", models=(TINY,))
+
+
+def site(spec: HostSpec) -> str:
+    return nginx.site_text(spec, nginx.DEFAULTS.data())
+
+
+def test_the_agent_is_told_of_requests_where_its_configuration_says() -> None:
+    wanted = agent.agent_config(
+        HOST, agent.DEFAULTS.data(), {"tiny": "a" * 64}, engine.DEFAULTS.data(), gateways=False
+    ).requests_socket
+    assert wanted is not None
+    told = site(HOST)
+    assert f"if (-x {wanted}) {{ set $farrier_told 1; }}" in told
+    assert f"access_log syslog:server=unix:{wanted},nohostname,tag=farrier farrier_told if=" in told
+    assert f"error_log syslog:server=unix:{wanted},nohostname,tag=farrier_error error;" in told
+
+
+def test_nobody_is_told_where_nobody_counts() -> None:
+    off = replace(HOST, agent=AgentSettings(collectors_off=("requests",)))
+    for spec in (off, replace(HOST, models=())):
+        assert "syslog" not in site(spec)
+        assert "farrier_told" not in site(spec)
+        assert "access_log /var/log/nginx/farrier-access.log farrier_json;" in site(spec)

@@ -125,7 +125,7 @@ def _lost(one: Known, gpus: Gpus, functions: Collection[str] | None, holder: str
             one,
             "gone",
             f"another GPU, {holder}, is at its PCI address; if the board was exchanged, an"
-            " acknowledgement (farrier-agent ack) makes this one forgotten",
+            " acknowledgement (farrier-agent ack gpu-missing) makes this one forgotten",
         )
     nameless = (gpus.count or 0) - len(gpus.devices)
     nvml = f"NVML does not have it among {gpus.count}"

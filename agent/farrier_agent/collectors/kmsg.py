@@ -21,10 +21,12 @@ from farrier_agent.collectors.kernel_log import Lines, Record, concerns, record
 
 __all__ = ["Batch", "Kmsg", "KmsgError", "Position", "read_device"]
 
-LONGEST = 1.0
-"""Seconds after which a batch ends, so that what it has is used."""
-MOST = 4 * 1024 * 1024
+LONGEST = 0.3
+"""Seconds after which a batch ends, so that who waits for it gets an answer within a second."""
+MOST = 1024 * 1024
 """Bytes of a file or FIFO after which a batch ends."""
+MOST_RECORDS = 10_000
+"""Records of a device that concern NVIDIA after which a batch ends: 0.3 s to parse."""
 _CHUNK = 64 * 1024
 _RECORD = 16 * 1024  # the kernel's longest is 8 KiB; a shorter buffer gets EINVAL
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -64,7 +66,7 @@ def read_device(read: Callable[[], bytes], position: Position) -> tuple[Batch, P
     batch, seq = Batch(), position.seq
     failures = 0
     end = time.monotonic() + LONGEST
-    while time.monotonic() < end:
+    while time.monotonic() < end and len(batch.records) < MOST_RECORDS:
         try:
             raw = read()
         except BlockingIOError:

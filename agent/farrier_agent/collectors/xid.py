@@ -117,10 +117,11 @@ class XidLog:
     async def collect(self, deadline: float) -> Xids:
         """XIDs so far, within *deadline* seconds. Raises :class:`XidError`."""
         end = time.monotonic() + deadline
-        if self._running is not None:
+        running = self._running
+        if running is not None:
             # what came since it began has to be in the answer
-            await asyncio.wait({self._running}, timeout=deadline)
-            if not self._running.done():
+            await asyncio.wait({running}, timeout=deadline)
+            if not running.done():
                 raise self._hangs(deadline)
         task = self._start(max(0.05, end - time.monotonic()))
         await asyncio.wait({task})
@@ -168,7 +169,8 @@ class XidLog:
         self._memory.go_on()
         if found.more or found.watched is not None:
             go_on = partial(self._watch, None if found.more else found.watched)
-            self._later = asyncio.get_running_loop().call_later(PAUSE, go_on)
+            pause = 0.0 if found.more else PAUSE
+            self._later = asyncio.get_running_loop().call_later(pause, go_on)
 
     def _watch(self, handle: int | None) -> None:
         if self._closed or self._thread.busy:

@@ -119,8 +119,8 @@ class Journal(_Request, frozen=True, kw_only=True, tag="journal"):
 class Ack(_Request, frozen=True, kw_only=True, tag="ack"):
     """A fault that is latched was seen to: its verdict clears, until it is observed again.
 
-    ``rule`` and ``gpu`` (a uuid or an index) say which; None: every one. Of a missing GPU it also says that it
-    will not come back. Answered with :class:`Told`.
+    ``rule`` and ``gpu`` (a uuid or an index) say which; None: every one. Of a missing GPU it also
+    says that it will not come back. Answered with :class:`Told`.
     """
 
     rule: Line | None = None

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from farrier_agent.status import Health, Reason, Replica, Status, Verdict
+from farrier_agent.status import Health, Reason, Replica, Verdict
 
 __all__ = [
     "CALM",
@@ -26,7 +26,6 @@ __all__ = [
     "held_back",
     "may_drain",
     "overruled",
-    "serves",
     "taken_back",
 ]
 
@@ -135,9 +134,10 @@ def may_drain(answers: Mapping[str, bool | None], still_answers: bool | None) ->
     """Whether a replica may be drained on the agent's own judgement, and why, or why not.
 
     *answers* are of all others that serve its model, on this host and elsewhere: whether they do
-    (:func:`serves`), None where there was no answer. A replica that itself *still_answers* (None:
-    not known) stays open when nobody else would serve: a fault that all hosts see, or believe to
-    see, must not take the model away.
+    and will go on, None where there was no answer. One that is itself about to drain answers no:
+    two hosts with the same fault would each rely on the other. A replica that *still_answers*
+    (None: not known) stays open when nobody else would serve: a fault that all hosts see, or
+    believe to see, must not take the model away.
     """
     ready = [who for who, answer in answers.items() if answer]
     if ready:
@@ -151,23 +151,6 @@ def may_drain(answers: Mapping[str, bool | None], still_answers: bool | None) ->
         for who, answer in answers.items()
     )
     return False, f"it still answers, and nobody else serves its model ({told}): it stays open"
-
-
-def serves(status: Status, model: str, besides: str | None = None) -> bool:
-    """The host that told *status* serves *model*, and sees no reason of its own to stop that.
-
-    One that is itself about to drain does not count: two hosts with the same fault would each rely
-    on the other. *besides* is a replica that does not count.
-    """
-    for replica in status.replicas:
-        if replica.model != model or replica.name == besides:
-            continue
-        if replica.phase != "ready" or replica.gate != "open" or replica.up is False:
-            continue
-        verdict = status.health.replicas.get(replica.name) if status.health else None
-        if verdict is None or not _acting(verdict):
-            return True
-    return False
 
 
 def held_back(health: Health, replica: str, why: str) -> Health:

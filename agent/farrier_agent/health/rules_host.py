@@ -69,7 +69,7 @@ def _wedged(replica: Replica, _view: View) -> Look:
 
 def _failed(replica: Replica, _view: View) -> Look:
     if replica.phase == "failed":
-        why = f": {replica.reason}" if replica.reason else ""
+        why = f": {printable(replica.reason)[:200]}" if replica.reason else ""
         return Found(f"replica {replica.name} failed{why}")
     return UNSEEN if replica.phase is None else FINE
 

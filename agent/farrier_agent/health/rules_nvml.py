@@ -13,7 +13,7 @@ __all__ = ["RULES"]
 
 _LOOK_AT_AGENT = Step("see why the agent cannot read", "journalctl -u farrier-agent -n 50")
 _ACQUIRE = Step("take NVML back when the work is done", "farrier-agent nvml acquire")
-_FORGET = Step("forget it, if it was taken out", "farrier-agent ack gpu-missing --gpu={gpu}")
+_FORGET = Step("forget it, if it was taken out", "farrier-agent ack gpu-missing {gpu}")
 _UNREADABLE = {
     "no_library": (
         "NVML's library is not there",
@@ -28,6 +28,7 @@ _UNREADABLE = {
 }
 
 
+_NOT_UP = ("gpu-missing", "gpu-lost", "gpu-hangs")
 _ABSENT = {
     "gone": "neither NVML nor the PCI bus has it any more",
     "unseen": "it is on the PCI bus, but NVML does not have it",
@@ -67,10 +68,12 @@ def _unreadable(view: View) -> Look:
     return FINE
 
 
-def _missing(gpu: Gpu, _view: View) -> Look:
+def _missing(gpu: Gpu, view: View) -> Look:
     if gpu.problem in _ABSENT:
         why = printable(gpu.problem_detail)[:200] if gpu.problem_detail else _ABSENT[gpu.problem]
-        return Found(f"GPU {gpu.index} is missing: {why}")
+        # a second look, for NVML may have been enumerating; but not where there was no first one
+        first = view.before.read is None or gpu.uuid not in view.before.known
+        return Found(f"GPU {gpu.index} is missing: {why}", now=first)
     return FINE if gpu.up else UNSEEN
 
 
@@ -99,8 +102,13 @@ def _gpu_hangs(gpu: Gpu, _view: View) -> Look:
 
 
 def _stale(uuid: str | None, view: View) -> Look:
-    if uuid in view.by_uuid or (uuid is None) == bool(view.known):
+    if (uuid is None) == bool(view.known):
         return FINE  # said of each GPU; of the host only where none is known
+    gpu = view.by_uuid.get(uuid or "")
+    if gpu is not None:
+        # what keeps a GPU from answering is said by a rule of its own, once that holds
+        told = gpu.up or any(view.held(rule, uuid) for rule in _NOT_UP)
+        return FINE if told else Found(f"GPU {gpu.index} does not answer")
     if not view.unread:
         if uuid is None:
             return FINE
@@ -158,6 +166,7 @@ RULES = (
         replica=_missing_of_replica,
         acts=True,
         ack=True,
+        looks=2,
         clear_looks=3,
     ),
     Rule(

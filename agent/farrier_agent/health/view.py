@@ -207,7 +207,7 @@ class View:
                 continue
             was = self.before.links.get(gpu.uuid, ())
             up = tuple(link.link for link in gpu.nvlinks if link.up)
-            if up != was and not set(up) <= set(was):
+            if not set(up) <= set(was):
                 self.links = {**self.links, gpu.uuid: tuple(sorted({*was, *up}))}
 
     def _sorted_events(self) -> dict[str | None, tuple[XidEvent, ...]] | None:

@@ -48,6 +48,12 @@ QUESTIONS = family(
     "Questions of gateways, answered or refused: closed without an answer.",
     "agent",
 )
+WEB = family(
+    "farrier_agent_web_configuration_good",
+    "",
+    "Whether the web configuration is in force as its file has it (1).",
+    "agent",
+)
 NOTICE = family(
     "farrier_host_notice_timestamp_seconds",
     "cloud kind",
@@ -68,6 +74,7 @@ FAMILIES: tuple[Family, ...] = (
     DURATION,
     LAST_SUCCESS,
     QUESTIONS,
+    WEB,
     NOTICE,
     UNIT,
 )
@@ -80,6 +87,7 @@ def samples(status: Status) -> Iterator[tuple[Family, list[Sample]]]:
     yield INFO, [((status.accelerator,), 1)]
     yield from _collectors(status.collectors)
     yield QUESTIONS, _questions(status.agent_check)
+    yield WEB, [((), status.web_good)]
     yield NOTICE, _notices(status.notices)
     yield UNIT, _units(status)
 

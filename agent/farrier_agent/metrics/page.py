@@ -10,8 +10,8 @@ them. A family without a sample is not on the page. Engines' own families come l
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, cast, get_args
 
@@ -85,11 +85,15 @@ _SUFFIXES = {
 
 @dataclass(frozen=True)
 class Extra:
-    """What is on the page beside the status: engines' families, nginx's counts, and /proc."""
+    """What is on the page beside the status: engines' families, nginx's counts, and /proc.
+
+    ``faulty`` are the lines of each replica's engine that could not be passed on.
+    """
 
     engine_families: Sequence[EngineFamily] = ()
     requests: RequestCounts | None = None
     proc: Path = Path("/proc")
+    faulty: Mapping[str, int] = field(default_factory=dict)
 
 
 NOTHING = Extra()
@@ -155,6 +159,7 @@ def _samples(status: Status, extra: Extra) -> Iterator[tuple[Family, list[Sample
     yield from host.samples(status)
     yield from replicas.samples(status.replicas)
     yield requests.in_flight(status.replicas)
+    yield replicas.faulty(extra.faulty)
     if extra.requests:
         yield from requests.samples(extra.requests)
     if status.health:

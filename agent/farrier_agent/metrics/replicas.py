@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from farrier_agent.metrics.family import Family, Sample, family, one_hot
 from farrier_agent.status import Drain, Replica
 
-__all__ = ["FAMILIES", "HEALTH", "PHASES", "samples"]
+__all__ = ["FAMILIES", "HEALTH", "PHASES", "faulty", "samples"]
 
 PHASES = ("stopped", "starting", "warming", "ready", "draining", "drained", "failed")
 """The states of a replica that ``farrier_replica_phase`` is one-hot over."""
@@ -128,7 +128,14 @@ VALUES = tuple(
     for name, text, value in _VALUES
 )
 
-FAMILIES: tuple[Family, ...] = (INFO, PHASE, HEALTH_STATE, *(one for one, _ in VALUES))
+FAULTY = family(
+    "farrier_replica_engine_faulty_lines",
+    "replica",
+    "Lines of the engine's last page of metrics that are not passed on because they are faulty.",
+    "engine",
+)
+
+FAMILIES: tuple[Family, ...] = (INFO, PHASE, HEALTH_STATE, *(one for one, _ in VALUES), FAULTY)
 
 
 def samples(replicas: Sequence[Replica]) -> Iterator[tuple[Family, list[Sample]]]:
@@ -141,3 +148,8 @@ def samples(replicas: Sequence[Replica]) -> Iterator[tuple[Family, list[Sample]]
     )
     for family_, value in VALUES:
         yield family_, [((one.name,), value(one)) for one in replicas]
+
+
+def faulty(lines: Mapping[str, int]) -> tuple[Family, list[Sample]]:
+    """*lines* of each replica's engine that are not passed on."""
+    return FAULTY, [((name,), count) for name, count in lines.items()]

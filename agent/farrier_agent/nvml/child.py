@@ -11,6 +11,7 @@ import time
 from collections import deque
 from contextlib import suppress
 
+from farrier_agent.gpus import XidEvent
 from farrier_agent.nvml import wire
 from farrier_agent.nvml.calling import Call, CallReader, new_page
 from farrier_agent.nvml.patience import Order
@@ -19,6 +20,9 @@ __all__ = ["GRACE", "Child"]
 
 GRACE = 0.5
 """Seconds that SIGTERM, then SIGKILL has. A process that is not in the kernel ends at once."""
+
+KEPT = 1000
+"""XIDs that wait for the next reading; a GPU in a loop of errors must not eat the memory."""
 
 _NOT_ITS = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID"})
 """What systemd says to the agent alone."""
@@ -60,6 +64,7 @@ class Child:
         self._frames = wire.Frames()
         self._answers = wire.Answers()
         self._heard: deque[wire.Answer] = deque()
+        self._events: list[XidEvent] = []
 
     @property
     def pid(self) -> int:
@@ -99,16 +104,32 @@ class Child:
         while not self._heard:
             if not await self._readable(end - time.monotonic()):
                 return None
-            try:
-                data = self._socket.recv(2**18)
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                raise EOFError(str(error)) from error
-            if not data:
+            if not self._receive():
                 raise EOFError
-            self._heard.extend(map(self._answers.decode, self._frames.feed(data)))
         return self._heard.popleft()
+
+    def events(self) -> list[XidEvent]:
+        """XIDs that it told since the last time, even if it is dead by now."""
+        with suppress(EOFError, wire.WireError):
+            while not self._socket.fileno() < 0 and self._receive(or_nothing=True):
+                pass
+        events, self._events = self._events, []
+        return events
+
+    def _receive(self, *, or_nothing: bool = False) -> bool:
+        """Take in what has come; False at the end, or where *or_nothing* has."""
+        try:
+            data = self._socket.recv(2**18)
+        except BlockingIOError:
+            return not or_nothing
+        except OSError as error:
+            raise EOFError(str(error)) from error
+        for answer in map(self._answers.decode, self._frames.feed(data)):
+            if not isinstance(answer, wire.Event):
+                self._heard.append(answer)
+            elif len(self._events) < KEPT:
+                self._events.append(answer.event)
+        return bool(data)
 
     async def _readable(self, seconds: float) -> bool:
         loop = asyncio.get_running_loop()

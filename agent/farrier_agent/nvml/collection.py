@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from farrier_agent.gpus import Gpu, Gpus, XidEvent
+from farrier_agent.gpus import Gpu, Gpus
 from farrier_agent.nvml import wire
 from farrier_agent.nvml.patience import HungGpus
 
@@ -58,7 +58,6 @@ class Collection:
         self._problems: list[str] = []
         self.head: Gpus | None = None
         self.read: dict[int, Gpu] = {}
-        self.events: list[XidEvent] = []
         self.events_hang = False
         self.invalid: dict[str, int] | None = None
 
@@ -86,7 +85,6 @@ class Collection:
         self.head = answer.gpus
         self._identities.enumerated(count)
         self._hung.enumerated(count)
-        self.events.extend(answer.events)
         self.events_hang = answer.events_hang
         if answer.events_problem:
             self._problems.append(answer.events_problem)

@@ -35,13 +35,15 @@ class HangError(Exception):
     def __init__(
         self, call: Call, seconds: float, *, starting: bool = False, slow: bool = False
     ) -> None:
-        super().__init__(_words(call, seconds, slow=slow))
+        super().__init__(_words(call, seconds, starting=starting, slow=slow))
         self.call = call
         self.starting = starting
         self.slow = slow
 
 
-def _words(call: Call, seconds: float, *, slow: bool) -> str:
+def _words(call: Call, seconds: float, *, starting: bool, slow: bool) -> str:
+    if not call.function and starting:
+        return f"the NVML worker is starting, for {seconds:.1f} s so far"
     if not call.function:
         return f"the NVML worker does not answer, for {seconds:.1f} s so far"
     if slow:

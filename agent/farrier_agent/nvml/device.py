@@ -30,6 +30,7 @@ _STATIC = (clocks.static, power.static, temperature.static, pcie.static, links.s
 _SLOW = (
     memory.slow,
     clocks.slow,
+    power.slow,
     temperature.slow,
     links.slow,
     ecc.slow,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -25,8 +25,6 @@ LATE = 10.0
 """Seconds after which any other call, or a wait beyond its time, hangs."""
 
 LONGEST_PAUSE = 60.0
-KEPT = 1000
-"""Events that wait for the next reading; a GPU in a loop of errors must not eat the memory."""
 
 
 class Known(Protocol):
@@ -58,11 +56,10 @@ class _Device:
 
 
 class Listener:
-    """Collects XIDs from :meth:`watch` on until the process ends."""
+    """Tells XIDs to *tell*, in its thread, from :meth:`watch` on until the process ends."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._events: list[XidEvent] = []
+    def __init__(self, tell: Callable[[XidEvent], None]) -> None:
+        self._tell = tell
         self._problem: str | None = None
         self._devices: dict[int, _Device] = {}
         self._news = threading.Event()
@@ -84,17 +81,12 @@ class Listener:
             self._thread = threading.Thread(target=self._listen, name="xid", daemon=True)
             self._thread.start()
 
-    def take(self) -> tuple[tuple[XidEvent, ...], str | None, bool]:
-        """The events since the last time, why there may be fewer than there were, and whether
-        the reason is a call that hangs.
-        """
-        with self._lock:
-            events, self._events = tuple(self._events), []
-            problem = self._problem
+    def problem(self) -> tuple[str | None, bool]:
+        """Why XIDs may be missing, and whether that is because a call hangs."""
         function, since = self._call
         if function and time.monotonic() - since > LATE + (WAIT if _is_wait(function) else 0):
-            return events, f"XIDs from NVML: {function} hangs", True
-        return events, problem, False
+            return f"XIDs from NVML: {function} hangs", True
+        return self._problem, False
 
     def _listen(self) -> None:
         pause = 1.0
@@ -102,36 +94,36 @@ class Listener:
             self._news.clear()
             devices = dict(self._devices)
             begun = time.monotonic()
-            try:
+            with suppress(self._nvml.NVMLError):  # told by then
                 self._listen_to(devices)
-            except self._nvml.NVMLError as error:
-                self._set_problem(f"XIDs from NVML: {self._call[0]}: {error}")
             self._call = ("", 0.0)
             if not self._news.is_set():
-                pause = (
-                    1.0
-                    if time.monotonic() - begun > LONGEST_PAUSE
-                    else min(2 * pause, LONGEST_PAUSE)
-                )
+                worked = time.monotonic() - begun > LONGEST_PAUSE
+                pause = 1.0 if worked else min(2 * pause, LONGEST_PAUSE)
                 self._news.wait(pause)
 
     def _listen_to(self, devices: dict[int, _Device]) -> None:
         """Until other GPUs are to be listened to. Raises NVMLError."""
         nvml = self._nvml
-        self._begin("nvmlEventSetCreate")
-        events = nvml.nvmlEventSetCreate()
+        events = None
         try:
+            self._begin("nvmlEventSetCreate")
+            events = nvml.nvmlEventSetCreate()
             for device in devices.values():
                 self._register(device, events)
-            self._set_problem(None)
+            self._problem = None
             while not self._news.is_set():
                 self._begin("nvmlEventSetWait")
                 with suppress(nvml.NVMLError_Timeout):
                     self._keep(nvml.nvmlEventSetWait_v2(events, int(WAIT * 1000)), devices)
+        except nvml.NVMLError as error:
+            self._problem = f"XIDs from NVML: {self._call[0]}: {error}"
+            raise
         finally:
-            self._begin("nvmlEventSetFree")
-            with suppress(nvml.NVMLError):
-                nvml.nvmlEventSetFree(events)
+            if events is not None:
+                self._begin("nvmlEventSetFree")
+                with suppress(nvml.NVMLError):
+                    nvml.nvmlEventSetFree(events)
 
     def _register(self, device: _Device, events: Any) -> None:
         nvml = self._nvml
@@ -151,15 +143,10 @@ class Listener:
             uuid=device.uuid if device else None,
             source="nvml",
         )
-        with self._lock:
-            self._events = [*self._events[-KEPT + 1 :], event]
+        self._tell(event)
 
     def _begin(self, function: str) -> None:
         self._call = (function, time.monotonic())
-
-    def _set_problem(self, problem: str | None) -> None:
-        with self._lock:
-            self._problem = problem
 
 
 def _names(devices: dict[int, _Device]) -> set[tuple[int, str]]:

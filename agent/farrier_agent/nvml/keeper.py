@@ -189,8 +189,7 @@ class NvmlWorker:
             await self._renew(child, collection)
             return False, None
         finally:
-            self._events.extend(collection.events)
-            collection.events.clear()
+            self._events.extend(child.events())
         await self._drop(child)
         self._back_off.failed(self._clock())
         self._cause = why
@@ -246,7 +245,9 @@ class NvmlWorker:
 
     async def _drop(self, child: Child) -> None:
         """End *child* and forget it; keep the one that cannot be ended, as stuck."""
-        if await child.end():
+        ended = await child.end()
+        self._events.extend(child.events())
+        if ended:
             child.close()
         else:
             self._stuck = child

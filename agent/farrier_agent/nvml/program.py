@@ -12,10 +12,13 @@ Nothing is cleaned up at the end. That could hang too, and the kernel closes the
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import signal
 import socket
 import sys
+import threading
+import types
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -37,7 +40,8 @@ class Worker:
         self._channel = channel
         self._calling = calling
         self._session = Session(library, calling=self._before_call)
-        self._listener = Listener()
+        self._sending = threading.Lock()
+        self._listener = Listener(lambda event: self._send(wire.Event(event=event)))
         self._frames = wire.Frames()
         self._number = 0
         self._count = 0
@@ -69,13 +73,12 @@ class Worker:
         if count != self._count:
             self._named.clear()
             self._count = count
-        events, problem, hang = self._listener.take()
+        problem, hang = self._listener.problem()
         number = ask.number
         self._send(
             wire.Begun(
                 number=number,
                 gpus=head,
-                events=events,
                 events_problem=problem,
                 events_hang=hang,
             )
@@ -97,7 +100,9 @@ class Worker:
                 self._send(wire.Named(number=self._number, index=gpu, uuid=uuid, pci_bus_id=bus_id))
 
     def _send(self, message: wire.Answer) -> None:
-        self._channel.sendall(wire.encode(message))
+        frame = wire.encode(message)
+        with self._sending:
+            self._channel.sendall(frame)
 
 
 def _order(ask: wire.Ask, count: int) -> Sequence[int]:
@@ -114,10 +119,28 @@ def _end_with(parent: int) -> None:
         os._exit(0)
 
 
+def _spare_find_library() -> None:
+    """Put off what ``ctypes.util`` drags in, which the binding imports and on Linux never asks.
+
+    Behind it are shutil, subprocess, bz2 and lzma: 1.3 MiB of this process.
+    """
+    name = "ctypes.util"
+
+    def find_library(library: str) -> str | None:
+        del sys.modules[name]
+        found: str | None = importlib.import_module(name).find_library(library)
+        return found
+
+    stand_in = types.ModuleType(name)
+    stand_in.find_library = find_library  # type: ignore[attr-defined]
+    sys.modules.setdefault(name, stand_in)
+
+
 def main(arguments: Sequence[str]) -> NoReturn:
     """Serve until the end of this process."""
     channel, page, parent = (int(one) for one in arguments[:3])
     _end_with(parent)
+    _spare_find_library()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's, meant for the agent
     writer = CallWriter(page)
     try:

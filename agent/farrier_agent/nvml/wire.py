@@ -18,6 +18,7 @@ __all__ = [
     "Ask",
     "Begun",
     "Done",
+    "Event",
     "Failed",
     "Frames",
     "Named",
@@ -49,15 +50,14 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True, tag="ask"):
 
 
 class Begun(msgspec.Struct, frozen=True, kw_only=True, tag="begun"):
-    """NVML is there. ``gpus`` has count and versions; ``events`` are those since the last time.
+    """NVML is there. ``gpus`` has count and versions.
 
-    ``events_problem`` says why there may be none, ``events_hang`` that only another worker can
-    have them again.
+    ``events_problem`` says why there may be no :class:`Event`, ``events_hang`` that only another
+    worker can have them again.
     """
 
     number: int
     gpus: Gpus
-    events: tuple[XidEvent, ...] = ()
     events_problem: str | None = None
     events_hang: bool = False
 
@@ -94,7 +94,14 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     call: str = ""
 
 
-Answer = Begun | Named | Read | Done | Failed
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag="event"):
+    """NVML told an XID. It comes when it happens, unasked: a hang often follows it."""
+
+    event: XidEvent
+    number: int = 0
+
+
+Answer = Begun | Named | Read | Done | Failed | Event
 
 _encoder = msgspec.msgpack.Encoder()
 

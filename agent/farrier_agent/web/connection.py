@@ -246,9 +246,12 @@ class Connection(asyncio.Protocol):
 
     def _write(self) -> None:
         """Hand over what the client takes; the rest when it took that."""
-        while len(self._rest) and not (self._blocked or self._over):
-            piece, self._rest = self._rest[:PIECE], self._rest[PIECE:]
-            self._wire.say(piece)
+        try:
+            while len(self._rest) and not (self._blocked or self._over):
+                piece, self._rest = self._rest[:PIECE], self._rest[PIECE:]
+                self._wire.say(piece)
+        except ssl.SSLError:
+            self.abort()  # the client ended TLS in the midst of it
         if self._answering and self._later is None and not (self._blocked or self._over):
             self._answered()
 

@@ -39,6 +39,9 @@ _NFT_CHAIN = (
 )
 
 
+ALERTMANAGER = 9093
+
+
 def wanted_ports(spec: HostSpec) -> dict[int, str]:
     """The ports that this host's units will listen on, with the unit."""
     ports = {spec.agent_port: "farrier-agent.service", 9100: "prometheus-node-exporter.service"}
@@ -47,13 +50,14 @@ def wanted_ports(spec: HostSpec) -> dict[int, str]:
         ports[spec.agent.check_port] = "farrier-agent.service"
     if "monitor" in spec.groups:
         ports[9090] = "prometheus.service"
+        ports[ALERTMANAGER] = "prometheus-alertmanager.service"
     return ports | {model.port: model.unit for model in spec.models}
 
 
 def served_ports(spec: HostSpec) -> dict[int, str]:
-    """Those of them that others have to reach; engines listen on the loopback only."""
-    engines = {model.port for model in spec.models}
-    return {port: unit for port, unit in wanted_ports(spec).items() if port not in engines}
+    """Those of them that others have to reach; engines and Alertmanager listen on loopback only."""
+    loopback = {ALERTMANAGER, *(model.port for model in spec.models)}
+    return {port: unit for port, unit in wanted_ports(spec).items() if port not in loopback}
 
 
 def free_ports(case: Case) -> Iterator[Reason]:

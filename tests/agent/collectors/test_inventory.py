@@ -184,6 +184,13 @@ def test_what_a_lost_gpu_does_not_tell_any_more_stays_known() -> None:
     assert memory["GPU-0"] == known(0)["GPU-0"]
 
 
+def test_when_it_was_seen_is_noted_each_hour() -> None:
+    memory, gpus = known(0), enumerated(0)
+    for later, noted in ((5.0, NOW), (3599.0, NOW), (3600.0, NOW + 3600.0), (-9.0, NOW - 9.0)):
+        found = merged(memory, gpus, bus(0), wanted={}, now=NOW + later).known
+        assert found["GPU-0"].last_seen_at == noted
+
+
 LOOKS = st.lists(
     st.tuples(
         st.none() | st.lists(st.integers(0, 5), unique=True, max_size=6),

@@ -262,6 +262,7 @@ def test_a_procfs_that_hangs_costs_only_this(tmp_path: Path) -> None:
         for _ in range(2):
             with pytest.raises(ProcessError, match="cannot be read: no answer for"):
                 await collector.collect(gpus, 0.05)
+        assert [one.name for one in threading.enumerate()].count("process") == 1
         # one thread waits, and no second one; when it is let go all is as before
         handle = os.open(tmp_path / "7/stat", os.O_WRONLY)
         (tmp_path / "7/stat").unlink()

@@ -85,6 +85,17 @@ def test_a_flood_of_one_leaves_the_others() -> None:
     assert recent[-1].at == 99_990.0
 
 
+def test_many_floods_leave_the_others() -> None:
+    book = Book()
+    book.add(line(79, 1.0))
+    for at in range(30):
+        for number in range(100, 115):
+            book.add(line(number, 10.0 + 10.0 * at))
+    recent = book.recent()
+    assert len(recent) == MAX_RECENT
+    assert recent[0].xid == 79
+
+
 def test_there_is_an_end_to_everything() -> None:
     book = Book()
     for number in range(1, 3 * MAX_KINDS):

@@ -400,8 +400,19 @@ WELL: dict[str, tuple[Change, ...]] = {
         *(of(index, fabric=None) for index in range(8)),
         fabric_manager("inactive", load_state="not-found"),
     ),
+    "no fabric, and a manager that does not run": (
+        *(of(index, fabric=None) for index in range(8)),
+        fabric_manager("inactive"),
+    ),
     "GPUs without NVLinks in use": (
         *(of(n, fabric=None, nvlinks=(NvLink(link=0, up=False),)) for n in range(8)),
+    ),
+    "a GPU without a bridge beside those that have one": (
+        *(of(n, fabric=None) for n in range(8)),
+        of(3, nvlinks=(NvLink(link=0, up=False), NvLink(link=1, up=False))),
+    ),
+    "another product with fewer links": (
+        of(3, name="NVIDIA A30", nvlinks=tuple(NvLink(link=link, up=True) for link in range(4))),
     ),
     "a stranger on a GPU of nobody": (
         set_to(replicas=(replica("a", 0),)),

@@ -15,11 +15,10 @@ from farrier_agent.health.deciding import (
     held_back,
     may_drain,
     overruled,
-    serves,
     taken_back,
 )
-from farrier_agent.status import Agent, Health, Reason, Replica, Status, Verdict
 from farrier_agent.status import Drain as DrainShown
+from farrier_agent.status import Health, Reason, Replica, Verdict
 
 from tests.agent.health.scene import AT, BY, REPLICAS, replaced, replica
 
@@ -197,37 +196,6 @@ def test_the_last_one_that_answers_stays_open_and_says_so(
     allowed, words = may_drain(answers, still_answers)
     assert allowed is may
     assert why in words
-
-
-def host(*replicas: Replica, sick: Health | None = None) -> Status:
-    agent = Agent(version="0", python="3", pid=1, started_at=AT)
-    return Status(
-        host="gpu02",
-        at=AT,
-        accelerator="cuda",
-        agent=agent,
-        ready=True,
-        replicas=replicas,
-        health=sick,
-    )
-
-
-def test_a_host_serves_what_is_ready_open_and_sound() -> None:
-    assert serves(host(A), "tiny")
-    assert serves(host(A, sick=SOUND), "tiny")
-    assert not serves(host(A), "huge")
-    assert not serves(host(A), "tiny", besides="a")
-    assert not serves(host(replaced(A, gate="closed")), "tiny")
-    assert not serves(host(replaced(A, phase="draining")), "tiny")
-    assert not serves(host(replaced(A, up=False)), "tiny")
-    assert serves(host(A, B, sick=SICK), "tiny")
-
-
-def test_two_hosts_with_the_same_fault_do_not_rely_on_each_other() -> None:
-    mine, yours = host(A, sick=SICK), host(A, sick=SICK)
-    for one, other in ((mine, yours), (yours, mine)):
-        assert one.replicas[0].up
-        assert may_drain({"other": serves(other, "tiny")}, one.replicas[0].up)[0] is False
 
 
 def test_what_was_held_back_is_said_where_the_reason_is() -> None:

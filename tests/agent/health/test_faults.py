@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
+import re
+import shlex
+
 import pytest
+from farrier_agent.control.commands import add_commands
 from farrier_agent.gpus import ClockEvent
 from farrier_agent.health.rule import Rule
 from farrier_agent.health.rules import RULES
@@ -62,6 +67,18 @@ def test_a_fault_that_is_there_when_the_agent_starts_counts(row: Row) -> None:
     else:
         assert row.rule in rules(health.host.reasons)
     assert drained(health) == set(row.drained)
+
+
+@pytest.mark.parametrize("row", TABLE.values(), ids=TABLE)
+def test_the_agents_own_commands_can_be_typed(row: Row) -> None:
+    parser = argparse.ArgumentParser()
+    add_commands(parser.add_subparsers(required=True))
+    clock = Clock()
+    clock.tick()
+    for reason in clock.do(*row.fault).tick(row.ticks).host.reasons:
+        for line in re.split(r" && |; ", reason.command or ""):
+            if line.startswith("farrier-agent "):
+                assert parser.parse_args(shlex.split(line)[1:]).verb
 
 
 def test_every_rule_has_its_fault() -> None:
@@ -126,4 +143,15 @@ def test_heat_is_judged_by_the_counter_of_its_seconds_not_by_the_bit_of_the_mome
         # a third of every interval, and never at the moment of the look
         event = ClockEvent(reason="hw_thermal", active=False, seconds_total=second * TICK / 3)
         health = clock.do(of(3, clock_events=(event,))).tick()
+    assert rules(health.host.reasons) == ["thermal-slowdown"]
+
+
+def test_one_kind_of_heat_is_enough() -> None:
+    clock = Clock()
+    clock.tick()
+    events = tuple(
+        ClockEvent(reason=reason, active=reason == "hw_thermal")
+        for reason in ("hw_thermal", "sw_thermal")
+    )
+    health = clock.do(of(3, clock_events=events)).pass_seconds(305)
     assert rules(health.host.reasons) == ["thermal-slowdown"]

@@ -70,6 +70,8 @@ def test_a_reset_while_no_agent_ran_is_seen(tmp_path: Path) -> None:
 def test_a_reboot_while_no_agent_ran_is_seen(tmp_path: Path) -> None:
     judge = Judge(tmp_path / "health.json")
     now = later(broken(xid(2, 79), away(2, "gone")))
+    judge.judge(now)
+    now = later(now)
     assert {*rules(judge.judge(now).host.reasons)} == {"xid-reboot", "gpu-missing"}
     judge.save()
     judge = Judge(tmp_path / "health.json")
@@ -206,10 +208,11 @@ def test_what_was_decided_outlives_the_agent(tmp_path: Path) -> None:
     assert judge.decide(judge.judge(now), now.replicas, at=now.at, by=BY) == ()
 
 
-def test_losing_the_reading_for_a_while_keeps_the_boot(tmp_path: Path) -> None:
+def test_losing_the_boot_id_for_a_while_is_no_reboot(tmp_path: Path) -> None:
     judge = Judge(tmp_path / "health.json")
     now = later(broken(xid(2, 119)))
     judge.judge(now)
+    now = replaced(now, xids=())
     for _ in range(3):
         now = set_to(boot_id="")(later(now))
         assert judge.judge(now).host.state == "unhealthy"

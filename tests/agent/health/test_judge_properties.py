@@ -160,7 +160,9 @@ def test_no_history_raises_and_verdicts_agree_with_their_reasons(history: list[O
 def test_no_gpu_is_healthy_that_was_not_seen_to_be_for_three_looks(
     readings: list[Gpus | None],
 ) -> None:
-    memory, unseen = Memory(), dict.fromkeys(map(uuid, range(4)), 3)
+    memory = Memory()
+    unseen = dict.fromkeys(map(uuid, range(4)), 3)
+    down = dict.fromkeys(map(uuid, range(4)), 0)
     for number, reading in enumerate(readings):
         moment = Observed(
             at=AT + 5 * number, monotonic=5.0 * number, boot_id="b", gpus=reading, fabric="none"
@@ -169,9 +171,11 @@ def test_no_gpu_is_healthy_that_was_not_seen_to_be_for_three_looks(
         unseen = {name: looks + 1 for name, looks in unseen.items()}
         for one in reading.devices if reading else ():
             if one.up:
-                unseen[one.uuid] = 0
-            else:
-                assert health.gpus[one.uuid].state == "unhealthy"
+                unseen[one.uuid] = down[one.uuid] = 0
+                continue
+            down[one.uuid] += 1
+            if down[one.uuid] >= 2:
+                assert health.gpus[one.uuid].state in {"unknown", "unhealthy"}
         for name, verdict in health.gpus.items():
             if unseen[name] >= 3:
                 assert verdict.state in {"unknown", "unhealthy"}

@@ -10,13 +10,11 @@ from farrier_agent.health.rules import BY_NAME
 
 from tests.agent.health.faults import held_down, nvml, rows_of_memory
 from tests.agent.health.scene import (
-    TICK,
     Change,
     Clock,
     away,
     back,
     drained,
-    forgotten,
     healthy,
     of,
     rebooted,
@@ -334,100 +332,127 @@ def test_gpus_without_counters_of_energy_show_a_reset_by_their_clocks() -> None:
     assert clock.tick(2).host.state == "healthy"
 
 
-# Acknowledging.
-
-
-def test_an_ack_ends_what_is_latched_and_that_xid_counts_no_more() -> None:
+def test_crashes_that_the_log_no_longer_has_still_count() -> None:
+    """Of one kind only the last twenty XIDs are kept, and one crash may tell thirty."""
     clock = Clock()
     clock.tick()
-    clock.do(xid(2, 119)).tick()
-    (done,) = clock.ack("xid-reset")
-    assert (done.rule, done.gpu, done.forget) == ("xid-reset", uuid(2), False)
-    assert str(done) == f"xid-reset of GPU 2 ({uuid(2)})"
-    assert clock.tick(20).host.state == "healthy"
-    assert clock.do(xid(2, 119)).tick().host.state == "unhealthy"
+    for _ in range(4):
+        lines = tuple(xid(2, 31, ago / 10) for ago in range(20, 0, -1))
+        health = clock.do(set_to(xids=()), *lines).tick()
+        clock.pass_seconds(300)
+    assert rules(health.host.reasons) == ["xid-app-repeated"]
 
 
-def test_an_ack_clears_only_what_it_names() -> None:
+def test_an_hour_without_a_kernel_log_forgives_no_crash() -> None:
     clock = Clock()
     clock.tick()
-    clock.do(xid(2, 119), xid(3, 119), xid(2, 74), away(5, "lost")).tick()
-    clock.ack("xid-reset", uuid(3))
-    assert set(rules(clock.tick().host.reasons)) == {"xid-reset", "xid-link", "gpu-lost"}
-    clock.ack(None, "2")  # by its index
-    assert set(rules(clock.tick().host.reasons)) == {"gpu-lost"}
+    clock.do(*(xid(2, 31, ago) for ago in (3000, 2000, 1000, 10))).tick()
+    # the XIDs of before are handed in meanwhile
+    health = clock.do(set_to(kernel_log_problem="EIO")).pass_seconds(4000)
+    assert "xid-app-repeated" in rules(health.host.reasons)
+    health = clock.do(set_to(kernel_log_problem=None)).tick(2)
+    assert health.host.state == "healthy"
 
 
-def test_a_bare_ack_ends_all_that_is_latched_and_nothing_that_is_seen() -> None:
+def test_a_clean_up_beside_a_fatal_error_is_no_crash_of_a_program() -> None:
     clock = Clock()
     clock.tick()
-    clock.do(
-        xid(2, 119), xid(3, 79), of(4, persistence_mode=False), of(5, recovery_action="gpu_reset")
-    ).tick(2)
-    clock.ack()
-    # what a look shows is back with the next one
-    assert set(rules(clock.tick().host.reasons)) == {"persistence-off", "gpu-recovery-action"}
+    for ago in (3000, 2000, 1000, 10):
+        clock.do(xid(2, 95, ago), xid(2, 45, ago - 1))
+    assert set(rules(clock.tick().host.reasons)) == {"xid-reset"}
 
 
-def test_an_ack_of_contact_begins_its_count_anew() -> None:
+def test_without_nvml_the_bus_still_tells_which_gpus_are_gone() -> None:
+    clock = Clock()
+    clock.tick()
+    clock.do(away(2, "gone"), nvml_hangs := set_to(nvml=Nvml(kind="hangs")))
+    gone = tuple(one for one in reading(clock).devices if not one.up)
+    health = clock.do(set_to(gpus=Gpus(count=None, devices=gone)), nvml_hangs).tick(3)
+    assert rules(health.gpus[uuid(2)].reasons) == ["gpu-missing"]
+    (stale,) = health.gpus[uuid(3)].reasons
+    assert (stale.rule, stale.next) == ("data-stale", "see why the agent cannot read")
+    assert drained(health) == {"b"}
+
+
+def test_a_fabric_that_is_no_longer_told_of_is_no_recovery() -> None:
+    clock = Clock()
+    clock.tick()
+    clock.do(of(2, fabric=Fabric(state="in_progress", status=0))).tick(2)
+    for index in range(8):
+        clock.do(of(index, fabric=None))
+    assert rules(clock.tick(10).host.reasons) == ["fabric-not-ready"]
+
+
+def test_one_reading_that_fails_is_not_stale_and_three_are() -> None:
+    clock = Clock()
+    clock.tick()
+    well = clock.now.gpus
+    for _ in range(5):
+        assert clock.do(set_to(gpus=None)).tick(2).host.state == "healthy"
+        assert clock.do(set_to(gpus=well)).tick().host.state == "healthy"
+    assert clock.do(set_to(gpus=None)).tick(3).host.state == "unknown"
+
+
+def test_a_reset_and_a_quiet_day_do_not_forgive_five_fatal_errors() -> None:
     clock = Clock()
     clock.tick()
     clock.do(*(xid(2, 119, ago) for ago in (4000, 3000, 2000, 1000, 1))).tick()
-    assert {one.rule for one in clock.ack()} == {"xid-reset", "xid-contact"}
-    assert clock.tick(5).host.state == "healthy"
-    assert set(rules(clock.do(xid(2, 119)).tick().host.reasons)) == {"xid-reset"}
+    clock.do(reset(2)).tick(5)
+    day = set_to(at=clock.now.at + 100_000, monotonic=clock.now.monotonic + 100_000)
+    assert rules(clock.do(day).tick(5).host.reasons) == ["xid-contact"]
+    clock.ack("xid-contact")
+    assert clock.tick(2).host.state == "healthy"
 
 
-def test_an_ack_of_a_missing_gpu_forgets_it_where_it_is_named() -> None:
+def test_what_happens_again_after_the_reset_wants_another_reset() -> None:
     clock = Clock()
     clock.tick()
-    clock.do(xid(2, 79), away(2, "gone"), away(3, "gone")).tick()
-    assert "gpu-missing" not in {one.rule for one in clock.ack()}
-    (done,) = clock.ack("gpu-missing", uuid(2))
-    assert (done.gpu, done.forget) == (uuid(2), True)
-    health = clock.do(forgotten(2)).tick()
-    assert uuid(2) not in health.gpus
-    assert {one.gpu for one in health.host.reasons} == {uuid(3), None}
-    # replica b is still to use it
-    (wants,) = [one for one in health.host.reasons if one.gpu is None]
-    assert (wants.rule, wants.replica) == ("gpu-missing", "b")
+    clock.do(xid(2, 119)).tick(2)
+    assert clock.do(reset(2)).tick().host.state == "unhealthy"  # one good look
+    clock.do(xid(2, 119)).tick()
+    health = clock.do(set_to(xids=())).tick(20)
+    assert rules(health.host.reasons) == ["xid-reset"]
+    assert clock.do(reset(2)).tick(2).host.state == "healthy"
 
 
-def test_a_gpu_that_the_inventory_lost_is_not_healthy_and_can_be_forgotten() -> None:
+def test_a_replica_that_is_no_longer_configured_takes_its_reasons_along() -> None:
     clock = Clock()
     clock.tick()
-    health = clock.do(forgotten(7)).tick(3)
-    assert health.gpus[uuid(7)].state == "unknown"
-    (reason,) = health.gpus[uuid(7)].reasons
-    assert reason.command == f"farrier-agent ack gpu-missing --gpu={uuid(7)}"
-    (done,) = clock.ack("gpu-missing", uuid(7))
-    assert done.forget
-    assert uuid(7) not in clock.tick().gpus
+    clock.do(set_to(replicas=(replica("a", 0, phase="failed"), replica("b", 2)))).tick()
+    health = clock.do(set_to(replicas=(replica("b", 2),))).tick()
+    assert health.host.reasons == ()
 
 
-def test_an_ack_of_a_link_takes_what_is_up_now_as_what_should_be() -> None:
+def test_fatal_errors_of_other_days_do_not_add_up() -> None:
     clock = Clock()
     clock.tick()
-    clock.do(of(3, nvlinks=tuple(NvLink(link=n, up=n != 5) for n in range(18)))).tick(2)
-    assert [one.rule for one in clock.ack("nvlink-down", uuid(3))] == ["nvlink-down"]
-    assert clock.tick(5).host.state == "healthy"
-    clock.do(of(3, nvlinks=tuple(NvLink(link=n, up=n not in {5, 6}) for n in range(18))))
-    assert rules(clock.tick(2).host.reasons) == ["nvlink-down"]
+    clock.do(*(xid(2, 119, 100_000 + 1000 * n) for n in range(4)), xid(2, 119))
+    assert rules(clock.tick(2).host.reasons) == ["xid-reset"]
 
 
-@pytest.mark.parametrize(
-    ("rule", "gpu", "says"),
-    [("xid-resett", None, "no rule is named xid-resett"), (None, "99", "no GPU is named 99")],
-)
-def test_an_ack_of_what_there_is_not_is_refused(rule: str | None, gpu: str, says: str) -> None:
+def test_an_xid_from_before_the_first_reading_is_its_gpus_and_nobody_elses() -> None:
+    clock = Clock()
+    well = clock.now.gpus
+    health = clock.do(set_to(gpus=None), xid(2, 79)).tick(2)
+    assert set(rules(health.host.reasons)) == {"data-stale"}
+    health = clock.do(set_to(gpus=well)).tick()
+    (reason,) = health.host.reasons
+    assert (reason.rule, reason.gpu) == ("xid-reboot", uuid(2))
+
+
+def test_reboots_in_quick_succession_are_as_many_boots() -> None:
     clock = Clock()
     clock.tick()
-    with pytest.raises(ValueError, match=says):
-        clock.ack(rule, gpu)
+    for boot in ("boot-2", "boot-3"):
+        clock.do(xid(2, 119)).tick(2)
+        clock.do(rebooted(boot), reset(2)).tick(3)
+    assert "xid-contact" in rules(clock.do(xid(2, 119)).tick(2).host.reasons)
 
 
-def test_there_is_nothing_to_acknowledge_on_a_healthy_host() -> None:
+def test_the_second_xid_of_a_burst_counts_as_much_as_the_first() -> None:
     clock = Clock()
     clock.tick()
-    assert clock.ack() == []
-    assert clock.tick(int(60 / TICK)).host.state == "healthy"
+    for boot, first in (("boot-2", 95), ("boot-3", 62)):
+        clock.do(xid(2, first, 2), xid(2, 119)).tick(2)
+        clock.do(rebooted(boot), reset(2)).tick(3)
+    assert "xid-contact" in rules(clock.do(xid(2, 119)).tick(2).host.reasons)

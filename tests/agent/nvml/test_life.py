@@ -309,3 +309,16 @@ def test_the_collector_is_the_worker(bench: Bench) -> None:
         await collector.close()
 
     asyncio.run(test())
+
+
+def test_what_the_binding_does_not_need_is_loaded_when_it_does(bench: Bench) -> None:
+    program = """
+import sys
+from farrier_agent.nvml.program import _spare_find_library
+_spare_find_library()
+import pynvml, ctypes.util
+print("shutil" in sys.modules, pynvml.find_library("c"), "shutil" in sys.modules)
+"""
+    command = [sys.executable, "-I", "-c", program]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert answer.stdout == "False libc.so.6 True\n"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from farrier_agent.collectors.gpu import GpuError
-from farrier_agent.gpus import Gpu, Gpus
+from farrier_agent.gpus import Gpu, Gpus, XidEvent
 from farrier_agent.nvml import wire
 from farrier_agent.nvml.calling import Call, CallReader, CallWriter, new_page
 from farrier_agent.nvml.patience import BackOff, HungGpus, Order
@@ -26,6 +26,7 @@ MESSAGES: list[wire.Answer] = [
     wire.Named(number=1, index=0, uuid="GPU-a", pci_bus_id="00000000:18:00.0"),
     wire.Read(number=1, gpu=Gpu(uuid="GPU-a", index=0, up=True, temperature_celsius=31.0)),
     wire.Done(number=1, gpus=Gpus(count=2, invalid_total={"power_watts": 3})),
+    wire.Event(event=XidEvent(at=1.5, xid=79, uuid="GPU-a", source="nvml")),
     wire.Failed(number=1, kind="mismatch", words="reboot", call="nvmlInit"),
 ]
 

@@ -7,6 +7,7 @@ import socket
 import ssl
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -304,6 +305,20 @@ def test_an_answer_to_garbage_after_the_handshake(serve: Serve) -> None:
     with handshake(one, one.context()) as made:
         made.sendall(b"\x00\xff" * 40 + b"\r\n\r\n")
         assert made.recv(100).startswith(b"HTTP/1.1 400")
+
+
+def test_garbage_in_the_midst_of_an_answer(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    one = serve(TLS)
+    made = handshake(one, one.context())
+    made.sendall(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n" * 100)
+    with socket.socket(fileno=made.detach()) as raw:
+        raw.sendall(b"\x17\x03\x03\x00\x10" + b"\x00" * 16)
+        raw.sendall(b"\x15\x03\x03\x00\x02\x02\x28")
+        with suppress(OSError):
+            while raw.recv(65536):
+                pass
+    assert one.get(tls=one.context()).code == 200
+    assert caplog.records == [], "nobody fills the journal from outside"
 
 
 @pytest.mark.parametrize(

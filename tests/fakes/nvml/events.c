@@ -82,9 +82,9 @@ static int take(set_t *set, event_t *out)
 
 EXPORT int nvmlEventSetWait_v2(set_t *set, event_t *out, unsigned timeout_ms)
 {
-    const struct timespec step = {0, 50 * 1000 * 1000};
+    const struct timespec step = {0, 100 * 1000 * 1000};
     unsigned seen = 0;
-    for (unsigned waited = 0;; waited += 50) {
+    for (unsigned waited = 0;; waited += 100) {
         state_look();
         if (waited == 0 || seen != state_generation()) {
             int code = enter("nvmlEventSetWait", -1);

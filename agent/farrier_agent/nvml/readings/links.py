@@ -17,12 +17,7 @@ STATES = {0: False, 1: True, 2: True}
 One that is active and has its traffic disabled (3) is neither up nor down.
 """
 
-_ERRORS = (
-    "replay_errors_total",
-    "crc_errors_total",
-    "effective_errors_total",
-    "symbol_errors_total",
-)
+_SLOW_ERRORS = ("replay_errors_total", "effective_errors_total", "symbol_errors_total")
 
 
 def static(probe: Probe) -> dict[str, Any]:
@@ -33,20 +28,12 @@ def static(probe: Probe) -> dict[str, Any]:
 
 
 def slow(probe: Probe) -> dict[str, Any]:
-    """Nothing to show: errors and, of NVLink 5, bytes, for :func:`fast`."""
+    """Nothing to show: the less urgent errors and, of NVLink 5, bytes, for :func:`fast`."""
     count = probe.kept["links"]
-    errors = []
-    for link in range(count):
-        one: dict[str, int | None] = {
-            name: probe.value(f"nvlink_{name}", probe.field(f"nvlink_{name}", link))
-            for name in _ERRORS
-        }
-        recoveries = probe.field("nvlink_recovery_errors_total", link)
-        if recoveries is None:
-            recoveries = probe.field("nvlink_recovery_events", link)
-        one["recovery_errors_total"] = probe.value("nvlink_recovery_errors_total", recoveries)
-        errors.append(one)
-    probe.kept["link_errors"] = errors
+    probe.kept["link_errors"] = [
+        {name: _number(probe, f"nvlink_{name}", link) for name in _SLOW_ERRORS}
+        for link in range(count)
+    ]
     probe.kept["link_bytes"] = {
         f"nvlink_{way}_bytes_total": _sum(probe, f"nvlink_link_{way}_bytes", count)
         for way in ("transmit", "receive")
@@ -55,21 +42,34 @@ def slow(probe: Probe) -> dict[str, Any]:
 
 
 def fast(probe: Probe) -> dict[str, Any]:
-    """The state of every link, and the bytes of all together."""
+    """Every link, and the bytes of all together."""
     links = []
     for link in range(probe.kept["links"]):
-        state = probe.value("nvlink_state", probe.field("nvlink_state", link))
-        errors = probe.kept["link_errors"][link]
+        state = _number(probe, "nvlink_state", link)
+        recoveries = probe.field("nvlink_recovery_errors_total", link)
+        if recoveries is None:
+            recoveries = probe.field("nvlink_recovery_events", link)
+        errors = {
+            "recovery_errors_total": probe.value("nvlink_recovery_errors_total", recoveries),
+            "crc_errors_total": _number(probe, "nvlink_crc_errors_total", link),
+            **probe.kept["link_errors"][link],
+        }
         up = None if state is None else STATES.get(state)
         if state is not None or any(value is not None for value in errors.values()):
             links.append(NvLink(link=link, up=up, **errors))
     sent: dict[str, Any] = dict(probe.kept["link_bytes"])
     for name in sent:
         if (name, ALL_LINKS) in probe.batch:
-            sent[name] = probe.value(name, probe.field(name, ALL_LINKS))
+            sent[name] = _number(probe, name, ALL_LINKS)
     return {"nvlinks": tuple(links), **sent}
 
 
+def _number(probe: Probe, name: str, scope: int) -> int | None:
+    number: int | None = probe.value(name, probe.field(name, scope))
+    return number
+
+
 def _sum(probe: Probe, name: str, count: int) -> int | None:
-    parts = [probe.value(name, probe.field(name, link)) for link in range(count)]
-    return None if not parts or None in parts else sum(parts)
+    parts = [_number(probe, name, link) for link in range(count)]
+    numbers = [part for part in parts if part is not None]
+    return sum(numbers) if numbers and len(numbers) == len(parts) else None
