@@ -28,7 +28,8 @@ _SEEN = (
     ),
     (
         "*latched*, and you have dealt with it in another way",
-        "`farrier-agent ack` (all that is latched), or `farrier-agent ack RULE GPU` (a uuid, or an index)",
+        "`farrier-agent ack` (all that is latched), or `farrier-agent ack RULE GPU` (a uuid, or an"
+        " index)",
     ),
     (
         "`gpu-missing` of a GPU that was taken out for good",

@@ -181,6 +181,8 @@ class Host:
             "settle_seconds": 0.0,
             "warm_up_seconds": 30.0,
             "check_listen": f"127.0.0.1:{self.check_port}",
+            "sys_root": str(self.sys),
+            "nvml_library": str(self._nvml_library) if accelerator == "cuda" else None,
         }
         config = AgentConfig(
             host="gpu01",
@@ -193,10 +195,8 @@ class Host:
             run_dir=str(self.run_dir),
             state_dir=str(self.root / "state"),
             kmsg=str(self.kmsg),
-            sys_root=str(self.sys),
             bus=str(self.systemd.bus),
             nginx_user=USER,
-            nvml_library=str(self._nvml_library) if accelerator == "cuda" else None,
             replicas=list(replicas),
             **(defaults | fields),
         )
@@ -247,11 +247,17 @@ class Host:
 
     def start(self, **more: str) -> subprocess.Popen[bytes]:
         """Start the agent and wait until it serves."""
+        agent = self.start_anyhow(**more)
+        until(lambda: self.get("/livez")[0] == 200)
+        return agent
+
+    def start_anyhow(self, **more: str) -> subprocess.Popen[bytes]:
+        """Start the agent and wait until it is there for whoever may ask."""
         command = [sys.executable, "-m", "farrier_agent.cli", "run", f"--config={self.config_path}"]
         with self.log_path.open("ab") as log:
             self.agent = subprocess.Popen(command, env=self.environment(**more), stderr=log)
         self._processes.append(self.agent)
-        until(lambda: self.get("/livez")[0] == 200)
+        until(lambda: self.get("/livez")[0])
         return self.agent
 
     def stop(self, number: int = signal.SIGTERM) -> float:
