@@ -59,6 +59,7 @@ def agent(host: OneHost, say: Callable[[str], None], minutes: int = MINUTES) -> 
             f"systemd-run -q --collect --unit={unit} {INTERPRETER} -I -c '{program}'", check=True
         )
     try:
+        host.gpus(GPUS, held=True)
         # of what is measured nothing is cold
         host.root(f"systemctl restart {' '.join(UNITS.values())}")
         _settle(host)
@@ -68,8 +69,11 @@ def agent(host: OneHost, say: Callable[[str], None], minutes: int = MINUTES) -> 
         collectors = host.status()["collectors"]
     finally:
         host.root(f"systemctl stop {' '.join(IDLE)}", check=False)
+        host.gpus(GPUS)
     if failed := [one for one in collectors if not one["success"]]:
         raise OneHostError(f"collectors that fail: {failed}")
+    if not seen[AGENT].scrapes[-1].engines:
+        raise OneHostError("nothing of the engines is on the agent's page")
     text = "\n\n".join(
         [
             written,
@@ -182,7 +186,7 @@ def _growth(host: OneHost, minutes: int, say: Callable[[str], None]) -> dict[int
 
 def _begin_anew(host: OneHost, count: int, config: str) -> None:
     host.root(f"systemctl stop {UNITS[AGENT]}; rm -f {STATE}/*.json")
-    host.gpus(count)
+    host.gpus(count, held=True)
     host.put(CONFIG, config)
     host.root(f"systemctl start {UNITS[AGENT]}")
     _settle(host)

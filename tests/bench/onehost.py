@@ -85,13 +85,19 @@ class OneHost:
         where = f"mkdir -p $(dirname {path}) && cat > {path} && chmod {mode} {path}"
         self.root(where, stdin=data)
 
-    def gpus(self, count: int) -> None:
-        """Have *count* GPUs, in NVML and on the PCI bus, with an engine's process on each."""
-        pids = [self.root(f"systemctl show -P MainPID engine-{name}").strip() for name in REPLICAS]
-        busy = [
-            f"{number}.processes {pids[number // 2 % len(pids)]}:{64 * 2**30}"
-            for number in range(count)
-        ]
+    def gpus(self, count: int, *, held: bool = False) -> None:
+        """Have *count* GPUs, in NVML and on the PCI bus; *held*: with an engine's process on each.
+
+        An engine that is restarted finds its GPUs still held by the process that it was.
+        """
+        busy = []
+        if held:
+            show = "systemctl show -P MainPID engine-"
+            pids = [self.root(f"{show}{name}").strip() for name in REPLICAS]
+            busy = [
+                f"{number}.processes {pids[number // 2 % len(pids)]}:{64 * 2**30}"
+                for number in range(count)
+            ]
         # a file that is replaced is read anew, one that is written to may be read half
         self.put(f"{_STATE}.new", "\n".join([f"count {count}", *busy, ""]))
         functions = f"{_TREE}/sys/bus/pci/devices"
@@ -162,7 +168,6 @@ def one_host(say: Say) -> Iterator[OneHost]:
             _prepare(host, Path(scratch))
             _converge(lab, Path(scratch), say)
             _tell_of_load(host)
-            host.gpus(GPUS)  # whose processes they are is known only now
             until(lambda: set(host.phases().values()) == {"ready"}, 60, "every replica is ready")
             yield host
         finally:

@@ -31,13 +31,14 @@ class ScrapeError(RuntimeError):
 @dataclass(frozen=True)
 class Scrape:
     """``seconds`` from the first byte of the question to the last of the answer; its bytes, as they
-    were sent and unpacked, and how many lines are samples.
+    were sent and unpacked, how many lines are samples, and how many of those are of an engine.
     """
 
     seconds: float
     sent: int
     unpacked: int
     samples: int
+    engines: int
 
 
 class Scraper:
@@ -70,8 +71,9 @@ class Scraper:
         if length is None:
             body = _joined(body)
         page = gzip.decompress(body) if headers.get("content-encoding") == "gzip" else body
-        samples = sum(1 for line in page.splitlines() if line and not line.startswith(b"#"))
-        return Scrape(seconds, len(body), len(page), samples)
+        lines = [line for line in page.splitlines() if not line.startswith(b"#")]
+        engines = sum(1 for line in lines if line.startswith(b"vllm:"))
+        return Scrape(seconds, len(body), len(page), len(lines), engines)
 
     def close(self) -> None:
         """Hang up."""

@@ -78,15 +78,16 @@ def compared(seen: Mapping[str, Seen], alone: Mapping[str, Seen], minutes: int) 
 
 
 def _of_scrapes(seen: Mapping[str, Seen]) -> str:
-    head = ["a scrape", "scrapes", "p50, ms", "p99, ms", "slowest, ms", "samples"]
+    head = ["a scrape", "scrapes", "p50, ms", "p99, ms", "slowest, ms"]
     rows = []
     for name, one in seen.items():
         page = one.scrapes[-1]
         figures = [f"{value:.2f}" for value in _times(one.scrapes)]
         if name == AGENT:
             figures[:2] = [f"**{value}**" for value in figures[:2]]
-        rows.append([name, str(len(one.scrapes)), *figures, f"{page.samples:,}", _size(page)])
-    return table([*head, "page (gzip), KiB"], rows)
+        samples = f"{page.samples:,}" + (f" ({page.engines:,})" if page.engines else "")
+        rows.append([name, str(len(one.scrapes)), *figures, samples, _size(page)])
+    return table([*head, "samples (the engines')", "page (gzip), KiB"], rows)
 
 
 def growth(grown: Mapping[int, Mapping[str, Seen]]) -> str:
