@@ -127,7 +127,7 @@ def _subjects(host: OneHost) -> dict[str, list[int]]:
         found[unit] = processes(host.pid_one, f"{unit}.service")
     if gone := [name for name, those in found.items() if not those]:
         raise OneHostError(f"not running: {', '.join(gone)}")
-    return found
+    return {name: found[name] for name in (AGENT, PYTHON, NVML, EXPORTER, *IDLE)}
 
 
 def _look(
