@@ -239,11 +239,12 @@ class Daemon:
         snapshot = self._compose()
         now = time.monotonic()
         self._pages.show(snapshot, self._traffic.page(now))
-        # /metrics is the largest page by far: what changes between two ticks waits for the next
-        if now - self._rendered >= 0.9 * self._tick or self._last is None:
+        told = list(changes(self._last, snapshot))
+        # /metrics is the largest page by far: once a tick, and when there is more than new numbers
+        if told or now - self._rendered >= 0.9 * self._tick or self._last is None:
             self._rendered = now
             self._pages.render()
-        for change in changes(self._last, snapshot):
+        for change in told:
             extra = {"replica": change.replica, "cause": "state"} if change.replica else {}
             log.log(change.level, "%s", change.text, extra=extra)
         said = summary(snapshot)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Iterator
@@ -79,6 +80,28 @@ def test_only_nginxs_sockets_towards_the_engine_count() -> None:
     seen = [Bytes(1, 33, 8101, 5, 0, 0), Bytes(2, 0, 8101, 5, 0, 0), Bytes(3, 33, 8102, 5, 0, 9)]
     movement = step(Movement(), seen, 8101, nginx_uid=33)
     assert (movement.sockets, movement.unread) == (1, 0)
+
+
+def test_one_question_is_for_many_ports_and_no_others(listener: socket.socket) -> None:
+    with contextlib.ExitStack() as stack:
+        servers = [listener] + [
+            stack.enter_context(socket.create_server((address, 0), family=family))
+            for address, family in [
+                *[("127.0.0.1", socket.AF_INET)] * 3,
+                ("::1", socket.AF_INET6),
+            ]
+        ]
+        ports = [one.getsockname()[1] for one in servers]
+        for one in servers:
+            address = one.getsockname()[:2]
+            stack.enter_context(socket.create_connection(address))
+        mapped = stack.enter_context(socket.socket(socket.AF_INET6))
+        mapped.connect(("::ffff:127.0.0.1", ports[0]))
+        for asked in range(1, len(ports) + 1):
+            found = read(*ports[:asked])
+            # the one that speaks IPv4 over a socket of IPv6 is there, too
+            assert sorted(one.port for one in found) == sorted([ports[0], *ports[:asked]])
+            assert all(one.loopback and one.uid == os.getuid() for one in found)
 
 
 @given(st.binary(max_size=300))

@@ -6,13 +6,15 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 from farrier.lab import LabError
-from tests.bench.agent import agent
+from tests.bench.agent import MINUTES, agent
 from tests.bench.check import check
 from tests.bench.converge import Options, converge
 from tests.bench.drain import drain
 from tests.bench.gate import gate
+from tests.bench.nvml import nvml
 from tests.bench.onehost import OneHost, OneHostError, one_host
 from tests.bench.runs import RunFailedError
 
@@ -23,7 +25,7 @@ ON_ONE_HOST: dict[str, Callable[[OneHost, Callable[[str], None]], None]] = {
     "gate": gate,
 }
 """The parts that share one host, in an order in which none disturbs the next."""
-PARTS = ("converge", *ON_ONE_HOST)
+PARTS = ("converge", "nvml", *ON_ONE_HOST)
 
 
 def main() -> int:
@@ -41,15 +43,20 @@ def main() -> int:
                 Options(options.rounds, options.vllm, options.breakdown, options.proof),
                 say,
             )
+        if "nvml" in parts:
+            nvml(say, options.nvml_library)
         if rest := [part for part in parts if part in ON_ONE_HOST]:
             with one_host(say) as host:
                 for part in rest:
                     say(f"part {part}")
-                    ON_ONE_HOST[part](host, say)
+                    parted = ON_ONE_HOST[part]
+                    if part == "agent":
+                        parted = partial(agent, minutes=options.minutes)
+                    parted(host, say)
     except (LabError, RunFailedError, OneHostError, RuntimeError, OSError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
-    if not options.proof:
+    if not options.proof and options.minutes == MINUTES:
         say("written to docs/benchmarks.md")
     return 0
 
@@ -58,6 +65,19 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument(
         "--part", choices=("all", *PARTS), default="all", help="one of them (default all)"
+    )
+    of_agent = parser.add_argument_group("of the part agent")
+    of_agent.add_argument(
+        "--minutes",
+        type=int,
+        default=MINUTES,
+        help=f"with other than {MINUTES} it is a try: printed, not written",
+    )
+    of_nvml = parser.add_argument_group("of the part nvml")
+    of_nvml.add_argument(
+        "--nvml-library",
+        metavar="PATH",
+        help="libnvidia-ml.so.1 of a host with GPUs (default: the fake one, as a stand-in)",
     )
     of_converge = parser.add_argument_group("of the part converge")
     of_converge.add_argument("--rounds", type=int, default=5, help="counted runs (default 5)")

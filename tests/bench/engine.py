@@ -21,8 +21,10 @@ def _histograms(model: str) -> bytes:
         lines += [f"# HELP {name} Histogram {number} of a stand-in.", f"# TYPE {name} histogram"]
         labels = f'engine="0",model_name="{model}"'
         for bucket in range(BUCKETS):
-            lines.append(f'{name}_bucket{{{labels},le="{0.3 * 2**bucket:.1f}"}} {bucket}.0')
-        lines += [f"{name}_count{{{labels}}} {BUCKETS}.0", f"{name}_sum{{{labels}}} 12.5"]
+            bound = "+Inf" if bucket == BUCKETS - 1 else f"{0.3 * 2**bucket:.1f}"
+            lines.append(f'{name}_bucket{{{labels},le="{bound}"}} {bucket}.0')
+        # as many as its last bucket has: of one that contradicts itself the agent passes nothing on
+        lines += [f"{name}_count{{{labels}}} {BUCKETS - 1}.0", f"{name}_sum{{{labels}}} 12.5"]
     return "\n".join([*lines, ""]).encode()
 
 

@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Memory", "cpu_seconds", "memory", "processes"]
+__all__ = ["Memory", "commands", "cpu_seconds", "memory", "processes"]
 
 _TICK = os.sysconf("SC_CLK_TCK")
 
@@ -37,6 +37,11 @@ def processes(pid_one: int, unit: str) -> list[int]:
         and _link(entry / "ns/pid") == namespace
         and unit in _text(entry / "cgroup").rstrip().rpartition("\n")[2].split("/")
     ]
+
+
+def commands(pid: int) -> list[str]:
+    """The words of the command line of *pid*; none when it has ended."""
+    return _text(Path(f"/proc/{pid}/cmdline")).split("\0")
 
 
 def memory(pids: list[int]) -> Memory:

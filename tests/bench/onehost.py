@@ -1,8 +1,8 @@
 """One lab host with all that the roles make, four replicas of a stand-in engine and eight GPUs.
 
 What stands in: the engines (``engine.py``, the tests' stand-in with metrics as long as the real
-vLLM's), NVML (tests/fakes/nvml), and a tree of files for what the kernel says of the GPUs, which
-the preflight looks at. systemd, nginx, the agent and the node exporter are the real ones.
+vLLM's), NVML (tests/fakes/nvml), and a tree of files for what the kernel says of the GPUs and in
+its log. systemd, nginx, the agent and the node exporter are the real ones.
 """
 
 from __future__ import annotations
@@ -46,6 +46,10 @@ REPLICAS: Mapping[str, int] = {f"m{number}": 8100 + number for number in range(1
 _ENGINE = f"{HERE}/engine.py"
 _NVML = f"{HERE}/libnvidia-ml.so.1"
 _TREE = f"{HERE}/gpus"
+_STATE = "/etc/fake-nvml.state"
+_BUS = 0x18
+"""The PCI bus of the first GPU of the fake NVML; the next ones are 8 apart."""
+_KMSG = "6,1,1000000,-;Linux version 6.1.0 (a stand-in of the kernel's log)\n"
 _DRIVER = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release Build\n"
 
 
@@ -80,6 +84,34 @@ class OneHost:
         data = content.encode() if isinstance(content, str) else content
         where = f"mkdir -p $(dirname {path}) && cat > {path} && chmod {mode} {path}"
         self.root(where, stdin=data)
+
+    def gpus(self, count: int, *, held: bool = False) -> None:
+        """Have *count* GPUs, in NVML and on the PCI bus; *held*: with an engine's process on each.
+
+        An engine that is restarted finds its GPUs still held by the process that it was.
+        """
+        busy = []
+        if held:
+            show = "systemctl show -P MainPID engine-"
+            pids = [self.root(f"{show}{name}").strip() for name in REPLICAS]
+            busy = [
+                f"{number}.processes {pids[number // 2 % len(pids)]}:{64 * 2**30}"
+                for number in range(count)
+            ]
+        # a file that is replaced is read anew, one that is written to may be read half
+        self.put(f"{_STATE}.new", "\n".join([f"count {count}", *busy, ""]))
+        functions = f"{_TREE}/sys/bus/pci/devices"
+        lines = [f"mv {_STATE}.new {_STATE}", f"rm -rf {functions}"]
+        for number in range(count):
+            function = f"{functions}/0000:{_BUS + 8 * number:02x}:00.0"
+            lines += [
+                f"mkdir -p {function}",
+                f"ln -sfn ../../drivers/nvidia {function}/driver",
+                f"echo 0x10de > {function}/vendor",
+                f"echo 0x2330 > {function}/device",
+                f"echo 0x030200 > {function}/class",
+            ]
+        self.root(" && ".join(lines))
 
     def status(self) -> Any:
         """The agent's ``/status``; None where it does not answer."""
@@ -148,25 +180,16 @@ def _prepare(host: OneHost, scratch: Path) -> None:
     host.root("systemctl stop 'bench-*'; systemctl reset-failed", check=False)
     host.put(_ENGINE, _engine(), "755")
     host.put(_NVML, fake_nvml.build(scratch / "nvml").read_bytes(), "755")
-    host.put("/etc/fake-nvml.state", f"count {GPUS}\n")
     host.put(f"{_TREE}/proc/driver/nvidia/version", _DRIVER)
+    host.put(f"{_TREE}/dev/kmsg", _KMSG)
     libraries = f"{_TREE}/usr/lib/x86_64-linux-gnu"
     host.put(f"{libraries}/libcuda.so.580.95.05", "stand-in\n")
-    functions = f"{_TREE}/sys/bus/pci/devices"
     lines = [
         f"ln -sfn libcuda.so.580.95.05 {libraries}/libcuda.so.1",
         f"mkdir -p {_TREE}/sys/bus/pci/drivers/nvidia",
     ]
-    for number in range(1, GPUS + 1):
-        function = f"{functions}/0000:{number:02x}:00.0"
-        lines += [
-            f"mkdir -p {function}",
-            f"ln -sfn ../../drivers/nvidia {function}/driver",
-            f"echo 0x10de > {function}/vendor",
-            f"echo 0x2330 > {function}/device",
-            f"echo 0x030200 > {function}/class",
-        ]
     host.root(" && ".join(lines))
+    host.gpus(GPUS)
 
 
 def _engine() -> bytes:
@@ -198,7 +221,7 @@ def _converge(lab: Lab, scratch: Path, say: Say) -> None:
         "accelerator": "cuda",
         "agent_nvml_library": _NVML,
         "nvidia_driver_source": "none",
-        "roots": {name: f"{_TREE}/{name}" for name in ("proc", "sys", "usr")},
+        "roots": {name: f"{_TREE}/{name}" for name in ("proc", "sys", "dev", "usr")},
     }
     run = converge(limit=[HOST], timeout=300)
     if run.returncode:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from farrier_agent.draining.sockets import Socket, SocketsError, State, read
 
-__all__ = ["InFlight", "count", "larger", "look", "uid_of", "unsent_clients"]
+__all__ = ["InFlight", "by_uid", "count", "larger", "look", "uid_of", "unsent_clients"]
 
 _REQUEST = frozenset({State.ESTABLISHED, State.CLOSE_WAIT, State.SYN_SENT})
 """States of a client's socket in which its request is not over.
@@ -54,14 +54,20 @@ def count(
     sockets: Iterable[Socket], port: int, *, nginx_uid: int, own_uids: Collection[int] = ()
 ) -> InFlight:
     """Who is connected to the engine on loopback *port*."""
-    uids = Counter(
+    uids = (
         one.uid
         for one in sockets
         if one.remote_port == port and one.remote.is_loopback and one.state in _REQUEST
     )
-    requests = uids.pop(nginx_uid, 0)
-    own = sum(uids.pop(uid, 0) for uid in set(own_uids))
-    return InFlight(requests, own, tuple(sorted(uids.items())))
+    return by_uid(uids, nginx_uid=nginx_uid, own_uids=own_uids)
+
+
+def by_uid(uids: Iterable[int], *, nginx_uid: int, own_uids: Collection[int] = ()) -> InFlight:
+    """The same, where only the user of each connection is left to be told apart."""
+    number = Counter(uids)
+    requests = number.pop(nginx_uid, 0)
+    own = sum(number.pop(uid, 0) for uid in set(own_uids))
+    return InFlight(requests, own, tuple(sorted(number.items())))
 
 
 def look(

@@ -101,11 +101,14 @@ def decide(
             drained[name] = held
             if replica.phase not in _CLOSED:
                 del drained[name]  # it was stopped, or made ready by somebody
-            elif held.calm_at is not None and at - held.calm_at >= _pause(book, name, at):
-                if _is_ours(replica, by):
-                    intents.append(TakeBack(name))
+            elif _is_calm(held, _pause(book, name, at), at) and _is_ours(replica, by):
+                intents.append(TakeBack(name))
     new = Book(drained, ignored, book.backs)
     return tuple(intents), book if new == book else new
+
+
+def _is_calm(held: Held, seconds: float, at: float) -> bool:
+    return held.calm_at is not None and at - held.calm_at >= seconds
 
 
 def _is_ours(replica: Replica, by: str) -> bool:

@@ -10,6 +10,7 @@ from farrier_agent import movement
 from farrier_agent.draining import inflight
 from farrier_agent.draining.sockets import SocketsError
 from farrier_agent.engines import Load
+from farrier_agent.serving.connections import Connections
 
 __all__ = ["Count", "Counter", "busy"]
 
@@ -30,12 +31,13 @@ class Count:
 class Counter:
     """Counts on the *port* of the engine of *replica*. All of it blocks, for milliseconds.
 
-    *nginx_user* is as whom nginx's workers run. Where there is no such user every connection but
-    the agent's counts as a request, and that is said once.
+    *connections* has those of all engines. *nginx_user* is as whom nginx's workers run. Where there
+    is no such user every connection but the agent's counts as a request, and that is said once.
     """
 
-    def __init__(self, replica: str, port: int, nginx_user: str) -> None:
+    def __init__(self, replica: str, port: int, nginx_user: str, connections: Connections) -> None:
         self._replica = replica
+        self._connections = connections
         self._port = port
         self._told: set[str] = set()
         self._own = os.geteuid()
@@ -53,6 +55,19 @@ class Counter:
         except SocketsError as error:
             self._say(f"its requests in flight cannot be counted: {error}")
             return Count()
+        return self._counted(seen)
+
+    def glance(self) -> Count:
+        """The connections a moment ago, for who waits for no end of them. Never raises."""
+        uid = -1 if self._uid is None else self._uid
+        try:
+            found = self._connections.seen(self._connections.glance)
+        except movement.MovementError:
+            return self.look()  # there is /proc
+        uids = (one.uid for one in found if one.port == self._port and one.loopback)
+        return self._counted(inflight.by_uid(uids, nginx_uid=uid, own_uids={self._own}))
+
+    def _counted(self, seen: inflight.InFlight) -> Count:
         strangers = sum(number for _, number in seen.strangers)
         if self._uid is None:
             return Count(strangers, own=seen.own)
@@ -65,7 +80,7 @@ class Counter:
         if self._uid is None:
             return None
         try:
-            seen = movement.read(self._port)
+            seen = self._connections.seen(self._connections.step)
         except movement.MovementError as error:
             self._say(f"whether its requests get on cannot be seen: {error}")
             return None

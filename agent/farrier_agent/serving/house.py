@@ -18,6 +18,7 @@ from farrier_agent.draining.record import Now
 from farrier_agent.draining.states import Transition
 from farrier_agent.draining.store import StoreError
 from farrier_agent.serving.acting import Actor, evidence_unit
+from farrier_agent.serving.connections import Connections
 from farrier_agent.serving.counting import Counter
 from farrier_agent.serving.healing import Health
 from farrier_agent.serving.life import Life, seen
@@ -46,15 +47,14 @@ class OfReplica:
         actor: Actor,
         changed: Callable[[], None],
         *,
-        told: Callable[[str, bytes | None], None],
+        connections: Connections,
+        told: Callable[[bytes | None], None],
     ) -> None:
-        counter = Counter(replica.name, replica.port, config.nginx_user)
+        counter = Counter(replica.name, replica.port, config.nginx_user, connections)
         self.life = Life(replica, config, units, changed)
         every = min(config.tick, HEALTH_SECONDS)
         self.health = Health(self.life, config, counter, actor, every)
-        self.looker = Looker(
-            self.life, units, counter, self.health, every, told=partial(told, replica.name)
-        )
+        self.looker = Looker(self.life, units, counter, self.health, every, told=told)
 
     async def drain(self, event: DrainAsked | StopBegan) -> Transition:
         """Begin or join a drain, with what is in flight counted. Raises StoreError or OSError.
@@ -119,8 +119,13 @@ class House:
         names = (*self._of_unit, *OWN_UNITS, *map(evidence_unit, self._of_unit.values()))
         self.units = Units(names, path=Path(config.bus), changed=self._unit_changed)
         self.actor = Actor(config, self.units)
+        connections = Connections([replica.port for replica in config.replicas], config.tick)
         self.replicas = {
-            replica.name: OfReplica(replica, config, self.units, self.actor, changed, told=told)
+            replica.name: OfReplica(
+                *(replica, config, self.units, self.actor, changed),
+                connections=connections,
+                told=partial(told, replica.name),
+            )
             for replica in config.replicas
         }
 

@@ -73,16 +73,18 @@ class Looker:
         while True:
             begun = loop.time()
             await self._look()
-            while (left := begun + self._pause() - loop.time()) > 0:
+            while (left := self._next(begun) - loop.time()) > 0:
                 await self._life.news(left)
 
-    def _pause(self) -> float:
+    def _next(self, begun: float) -> float:
+        """When to look after the look that began at *begun*, by the loop's clock."""
         record = self._life.record
-        hurries = record is not None and (
-            record.phase is Phase.DRAINING or record.gate == "opening" or _is_forced(record)
-        )
-        if record is None or not hurries:
-            return self._tick
+        if record is None or not _hurries(record):
+            # in the same moment as all other replicas: the kernel's answer is then for all of them
+            return (begun // self._tick + 1) * self._tick
+        return begun + self._pause(record)
+
+    def _pause(self, record: Record) -> float:
         drain = record.drain
         if record.phase is Phase.DRAINING and drain is not None and not drain.closed:
             return min(EVERY, max(0.0, drain.settle_ends - boottime()) + 0.01)
@@ -103,7 +105,7 @@ class Looker:
         if record.phase is Phase.DRAINING or record.gate == "opening":
             await life.try_to_tell(Ticked())
             record = life.record or record
-        load = await self._count(record)
+        load = await self._count(record, exactly=_hurries(record))
         if record.counting or _is_forced(record):
             await life.try_to_tell(Looked(self.in_flight))
         await self._live(load)
@@ -112,17 +114,18 @@ class Looker:
         """The requests in flight now, for one who is about to drain or has just given up."""
         record = self._life.record
         if record is not None:
-            await self._count(record)
+            await self._count(record, exactly=True)
         return self.in_flight
 
-    async def _count(self, record: Record) -> Load | None:
+    async def _count(self, record: Record, *, exactly: bool) -> Load | None:
         """Count what is in flight, if there is an engine; what it tells of its load."""
         if not record.engine_runs:
             self.count, self.in_flight = Count(), None
             self._told(None)
             return None
         # the kernel first: a request that the engine finishes in between is counted, not lost
-        self.count = await self._worker.do(self._counter.look)
+        look = self._counter.look if exactly else self._counter.glance
+        self.count = await self._worker.do(look)
         load = await read_load(self._ask, self._engine, deadline=LOAD_SECONDS, told=self._told)
         self.in_flight = busy(self.count, load)
         return load
@@ -146,6 +149,11 @@ class Looker:
         if verdict is not None and verdict.state == "wedged" and record and record.counting:
             # it never will be drained: nobody waits for an engine that hangs
             await self._life.try_to_tell(GaveUp(f"its engine is wedged ({verdict.why})"))
+
+
+def _hurries(record: Record) -> bool:
+    """Somebody waits for what the next looks see."""
+    return record.phase is Phase.DRAINING or record.gate == "opening" or _is_forced(record)
 
 
 def _is_forced(record: Record) -> bool:
