@@ -7,6 +7,7 @@ control socket. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused by a safe
 from __future__ import annotations
 
 import argparse
+import http.client
 import os
 import platform
 import sys
@@ -144,8 +145,6 @@ def _status(config: AgentConfig, *, as_json: bool) -> None:
 
 
 def _ask(config: AgentConfig) -> bytes:
-    import http.client  # noqa: PLC0415 - the agent itself needs no client of 1.5 MiB
-
     address, port = split_address(config.listen)
     address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104
     connection = http.client.HTTPConnection(address, port, timeout=TIMEOUT)

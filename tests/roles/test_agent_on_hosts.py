@@ -14,8 +14,8 @@ CURRENT = "/opt/farrier/agent/current"
 
 WHERE = """
 import json, sys
-import farrier_agent, msgspec, pynvml, systemd.daemon, yaml
-modules = (farrier_agent, msgspec, pynvml, systemd.daemon, yaml)
+import farrier_agent, msgspec, prometheus_client, pynvml, systemd.daemon, yaml
+modules = (farrier_agent, msgspec, prometheus_client, pynvml, systemd.daemon, yaml)
 print(json.dumps({module.__name__: module.__file__ for module in modules} | {"prefix": sys.prefix}))
 """
 
