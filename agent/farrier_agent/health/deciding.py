@@ -99,11 +99,11 @@ def decide(
         elif name in drained:
             held = _calmer(drained[name], verdict, at)
             drained[name] = held
+            calm = held.calm_at is not None and at - held.calm_at >= _pause(book, name, at)
             if replica.phase not in _CLOSED:
                 del drained[name]  # it was stopped, or made ready by somebody
-            elif held.calm_at is not None and at - held.calm_at >= _pause(book, name, at):
-                if _is_ours(replica, by):
-                    intents.append(TakeBack(name))
+            elif calm and _is_ours(replica, by):
+                intents.append(TakeBack(name))
     new = Book(drained, ignored, book.backs)
     return tuple(intents), book if new == book else new
 
