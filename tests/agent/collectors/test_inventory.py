@@ -272,6 +272,22 @@ def test_it_is_known_after_a_restart(tmp_path: Path) -> None:
     run(third)
 
 
+def test_one_that_left_the_bus_while_nvml_hangs_can_be_forgotten(tmp_path: Path) -> None:
+    async def look() -> None:
+        inventory = Inventory(at(tmp_path))
+        assert inventory.problem is not None
+        await inventory.read(5.0)
+        assert inventory.problem is None
+        inventory.merge(enumerated(0, 1), bus(0, 1))
+        assert shown(inventory.merge(None, bus(1))) == [(0, "0", "gone")]
+        assert not inventory.forget("GPU-1")
+        assert inventory.forget("GPU-0")
+        assert inventory.merge(None, bus(1)) is None
+        await inventory.close()
+
+    run(look)
+
+
 def test_before_the_file_is_read_nothing_is_missing_and_nothing_overwritten(
     tmp_path: Path,
 ) -> None:
