@@ -198,7 +198,10 @@ class Daemon:
 
     def _shown(self) -> tuple[status.Replica, ...]:
         """The replicas as they were last published."""
-        return self._last.replicas if self._last else ()
+        if self._last is not None:
+            return self._last.replicas
+        # the configuration was just read again: without replicas their faults would be forgotten
+        return self._compose().replicas
 
     async def _replica_look(self) -> None:
         states = await self._units.attempt(self._house.states)

@@ -6,6 +6,7 @@ The table of every fault is in tests/agent/health; here is that the parts are on
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -171,3 +172,15 @@ def test_a_ready_that_was_refused_overrules_nothing(host: Host) -> None:
     assert "its engine does not run" in host.verb("ready", "right").stdout
     host.unit(right.unit, run=3)
     until(lambda: phases(host) == {"left": "ready", "right": "drained"})
+
+
+def test_a_replicas_fault_outlives_another_configuration(host: Host) -> None:
+    serving(host, replica(port=free_port(), gpus=[5]))
+    (reason,) = until(lambda: reasons(host, "gpu-missing"))
+    file = host.config_path
+    file.write_text(file.read_text().replace("settle_seconds = 0.0", "settle_seconds = 1.0"))
+    assert host.agent is not None
+    host.agent.send_signal(signal.SIGHUP)
+    until(lambda: "is read again" in host.log())
+    host.turns(6)
+    assert [one.since_at for one in reasons(host, "gpu-missing")] == [reason.since_at]
