@@ -92,6 +92,7 @@ class Daemon:
         self._replicas: Slot[dict[str, Seen]] = Slot("replicas", self._tick)
         self._notices: Slot[None] = Slot("notices", self._tick)
         self._news = asyncio.Event()
+        self._replicas_looked = asyncio.Event()
         self._begun = time.monotonic()
         self._last: status.Status | None = None
         self._said = ""
@@ -161,7 +162,7 @@ class Daemon:
         return one is not None and one.life.takes_requests
 
     def _looks(self) -> Iterator[Look]:
-        yield self._hardware.look
+        yield self._machine_look
         if self._config.accelerator != "cuda":
             log.info("this host has no GPU (accelerator = %r)", self._config.accelerator)
         if self._config.replicas:
@@ -197,14 +198,24 @@ class Daemon:
         return all(slot.report(now).duration_seconds is not None for slot in self._slots())
 
     def _shown(self) -> tuple[status.Replica, ...]:
-        """The replicas as they were last published; none before they were looked at."""
-        looked = self._replicas.report(time.monotonic()).duration_seconds is not None
-        return self._last.replicas if self._last and looked else ()
+        """The replicas now, for those who judge them.
+
+        Not as they were last published: after a reading of the configuration nothing was yet, and
+        without replicas their faults would be forgotten.
+        """
+        return self._compose().replicas
+
+    async def _machine_look(self) -> None:
+        if self._config.replicas:
+            with suppress(asyncio.TimeoutError):  # one that was never looked at is no fault
+                await asyncio.wait_for(self._replicas_looked.wait(), START_SECONDS)
+        await self._hardware.look()
 
     async def _replica_look(self) -> None:
         states = await self._units.attempt(self._house.states)
         look = partial(replicas.collect, self._config, states, deadline=self._deadline)
         await self._replicas.attempt(look)
+        self._replicas_looked.set()
 
     def _slots(self) -> Iterator[Slot[Any]]:
         yield from self._hardware.slots()

@@ -24,6 +24,7 @@ from farrier_agent.config import AgentConfig
 from farrier_agent.control.errors import ControlError, UsageError
 from farrier_agent.draining.record import Now
 from farrier_agent.gpus import Gpus, UnitOnGpu, XidEvent
+from farrier_agent.health.acknowledging import Acknowledged
 from farrier_agent.health.deciding import held_back
 from farrier_agent.health.keeping import Judge
 from farrier_agent.health.observed import Observed
@@ -41,6 +42,8 @@ T = TypeVar("T")
 
 LOOK_SECONDS = 1.0
 """Seconds that sysfs, procfs and the kernel's log may take; NVML may take longer."""
+CLOSE_SECONDS = 2.0
+"""Seconds that the agent's end waits for what is being written."""
 
 
 class Hardware:
@@ -81,9 +84,11 @@ class Hardware:
         )
         self._judge = Judge(state / "health.json", config.observe_only)
         self._worker = Worker("health")
+        self._saving: asyncio.Task[None] | None = None
+        self._disk_problem: str | None = None
+        self._judging = asyncio.Lock()
         self._health: Health | None = None
         self._merged: Gpus | None = None
-        self._merged_at = 0.0
         self.guard = Guard(config, house, self._judge, self._answers, changed)
         if self._judge.problem:
             log.warning("%s", self._judge.problem)
@@ -119,6 +124,24 @@ class Hardware:
 
     async def look(self) -> None:
         """Look at everything, and judge it."""
+        try:
+            await self._look()
+        except Exception:  # a defect here must not take the replicas' gates and drains with it
+            log.exception("what there is to say of the GPUs: unexpected error")
+            self._health = None
+            self.guard.told_nothing()
+        await self._save()
+
+    async def close(self) -> None:
+        """End the worker, and keep what is known."""
+        await self._gpus.close()
+        await self._xids.close()
+        await self._inventory.close()
+        if self._saving is not None:
+            await self._save(CLOSE_SECONDS)
+        await self._save(CLOSE_SECONDS)
+
+    async def _look(self) -> None:
         nvml = self._seen(self._gpu_slot, partial(self._gpus.collect, deadline=self._deadline))
         bus = self._seen(self._pci_slot, partial(self._pci.collect, LOOK_SECONDS))
         look_at_log = partial(self._xids.collect, LOOK_SECONDS)
@@ -128,15 +151,22 @@ class Hardware:
             self._xids.add(read.events)
             xids = await self._seen(self._xid_slot, look_at_log)
         await self._inventory.read(LOOK_SECONDS)
+        async with self._judging:
+            await self._conclude(read, functions, xids)
+
+    async def _conclude(
+        self, read: Gpus | None, functions: frozenset[str] | None, xids: Xids | None
+    ) -> None:
         gpus = self._inventory.merge(read, functions)
         units: tuple[UnitOnGpu, ...] = ()
         if gpus is not None:
             self._xids.learn(gpus)
-            if self._on["process"]:
-                collect = partial(self._processes.collect, gpus)
-                found = await self._process_slot.attempt(partial(collect, deadline=LOOK_SECONDS))
-                gpus, units = (found.gpus, found.units) if found else (gpus, ())
-            self._merged = gpus
+        collect = partial(self._processes.collect, gpus, LOOK_SECONDS)
+        found = await self._seen(self._process_slot, collect)
+        if found is not None:
+            gpus, units = found.gpus, found.units
+        if gpus is not None or (self._merged is not None and self._merged.count is None):
+            self._merged = gpus  # that GPUs had left the bus is not said for longer than it is seen
         self._health = self._judge.judge(
             Observed(
                 at=time.time(),
@@ -155,18 +185,21 @@ class Hardware:
             )
         )
         self.guard.told(self._health, self._replicas())
-        await self._save()
-
-    async def close(self) -> None:
-        """End the worker, and keep what is known."""
-        await self._gpus.close()
-        await self._xids.close()
-        await self._inventory.close()
 
     # -- what people ask for ---------------------------------------------------------------------
 
     async def ack(self, rule: str | None, gpu: str | None, by: str) -> tuple[str, ...]:
-        """Acknowledge what is latched; what was acknowledged, in words. Raises UsageError."""
+        """Acknowledge what is latched; what was acknowledged, in words. Raises ControlError."""
+        async with self._judging:  # what is being judged just now would bring a GPU back
+            done = self._acknowledged(rule, gpu)
+        for one in done:
+            log.info("%s: acknowledged by %s", one, by, extra={"cause": "ack"})
+        await self._save()
+        return tuple(f"acknowledged: {one}" for one in done) or ("nothing to acknowledge",)
+
+    def _acknowledged(self, rule: str | None, gpu: str | None) -> list[Acknowledged]:
+        if rule == "gpu-missing" and self._inventory.problem is not None:
+            raise ControlError(f"nothing was done: {self._inventory.problem}", "try again")
         try:
             done = self._judge.ack(rule, gpu, time.time())
         except ValueError as error:
@@ -174,9 +207,7 @@ class Hardware:
         for one in done:
             if one.forget and one.gpu is not None:
                 self._inventory.forget(one.gpu)
-            log.info("%s: acknowledged by %s", one, by, extra={"cause": "ack"})
-        await self._save()
-        return tuple(f"acknowledged: {one}" for one in done) or ("nothing to acknowledge",)
+        return done
 
     def overruled(self, replica: str) -> None:
         """A person serves *replica*, whatever is held against its GPUs."""
@@ -231,10 +262,24 @@ class Hardware:
                 return False if one.health == "wedged" or one.gate == "closed" else one.up
         return None
 
-    async def _save(self) -> None:
-        if not self._judge.unsaved:
-            return
-        try:
-            await self._worker.do(self._judge.save)
-        except OSError as error:
-            log.warning("%s/health.json: %s", self._config.state_dir, error.strerror)
+    async def _save(self, within: float | None = None) -> None:
+        """Have what the judge remembers written: who asks waits *within* seconds at the most.
+
+        None: a moment, and none at all for a disk that hangs already.
+        """
+        if self._saving is None:
+            if not self._judge.unsaved:
+                return
+            self._saving = asyncio.create_task(self._worker.do(self._judge.save))
+            within = within or LOOK_SECONDS
+        saving = self._saving
+        await asyncio.wait({saving}, timeout=within or 0)
+        problem: str | None = "the disk hangs"
+        if saving.done():
+            self._saving = None if self._saving is saving else self._saving
+            error = saving.exception()
+            problem = str(error) if error else None
+        if problem is not None and self._disk_problem is None:
+            path = f"{self._config.state_dir}/health.json"
+            log.warning("%s cannot be written: %s; a restart of the agent forgets", path, problem)
+        self._disk_problem = problem

@@ -142,6 +142,7 @@ def test_a_driver_that_is_not_loaded_is_a_reason_and_no_number(host: Host) -> No
     (reason,) = host.reasons()
     assert reason.startswith("collector gpu: no fresh data: nvmlInit: Driver Not Loaded: ")
     assert "modprobe nvidia" in reason
+    until(lambda: "host is not ready: collector gpu: " in host.log())
     host.nvml("count 2")
     until(lambda: host.value("farrier_gpus") == 2)
 

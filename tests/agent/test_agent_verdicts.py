@@ -6,6 +6,7 @@ The table of every fault is in tests/agent/health; here is that the parts are on
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def test_a_lost_gpu_drains_the_replica_that_uses_it_and_no_other(host: Host) -> 
     assert drained.drain is not None
     assert drained.drain.asked_by == ("farrier-agent (GPU health)",)
     assert "gpu-lost" in drained.drain.reasons[0]
-    assert host.value("farrier_gpu_verdict", uuid=UUIDS[1], state="unhealthy") == 1
+    until(lambda: host.value("farrier_gpu_verdict", uuid=UUIDS[1], state="unhealthy") == 1)
     assert host.value("farrier_replica_verdict", replica="left", state="healthy") == 1
 
 
@@ -109,14 +110,14 @@ def test_an_xid_in_the_kernels_log_is_latched_until_it_is_acknowledged(host: Hos
         log.write(f"NVRM: Xid (PCI:{pci_address(0)}): 79, pid=1, GPU has fallen off the bus.\n")
     (reason,) = until(lambda: reasons(host, "xid-reboot"))
     assert (reason.gpu, reason.latched) == (UUIDS[0], True)
-    assert host.value("farrier_gpu_xid_errors_total", uuid=UUIDS[0], xid="79") == 1
+    until(lambda: host.value("farrier_gpu_xid_errors_total", uuid=UUIDS[0], xid="79") == 1)
     until(lambda: phases(host) == {"left": "drained", "right": "ready"})
     host.stop()
     host.start()
     until(lambda: host.value("farrier_gpus") == 2)
     (still,) = until(lambda: reasons(host, "xid-reboot"))
     assert still.since_at == reason.since_at
-    assert host.value("farrier_gpu_xid_errors_total", uuid=UUIDS[0], xid="79") == 1
+    until(lambda: host.value("farrier_gpu_xid_errors_total", uuid=UUIDS[0], xid="79") == 1)
     done = host.verb("ack", "xid-reboot", UUIDS[0], "--reason=board reseated")
     assert done.returncode == 0, done.stderr
     assert "acknowledged" in done.stdout
@@ -130,7 +131,7 @@ def test_a_gpu_that_is_gone_is_down_and_not_forgotten(host: Host) -> None:
     host.nvml("count 2\n0.gone 1")
     (reason,) = until(lambda: reasons(host, "gpu-missing"))
     assert reason.gpu == UUIDS[0]
-    assert host.value("farrier_gpu_up", uuid=UUIDS[0]) == 0
+    until(lambda: host.value("farrier_gpu_up", uuid=UUIDS[0]) == 0)
     assert host.value("farrier_gpu_problem", uuid=UUIDS[0], problem="gone") == 1
     # NVML calls the other one 0 now; the replicas mean the numbers of before
     until(lambda: phases(host) == {"left": "drained", "right": "ready"})
@@ -171,3 +172,15 @@ def test_a_ready_that_was_refused_overrules_nothing(host: Host) -> None:
     assert "its engine does not run" in host.verb("ready", "right").stdout
     host.unit(right.unit, run=3)
     until(lambda: phases(host) == {"left": "ready", "right": "drained"})
+
+
+def test_a_replicas_fault_outlives_another_configuration(host: Host) -> None:
+    serving(host, replica(port=free_port(), gpus=[5]))
+    (reason,) = until(lambda: reasons(host, "gpu-missing"))
+    file = host.config_path
+    file.write_text(file.read_text().replace("settle_seconds = 0.0", "settle_seconds = 1.0"))
+    assert host.agent is not None
+    host.agent.send_signal(signal.SIGHUP)
+    until(lambda: "is read again" in host.log())
+    host.turns(6)
+    assert [one.since_at for one in reasons(host, "gpu-missing")] == [reason.since_at]

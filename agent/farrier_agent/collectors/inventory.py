@@ -233,6 +233,11 @@ class Inventory:
         """What is remembered; nothing before :meth:`read`."""
         return tuple((self._known or {}).values())
 
+    @property
+    def problem(self) -> str | None:
+        """Why it is not known which GPUs there were; None when it is."""
+        return self._problem if self._known is None else None
+
     async def read(self, deadline: float) -> None:
         """Read what was remembered, if that was not done yet. Never raises; :meth:`merge` says."""
         if self._known is not None:
@@ -256,6 +261,8 @@ class Inventory:
         found = merged(self._known, gpus, functions, wanted=self._wanted, now=self._clock())
         if gpus is not None:
             self._here = frozenset(gpu.uuid for gpu in gpus.devices)
+        elif found.gpus is not None:
+            self._here -= {gpu.uuid for gpu in found.gpus.devices}  # they have left the bus
         if found.known != self._known:
             self._known = found.known
             self._memory.keep(list(found.known.values()))

@@ -221,8 +221,9 @@ def _asked(agent: Agent, request: Request, arguments: argparse.Namespace) -> Fin
     try:
         return agent.ask(request)
     except LostError as error:
-        what = getattr(arguments, "replica", None) or getattr(arguments, "action", None)
-        again = " ".join(filter(None, ("farrier-agent", arguments.command, what)))
+        # an ack without its words would be one of everything
+        what = (getattr(arguments, one, None) for one in ("replica", "action", "rule", "gpu"))
+        again = " ".join(filter(None, ("farrier-agent", arguments.command, *what)))
         said = "the agent went away before its last word; ask again when it is back"
         raise LostError(said, again) from error
 

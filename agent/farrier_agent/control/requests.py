@@ -26,7 +26,7 @@ VERSION = 1
 """Version of this protocol. The agent refuses a request of a newer one, a client a newer agent."""
 
 Names = Annotated[tuple[Label, ...], msgspec.Meta(max_length=256)]
-Line = Annotated[str, msgspec.Meta(max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+Line = Annotated[str, msgspec.Meta(max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=7 * 86400)]
 Policy = Literal["extend", "abort", "force"]
 

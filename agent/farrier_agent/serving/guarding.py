@@ -69,6 +69,10 @@ class Guard:
             self._hold_back(name, None)
         self._news.set()
 
+    def told_nothing(self) -> None:
+        """What is to be concluded is not known: nothing is done."""
+        self._wanted = ()
+
     def overruled(self, name: str) -> None:
         """A person serves the replica *name*: what was wanted for it is wanted no more."""
         self._wanted = tuple(one for one in self._wanted if one.replica != name)

@@ -148,3 +148,19 @@ def test_killed_between_write_and_rename_the_old_memory_stands(tmp_path: Path) -
     assert subprocess.run(argv, check=False).returncode == -9
     assert path.read_bytes() == before
     assert b"GPU-new" in path.with_suffix(".new").read_bytes()
+
+
+def test_one_that_left_the_bus_while_nvml_hangs_can_be_forgotten(tmp_path: Path) -> None:
+    async def look() -> None:
+        inventory = Inventory(at(tmp_path))
+        assert "not read yet" in str(inventory.problem)
+        await inventory.read(5.0)
+        assert not inventory.problem
+        inventory.merge(enumerated(0, 1), bus(0, 1))
+        assert shown(inventory.merge(None, bus(1))) == [(0, "0", "gone")]
+        assert not inventory.forget("GPU-1")
+        assert inventory.forget("GPU-0")
+        assert inventory.merge(None, bus(1)) is None
+        await inventory.close()
+
+    run(look)

@@ -187,6 +187,23 @@ def test_evidence_of_an_agent_that_went_away_has_to_be_asked_for_again(tmp_path:
     assert done.stderr.endswith("next: farrier-agent evidence tiny\n")
 
 
+def test_an_ack_is_asked_for_again_as_it_was(tmp_path: Path) -> None:
+    class Ending(Recorder):
+        async def ack(self, *_: object) -> Final:
+            one.close(wait=False)
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    with house(tmp_path / "control.sock", Ending) as one:
+        done = run(["ack", "xid-reboot", "3"], one)
+    assert done.returncode == 1
+    assert done.stderr.endswith("next: farrier-agent ack xid-reboot 3\n")
+
+
+def test_a_line_has_no_end(agent: House) -> None:
+    assert run(["ack", "--reason=one\n"], agent).returncode == 2
+
+
 def test_an_entry_names_its_replica_once() -> None:
     entry = protocol.Entry(
         at=1.0, message="replica tiny: ready -> draining", replica="tiny", cause="draining"
