@@ -72,14 +72,14 @@ def test_a_gpu_that_hangs_is_left_alone_then_tried_last(bench: Bench) -> None:
         await hangs(bench, 0)
         await bench.read()
         workers = bench.worker.nvml.workers
-        bench.log_path.unlink()
+        bench.forget_calls()
         for _ in range(3):
             assert up(await bench.read()) == [False, True, True, True]
         assert bench.calls_on(0) == []
         assert bench.worker.nvml.workers == workers
         # it is tried when its time has come, and the others are read before it hangs again
         bench.clock.now += 11
-        bench.log_path.unlink()
+        bench.forget_calls()
         gpus = await bench.read(SHORT)
         assert up(gpus) == [False, True, True, True]
         assert all(one.temperature_celsius == 31 for one in gpus.devices if one.up)
@@ -87,7 +87,7 @@ def test_a_gpu_that_hangs_is_left_alone_then_tried_last(bench: Bench) -> None:
         await bench.read()
         # then it is left alone for twice as long
         bench.clock.now += 11
-        bench.log_path.unlink()
+        bench.forget_calls()
         await bench.read()
         assert bench.calls_on(0) == []
         # and is back when it answers

@@ -17,7 +17,7 @@ from farrier_agent.nvml.patience import BackOff, HungGpus, Order
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.agent.nvml.bench import Bench, is_running, up
+from tests.agent.nvml.bench import FOREVER, Bench, is_running, up
 
 PIDFD_GETFD = 438
 
@@ -95,9 +95,10 @@ def test_garbage_from_the_worker_costs_the_worker(bench: Bench, garbage: bytes) 
 def test_answers_to_an_earlier_question_are_passed_over(bench: Bench) -> None:
     async def test() -> None:
         await bench.read()
-        bench.put("count 4;hang.nvmlDeviceGetMemoryInfo.0 200")
+        bench.put(f"count 4;hang.nvmlDeviceGetMemoryInfo.0 {FOREVER}")
+        bench.forget_calls()
         reading = asyncio.create_task(bench.read())
-        await asyncio.sleep(0.05)
+        await bench.called("nvmlDeviceGetMemoryInfo 0")
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
         bench.put("count 4;all.temperature 66")
