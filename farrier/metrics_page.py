@@ -6,10 +6,8 @@ is 1 unless the page is right.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-import click
 from farrier_agent.metrics import (
     clocks,
     ecc,
@@ -27,6 +25,8 @@ from farrier_agent.metrics import (
 )
 from farrier_agent.metrics.family import ALWAYS, Family
 from farrier_agent.metrics.page import COLLECTORS
+
+from farrier.generated import row, writing
 
 __all__ = ["PAGE", "SUBJECTS", "page"]
 
@@ -112,20 +112,10 @@ def _row(one: Family) -> str:
         text += f" {label}: " + ", ".join(f"`{value}`" for value in values) + "."
     sources = ", ".join(f"`{name}`" for name in sorted(one.of - {ALWAYS})) or "all"
     cells = (f"`{one.name}`", one.kind, ", ".join(one.labels), text, sources)
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return row(cells)
 
 
-@click.command()
-@click.option("--check", is_flag=True, help="Write nothing; exit 1 unless the page is right.")
-def main(check: bool) -> None:
-    """Write docs/metrics.md from the families."""
-    there = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
-    if check and there != page():
-        click.echo(f"{PAGE.name}: not as the families say\n  run: make docs", err=True)
-        sys.exit(1)
-    if not check:
-        PAGE.write_text(page(), encoding="utf-8")
-
+main = writing(PAGE, page, "the families")
 
 if __name__ == "__main__":
     main()

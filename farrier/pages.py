@@ -18,6 +18,7 @@ import click
 
 import roles
 from farrier.defaults import Default, Defaults
+from farrier.generated import row
 
 __all__ = ["page", "pages"]
 
@@ -62,7 +63,7 @@ def page(role: str, module: ModuleType, defaults: Defaults) -> str:
 def _row(entry: Default) -> str:
     value = json.dumps(entry.value) if entry.value is not None else "none"
     cells = (f"`{entry.name}`", f"`{value}`", entry.meaning)
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return row(cells)
 
 
 def _first_line(described: object) -> str:

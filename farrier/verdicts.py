@@ -6,16 +6,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-import click
 from farrier_agent.health.deciding import CALM
 from farrier_agent.health.rule import Rule
 from farrier_agent.health.rules import RULES
 from farrier_agent.health.steps import shown
 from farrier_agent.health.xids import ANNOUNCEMENT, BURST, CLASSES, KEPT, XidClass
+
+from farrier.generated import row, writing
 
 __all__ = ["PAGE", "page"]
 
@@ -152,7 +152,7 @@ def _row(rule: Rule) -> str:
         "drains" if rule.acts else "",
         ("**latched**: " if rule.latched else "") + rule.clears,
     )
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return row(cells)
 
 
 def _after(rule: Rule) -> str:
@@ -174,17 +174,7 @@ def _numbers(numbers: Iterable[int]) -> str:
     return ", ".join(told)
 
 
-@click.command()
-@click.option("--check", is_flag=True, help="Write nothing; exit 1 unless the page is right.")
-def main(check: bool) -> None:
-    """Write docs/health.md from the rules."""
-    there = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
-    if check and there != page():
-        click.echo(f"{PAGE.name}: not as the rules say\n  run: make docs", err=True)
-        sys.exit(1)
-    if not check:
-        PAGE.write_text(page(), encoding="utf-8")
-
+main = writing(PAGE, page, "the rules")
 
 if __name__ == "__main__":
     main()

@@ -6,12 +6,10 @@ code is 1 unless the page is right.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
+from farrier.generated import row, writing
 from farrier.preflight.judge import AREAS
 from farrier.preflight.rules.disks import MINIMUM_MB
 from farrier.preflight.rules.machine import SKEW_SECONDS
@@ -115,20 +113,10 @@ def _row(code: Code) -> str:
     severity = {"refuse": "refused", "warn": "attention"}[code.severity]
     repair = code.shown or code.repair.format_map(_Capitals())
     cells = (f"`{code.name}`", severity, code.meaning, f"`{repair}`", _TYPED[code.where])
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", "\\n") for cell in cells) + " |"
+    return row(cells)
 
 
-@click.command()
-@click.option("--check", is_flag=True, help="Write nothing; exit 1 unless the page is right.")
-def main(check: bool) -> None:
-    """Write docs/preflight.md from the rules."""
-    there = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
-    if check and there != page():
-        click.echo(f"{PAGE.name}: not as the rules say\n  run: make docs", err=True)
-        sys.exit(1)
-    if not check:
-        PAGE.write_text(page(), encoding="utf-8")
-
+main = writing(PAGE, page, "the rules")
 
 if __name__ == "__main__":
     main()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 
 from farrier_agent.agentcheck import AgentCheck
 from farrier_agent.config import Peer
@@ -65,6 +66,8 @@ def answers(takes: Callable[[str], bool]) -> dict[str, bool | None]:
                 return await ask(peers)
             finally:
                 serving.cancel()
+                with suppress(asyncio.CancelledError):  # before its socket goes
+                    await serving
 
     return asyncio.run(asked())
 

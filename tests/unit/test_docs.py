@@ -99,26 +99,24 @@ def test_make_without_a_target_lists_all_of_them() -> None:
     assert {line.split()[1] for line in shown.splitlines()} == TARGETS
 
 
-def test_the_pages_of_the_roles_are_as_the_roles_say() -> None:
+def is_as_made(module: str) -> None:
+    """*module* finds its pages as it would write them."""
     done = subprocess.run(
-        [sys.executable, "-m", "farrier.pages", "--check"],
+        [sys.executable, "-m", module, "--check"],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_pages_of_the_roles_are_as_the_roles_say() -> None:
+    is_as_made("farrier.pages")
 
 
 def test_the_page_of_metrics_is_as_the_families_say() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "farrier.metrics_page", "--check"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    is_as_made("farrier.metrics_page")
 
 
 def test_every_metric_is_on_the_page_once() -> None:

@@ -71,11 +71,23 @@ class Bench:
         assert pid is not None
         return pid
 
+    def forget_calls(self) -> None:
+        """Empty the log of calls."""
+        self.log_path.unlink(missing_ok=True)
+
     def calls(self) -> list[str]:
         """The calls that NVML got, as ``function gpu``."""
         if not self.log_path.exists():
             return []
         return [line.split(" ", 1)[1] for line in self.log_path.read_text().splitlines()]
+
+    async def called(self, call: str) -> None:
+        """Wait until *call* (as in :meth:`calls`) begins, in the log since it was emptied."""
+
+        async def begins() -> bool:
+            return call in self.calls()
+
+        await until(begins)
 
     def calls_on(self, gpu: int) -> list[str]:
         return [call.split()[0] for call in self.calls() if call.endswith(f" {gpu}")]

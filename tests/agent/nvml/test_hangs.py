@@ -11,16 +11,10 @@ import pytest
 from farrier_agent.collectors.gpu import GpuError
 from farrier_agent.gpus import Gpus
 
-from tests.agent.nvml.bench import FOREVER, Bench, at, is_running, until, up
+from tests.agent.nvml.bench import FOREVER, Bench, at, failure, is_running, until, up
 
 SHORT = 2.0
 """Seconds of a deadline that is to be missed."""
-
-
-async def error(bench: Bench, deadline: float = SHORT) -> GpuError:
-    with pytest.raises(GpuError) as caught:
-        await bench.read(deadline)
-    return caught.value
 
 
 async def hangs(bench: Bench, index: int) -> Gpus:
@@ -46,12 +40,8 @@ async def hangs(bench: Bench, index: int) -> Gpus:
         "*",
     ],
 )
-def test_a_gpu_that_hangs_costs_no_other_gpu_anything(
-    nvml_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str
-) -> None:
+def test_a_gpu_that_hangs_costs_no_other_gpu_anything(bench: Bench, function: str) -> None:
     async def test() -> None:
-        bench = Bench(nvml_library, tmp_path)
-        monkeypatch.setenv("FAKE_NVML_STATE", str(bench.state_path))
         assert up(await bench.read()) == [True] * 4
         first = bench.pid
         bench.put(f"count 4;hang.{function}.2 {FOREVER}")
@@ -75,25 +65,21 @@ def test_a_gpu_that_hangs_costs_no_other_gpu_anything(
     asyncio.run(test())
 
 
-def test_a_gpu_that_hangs_is_left_alone_then_tried_last(
-    nvml_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_gpu_that_hangs_is_left_alone_then_tried_last(bench: Bench) -> None:
     async def test() -> None:
-        bench = Bench(nvml_library, tmp_path)
-        monkeypatch.setenv("FAKE_NVML_STATE", str(bench.state_path))
         await bench.read()
         bench.put(f"count 4;hang.*.0 {FOREVER}")
         await hangs(bench, 0)
         await bench.read()
         workers = bench.worker.nvml.workers
-        bench.log_path.unlink()
+        bench.forget_calls()
         for _ in range(3):
             assert up(await bench.read()) == [False, True, True, True]
         assert bench.calls_on(0) == []
         assert bench.worker.nvml.workers == workers
         # it is tried when its time has come, and the others are read before it hangs again
         bench.clock.now += 11
-        bench.log_path.unlink()
+        bench.forget_calls()
         gpus = await bench.read(SHORT)
         assert up(gpus) == [False, True, True, True]
         assert all(one.temperature_celsius == 31 for one in gpus.devices if one.up)
@@ -101,7 +87,7 @@ def test_a_gpu_that_hangs_is_left_alone_then_tried_last(
         await bench.read()
         # then it is left alone for twice as long
         bench.clock.now += 11
-        bench.log_path.unlink()
+        bench.forget_calls()
         await bench.read()
         assert bench.calls_on(0) == []
         # and is back when it answers
@@ -115,12 +101,9 @@ def test_a_gpu_that_hangs_is_left_alone_then_tried_last(
 
 
 @pytest.mark.parametrize("function", ["nvmlDeviceGetHandleByIndex", "nvmlDeviceGetUUID"])
-def test_a_gpu_that_hangs_before_it_has_a_name(
-    nvml_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str
-) -> None:
+def test_a_gpu_that_hangs_before_it_has_a_name(bench: Bench, function: str) -> None:
     async def test() -> None:
-        bench = Bench(nvml_library, tmp_path, f"count 3;hang.{function}.1 {FOREVER}")
-        monkeypatch.setenv("FAKE_NVML_STATE", str(bench.state_path))
+        bench.put(f"count 3;hang.{function}.1 {FOREVER}")
 
         async def others() -> Gpus | None:
             try:
@@ -138,12 +121,8 @@ def test_a_gpu_that_hangs_before_it_has_a_name(
     asyncio.run(test())
 
 
-def test_a_new_worker_knows_who_hangs_in_its_handle(
-    nvml_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_new_worker_knows_who_hangs_in_its_handle(bench: Bench) -> None:
     async def test() -> None:
-        bench = Bench(nvml_library, tmp_path)
-        monkeypatch.setenv("FAKE_NVML_STATE", str(bench.state_path))
         await bench.read()
         bench.put(f"count 4;hang.nvmlDeviceGetHandleByIndex.3 {FOREVER}")
         os.kill(bench.pid, signal.SIGKILL)
@@ -154,12 +133,9 @@ def test_a_new_worker_knows_who_hangs_in_its_handle(
     asyncio.run(test())
 
 
-def test_all_gpus_hang_and_come_back(
-    nvml_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_gpus_hang_and_come_back(bench: Bench) -> None:
     async def test() -> None:
-        bench = Bench(nvml_library, tmp_path, "count 2")
-        monkeypatch.setenv("FAKE_NVML_STATE", str(bench.state_path))
+        bench.put("count 2")
         await bench.read()
         bench.put(f"count 2;hang.*.0 {FOREVER};hang.*.1 {FOREVER}")
 
@@ -184,19 +160,15 @@ def test_all_gpus_hang_and_come_back(
 
 
 @pytest.mark.parametrize("function", ["nvmlDeviceGetCount", "nvmlDeviceGetCount hung twice"])
-def test_a_call_on_no_gpu_is_a_failure_of_all(
-    nvml_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str
-) -> None:
+def test_a_call_on_no_gpu_is_a_failure_of_all(bench: Bench, function: str) -> None:
     async def test() -> None:
-        bench = Bench(nvml_library, tmp_path)
-        monkeypatch.setenv("FAKE_NVML_STATE", str(bench.state_path))
         await bench.read()
         bench.put(f"count 4;hang.nvmlDeviceGetCount {FOREVER}")
         if "twice" in function:
-            await error(bench)
-        failure = await until(lambda: _in_call(bench, "nvmlDeviceGetCount"))
-        assert failure.kind == "hangs"
-        assert "NVML hangs in nvmlDeviceGetCount" in str(failure)
+            await failure(bench, SHORT)
+        error = await until(lambda: _in_call(bench, "nvmlDeviceGetCount"))
+        assert error.kind == "hangs"
+        assert "NVML hangs in nvmlDeviceGetCount" in str(error)
         nvml = bench.worker.nvml
         assert (nvml.kind, nvml.call, nvml.pid) == ("hangs", "nvmlDeviceGetCount", None)
         bench.put("count 4")
@@ -209,20 +181,17 @@ def test_a_call_on_no_gpu_is_a_failure_of_all(
 
 
 async def _in_call(bench: Bench, function: str) -> GpuError | None:
-    failure = await error(bench)
-    return failure if failure.call == function else None
+    error = await failure(bench, SHORT)
+    return error if error.call == function else None
 
 
-def test_a_worker_that_loads_nvml_has_its_time_and_no_more(
-    nvml_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_that_loads_nvml_has_its_time_and_no_more(bench: Bench) -> None:
     async def test() -> None:
-        bench = Bench(nvml_library, tmp_path, f"count 4;hang.nvmlInit {FOREVER}")
-        monkeypatch.setenv("FAKE_NVML_STATE", str(bench.state_path))
-        failure = await until(lambda: _in_call(bench, "nvmlInit"))
-        assert failure.kind == "hangs"
+        bench.put(f"count 4;hang.nvmlInit {FOREVER}")
+        error = await until(lambda: _in_call(bench, "nvmlInit"))
+        assert error.kind == "hangs"
         first = bench.pid
-        await error(bench)
+        await failure(bench, SHORT)
         assert bench.pid == first  # not begun anew: that would take as long again
         bench.put("count 4")
         assert up(await bench.read()) == [True] * 4
@@ -241,7 +210,7 @@ def test_a_worker_that_never_loads_nvml_is_replaced_with_growing_pauses(
         monkeypatch.setenv("FAKE_NVML_STATE", str(bench.state_path))
         started = []
         for _ in range(40):
-            await error(bench, 0.05)
+            await failure(bench, 0.05)
             nvml = bench.worker.nvml
             started.append(nvml.workers)
             assert nvml.pid is None
@@ -254,18 +223,14 @@ def test_a_worker_that_never_loads_nvml_is_replaced_with_growing_pauses(
     asyncio.run(test())
 
 
-def test_a_worker_that_does_not_react_at_all_is_replaced(
-    nvml_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_that_does_not_react_at_all_is_replaced(bench: Bench) -> None:
     """SIGSTOP is as near to the D state as a test comes: SIGTERM does not end it, SIGKILL does."""
 
     async def test() -> None:
-        bench = Bench(nvml_library, tmp_path)
-        monkeypatch.setenv("FAKE_NVML_STATE", str(bench.state_path))
         await bench.read()
         stopped = bench.pid
         os.kill(stopped, signal.SIGSTOP)
-        assert "does not answer" in str(await error(bench))
+        assert "does not answer" in str(await failure(bench, SHORT))
         assert not is_running(stopped)
         assert up(await bench.read()) == [True] * 4
         assert bench.worker.nvml.workers == 2

@@ -41,10 +41,12 @@ def test_killed_between_readings(bench: Bench) -> None:
 def test_killed_in_the_middle_of_a_reading(bench: Bench) -> None:
     async def test() -> None:
         await bench.read()
-        bench.put("count 4;hang.nvmlDeviceGetMemoryInfo.1 300")
+        bench.put(f"count 4;hang.nvmlDeviceGetMemoryInfo.1 {FOREVER}")
+        bench.forget_calls()
         reading = asyncio.create_task(bench.read())
-        await asyncio.sleep(0.1)
+        await bench.called("nvmlDeviceGetMemoryInfo 1")
         os.kill(bench.pid, signal.SIGKILL)
+        bench.put("count 4")
         gpus = await reading
         assert up(gpus) == [True] * 4
         assert all(gpu.temperature_celsius == 31 for gpu in gpus.devices)

@@ -17,7 +17,7 @@ from farrier_agent.nvml.patience import BackOff, HungGpus, Order
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.agent.nvml.bench import Bench, is_running, up
+from tests.agent.nvml.bench import FOREVER, Bench, is_running, up
 
 PIDFD_GETFD = 438
 
@@ -76,12 +76,8 @@ def worker_socket(pid: int) -> int:
         wire.encode(MESSAGES[2])[:-1] + b"\xc1",
     ],
 )
-def test_garbage_from_the_worker_costs_the_worker(
-    nvml_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, garbage: bytes
-) -> None:
+def test_garbage_from_the_worker_costs_the_worker(bench: Bench, garbage: bytes) -> None:
     async def test() -> None:
-        bench = Bench(nvml_library, tmp_path)
-        monkeypatch.setenv("FAKE_NVML_STATE", str(bench.state_path))
         await bench.read()
         pid, end = bench.pid, worker_socket(bench.pid)
         os.write(end, garbage)
@@ -96,16 +92,13 @@ def test_garbage_from_the_worker_costs_the_worker(
     asyncio.run(test())
 
 
-def test_answers_to_an_earlier_question_are_passed_over(
-    nvml_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_answers_to_an_earlier_question_are_passed_over(bench: Bench) -> None:
     async def test() -> None:
-        bench = Bench(nvml_library, tmp_path)
-        monkeypatch.setenv("FAKE_NVML_STATE", str(bench.state_path))
         await bench.read()
-        bench.put("count 4;hang.nvmlDeviceGetMemoryInfo.0 200")
+        bench.put(f"count 4;hang.nvmlDeviceGetMemoryInfo.0 {FOREVER}")
+        bench.forget_calls()
         reading = asyncio.create_task(bench.read())
-        await asyncio.sleep(0.05)
+        await bench.called("nvmlDeviceGetMemoryInfo 0")
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
         bench.put("count 4;all.temperature 66")
