@@ -112,7 +112,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     announcements are watched at ``notices_address``, None for none.
 
     Raises ValueError (from :func:`loads`: :class:`ConfigError`) when two replicas share a name, a
-    unit or a port, an engine is unknown, or an address or path cannot be one.
+    unit or a port, an engine or a rule is unknown, or an address or path cannot be one.
     """
 
     schema: Literal[1] = 1
@@ -173,6 +173,10 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
                 raise ValueError(
                     f"replica {replica.name}: unknown engine {replica.engine!r} (known: {known})"
                 )
+        if self.observe_only:
+            from farrier_agent.health.rules import observing  # noqa: PLC0415 - few need it
+
+            observing(self.observe_only)
 
 
 _PATHS = (

@@ -197,8 +197,9 @@ class Daemon:
         return all(slot.report(now).duration_seconds is not None for slot in self._slots())
 
     def _shown(self) -> tuple[status.Replica, ...]:
-        """The replicas as they were last published."""
-        return self._last.replicas if self._last else ()
+        """The replicas as they were last published; none before they were looked at."""
+        looked = self._replicas.report(time.monotonic()).duration_seconds is not None
+        return self._last.replicas if self._last and looked else ()
 
     async def _replica_look(self) -> None:
         states = await self._units.attempt(self._house.states)

@@ -121,10 +121,12 @@ class Hardware:
         """Look at everything, and judge it."""
         nvml = self._seen(self._gpu_slot, partial(self._gpus.collect, deadline=self._deadline))
         bus = self._seen(self._pci_slot, partial(self._pci.collect, LOOK_SECONDS))
-        kernel = self._seen(self._xid_slot, partial(self._xids.collect, LOOK_SECONDS))
+        look_at_log = partial(self._xids.collect, LOOK_SECONDS)
+        kernel = self._seen(self._xid_slot, look_at_log)
         read, functions, xids = await asyncio.gather(nvml, bus, kernel)
-        if read is not None:
+        if read is not None and read.events:
             self._xids.add(read.events)
+            xids = await self._seen(self._xid_slot, look_at_log)
         await self._inventory.read(LOOK_SECONDS)
         gpus = self._inventory.merge(read, functions)
         units: tuple[UnitOnGpu, ...] = ()
@@ -180,6 +182,7 @@ class Hardware:
         """A person serves *replica*, whatever is held against its GPUs."""
         if self._health is not None:
             self._judge.overruled(replica, self._health)
+        self.guard.overruled(replica)
 
     async def release(self, seconds: float, by: str) -> tuple[str, ...]:
         """Let go of the driver for *seconds*."""

@@ -13,6 +13,19 @@ from typing import NamedTuple
 import msgspec
 from farrier_agent.gpus import Gpu, Gpus
 
+MEMORY = {
+    "memory_total_bytes",
+    "memory_used_bytes",
+    "memory_free_bytes",
+    "memory_reserved_bytes",
+}
+USE = {"utilization_ratio", "memory_busy_ratio"}
+BASE = (
+    "all.threshold.0 92;all.threshold.1 89;all.fans 2;all.fan.0 40;all.fan.1 50;"
+    "all.processes 4711:1000;all.fv.29 1;all.fv.30 2;all.fv.31 1;"
+)
+"""An H200 with what only other GPUs have, so that every field has a value to lose."""
+
 PROGRAM = """
 import os, sys, msgspec
 from farrier_agent.nvml.session import NvmlError, Session
@@ -95,3 +108,8 @@ def differing(one: Gpu, other: Gpu) -> set[str]:
     """The names of the fields in which two readings of a GPU differ."""
     names = one.__struct_fields__
     return {name for name in names if getattr(one, name) != getattr(other, name)}
+
+
+def absent(gpu: Gpu, names: set[str]) -> bool:
+    """*gpu* has none of these fields."""
+    return all(getattr(gpu, name) in {None, ()} for name in names)

@@ -141,6 +141,10 @@ def test_the_same_file_is_no_news(host: Host) -> None:
             lambda text: text.replace('engine = "vllm"', 'engine = "magic"'),
             "unknown engine 'magic'",
         ),
+        (
+            lambda text: text.replace("observe_only = []", 'observe_only = ["gpu-losst"]'),
+            "no rule is named gpu-losst",
+        ),
         (lambda _: "", "host"),
         (lambda _: "\x00\x01", "not valid TOML"),
     ],

@@ -159,3 +159,15 @@ def test_an_unknown_rule_is_refused_with_those_that_there_are(host: Host) -> Non
     done = host.verb("ack", "gpu-lots", "--json")
     assert done.returncode == 2
     assert "gpu-lost" in json.loads(done.stdout)["error"]
+
+
+def test_a_ready_that_was_refused_overrules_nothing(host: Host) -> None:
+    left, right = pair()
+    serving(host, left, right)
+    host.unit(right.unit, run=2, active="inactive", sub="dead")
+    until(lambda: phases(host)["right"] == "stopped")
+    host.nvml("count 2\n1.lost 1")
+    until(lambda: reasons(host, "gpu-lost"))
+    assert "its engine does not run" in host.verb("ready", "right").stdout
+    host.unit(right.unit, run=3)
+    until(lambda: phases(host) == {"left": "ready", "right": "drained"})

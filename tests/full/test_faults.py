@@ -20,13 +20,16 @@ READY = dict.fromkeys("abcd", "ready")
 @pytest.fixture(scope="module")
 def wide(fleet: Fleet) -> Fleet:
     """The fleet with four replicas on each of the two hosts."""
+    Site(fleet, HOST, 8).state()
+    Site(fleet, HOST, 8).bus(range(8))
     for host in (HOST, OTHER):
+        fleet.root(host, "systemctl stop engine-tiny")
         fleet.converge.models[host] = [
             {
                 **STAND_IN,
                 "name": f"model-{name}",
                 "replica": name,
-                "port": 8101 + number,
+                "port": 8111 + number,
                 "gpus": [2 * number, 2 * number + 1] if host == HOST else [],
                 "command": STAND_IN["command"][:-2],
             }

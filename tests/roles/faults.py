@@ -87,7 +87,7 @@ FAULTS: dict[str, Fault] = {
     ),
     "uncorrected errors, nothing says contained": Fault(
         "ecc-uncorrected", "unhealthy", RESET,
-        ("{g}.recovery N/A", "{g}.ecc.uncorrected.volatile 2"), drains=True, ticks=4,
+        ("{g}.recovery N/A", "{g}.ecc.uncorrected.volatile.dram 2"), drains=True, ticks=4,
     ),
     # the kernel's log
     "XID 79, off the bus": Fault(
@@ -115,7 +115,8 @@ FAULTS: dict[str, Fault] = {
     "persistence mode is off": Fault(
         "persistence-off", "degraded", "switch persistence mode on", ("{g}.persistence 0",)
     ),
-    "ECC is off": Fault("ecc-off", "degraded", "switch ECC on", ("{g}.ecc.mode 0",)),
+    # read once a minute: it changes with a reset only
+    "ECC is off": Fault("ecc-off", "degraded", "switch ECC on", ("{g}.ecc.mode 0",), ticks=75),
 }  # fmt: skip
 
 DRAINS = tuple(name for name, fault in FAULTS.items() if fault.drains)

@@ -120,15 +120,21 @@ def test_gpus_are_the_only_devices(accelerator: Any) -> None:
         assert ("PrivateDevices=yes" in lines) == (accelerator == "cpu")
         assert ("DevicePolicy=closed" in lines) == (accelerator == "cuda")
         allowed = [line for line in lines if line.startswith("DeviceAllow=")]
-        assert all("195" in line or "nvidia" in line for line in allowed)
+        assert all(re.search("195|nvidia|/dev/kmsg r$", line) for line in allowed)
     # a monitor has no GPU, whatever its accelerator is by default
     assert "PrivateDevices=yes" in agent.unit_text(MONITOR, "/opt/x").splitlines()
 
 
 def test_what_the_agents_unit_may_write_and_who_it_is() -> None:
     lines = agent.unit_text(GPU, "/opt/farrier/agent/1").splitlines()
-    assert "ReadWritePaths=/run/farrier /var/lib/farrier/replicas" in lines
-    assert "CapabilityBoundingSet=" in lines
+    places = "/run/farrier /var/lib/farrier/replicas /var/lib/farrier/agent"
+    assert f"ReadWritePaths={places}" in lines
+    # of a host without a GPU the kernel's log tells nothing that is asked for
+    on_cpu = agent.unit_text(replace(GPU, accelerator="cpu"), "/opt/x").splitlines()
+    for text, capability in ((lines, "CAP_SYSLOG"), (on_cpu, "")):
+        assert f"CapabilityBoundingSet={capability}" in text
+        assert f"AmbientCapabilities={capability}" in text
+        assert ("ProtectKernelLogs=yes" in text) == (not capability)
     assert "SupplementaryGroups=farrier systemd-journal www-data" in lines
     reloads = [line.partition("=")[2] for line in lines if line.startswith("ExecReload=")]
     assert reloads == [

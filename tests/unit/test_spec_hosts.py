@@ -112,6 +112,11 @@ def test_where_the_other_hosts_reach_it(data: dict[str, Any], address: str) -> N
         ({"agent_drain_seconds": float("nan")}, "agent_drain_seconds", "more than 0"),
         ({"agent_drain_policy": "abrt"}, "agent_drain_policy", "did you mean 'abort'?"),
         ({"agent_warm_up_seconds": float("inf")}, "agent_warm_up_seconds", "more than 0"),
+        ({"agent_collectors_off": ["gpus"]}, "agent_collectors_off", "did you mean 'gpu'"),
+        ({"agent_collectors_off": "gpu"}, "agent_collectors_off", "must be a list"),
+        ({"agent_observe_only": ["gpu-los"]}, "agent_observe_only", "did you mean 'gpu-lost'"),
+        ({"agent_fabric": "yes"}, "agent_fabric", "is none of"),
+        ({"agent_web_config": "/nowhere/web.yml"}, "agent_web_config", "cannot be read"),
         ({"agent_wedged_seconds": float("inf")}, "agent_wedged_seconds", "must be seconds"),
         ({"agent_settle_seconds": 1e9}, "agent_settle_seconds", "a week at the most"),
         ({"agent_wedged_seconds": None}, "agent_wedged_seconds", "more than 0, not None"),
@@ -145,11 +150,16 @@ def test_what_is_said_of_the_agent_is_read() -> None:
         "agent_notices": "azure",
         "agent_notices_address": "[::1]:8169",
         "agent_nvml_library": "/opt/nvml/libnvidia-ml.so.1",
+        "agent_collectors_off": ["engine"],
+        "agent_observe_only": ["gpu-lost"],
+        "agent_fabric": "none",
     }
     spec, found = read(said)
     assert found == {}
     assert {f"agent_{name}": value for name, value in asdict(spec.agent).items()} == {
         **said,
+        "agent_collectors_off": ("engine",),
+        "agent_observe_only": ("gpu-lost",),
         "agent_wedged_seconds": 25.0,
         "agent_silent_seconds": 300.0,
     }

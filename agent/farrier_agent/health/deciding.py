@@ -79,8 +79,11 @@ def decide(
     for replica in replicas:
         name = replica.name
         verdict = health.replicas.get(name)
-        if verdict is None:
-            continue
+        if verdict is None or replica.phase is None:
+            continue  # its record was not read yet: what it is drained for is not over by that
+        if name not in drained and _is_ours(replica, by):
+            # this file of ours is behind its record, or lost; or its engine came back by itself
+            drained[name] = Held()
         acting = _acting(verdict)
         keys = {_key(reason) for reason in acting}
         if name in ignored:
@@ -99,11 +102,16 @@ def decide(
             if replica.phase not in _CLOSED:
                 del drained[name]  # it was stopped, or made ready by somebody
             elif held.calm_at is not None and at - held.calm_at >= _pause(book, name, at):
-                wanted = replica.drain
-                if wanted is not None and all(one == by for one in wanted.asked_by):
+                if _is_ours(replica, by):
                     intents.append(TakeBack(name))
     new = Book(drained, ignored, book.backs)
     return tuple(intents), book if new == book else new
+
+
+def _is_ours(replica: Replica, by: str) -> bool:
+    """*replica* is drained because *by* asked for it, and nobody else did."""
+    drain = replica.drain if replica.phase in _CLOSED else None
+    return drain is not None and all(one == by for one in drain.asked_by)
 
 
 def begun(book: Book, replica: str) -> Book:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 from farrier_agent.config import AgentConfig
 from farrier_agent.draining.events import DrainAsked, ReadyAsked
-from farrier_agent.draining.record import Asker
+from farrier_agent.draining.record import Asker, Record
 from farrier_agent.health.deciding import Drain, TakeBack, may_drain
 from farrier_agent.health.keeping import Judge
 from farrier_agent.serving import peers
@@ -69,6 +69,11 @@ class Guard:
             self._hold_back(name, None)
         self._news.set()
 
+    def overruled(self, name: str) -> None:
+        """A person serves the replica *name*: what was wanted for it is wanted no more."""
+        self._wanted = tuple(one for one in self._wanted if one.replica != name)
+        self._hold_back(name, None)
+
     async def run(self) -> None:
         """Act until cancelled."""
         while True:
@@ -76,12 +81,18 @@ class Guard:
             self._news.clear()
             for intent in self._wanted:
                 one = self._house.replicas.get(intent.replica)
-                if one is None or one.life.record is None:
+                # it may take seconds until it is this one's turn
+                if one is None or one.life.record is None or not self._still(intent):
                     continue
                 if isinstance(intent, TakeBack):
-                    await self._take_back(one, intent)
+                    if _is_ours(one.life.record):
+                        await self._take_back(one, intent)
                 elif one.life.record.engine_runs:
                     await self._drain(one, intent)
+
+    def _still(self, intent: Drain | TakeBack) -> bool:
+        """It is still wanted; the words for it may be others by now."""
+        return any(type(it) is type(intent) and it.replica == intent.replica for it in self._wanted)
 
     async def _drain(self, one: OfReplica, intent: Drain) -> None:
         name, model = intent.replica, one.life.replica.model
@@ -91,6 +102,8 @@ class Guard:
             self._news.set()
             return
         answers = {**self._neighbours(name, model), **await peers.ask(others)}
+        if not self._still(intent):
+            return  # meanwhile it is over, or a person does not want it
         may, why = may_drain(answers, self._answers(name))
         self._hold_back(name, None if may else why)
         if not may:
@@ -103,7 +116,7 @@ class Guard:
         )
         if await one.try_to_drain(event):
             self._judge.begun(name)
-            self._wanted = tuple(other for other in self._wanted if other != intent)
+            self._wanted = tuple(it for it in self._wanted if it.replica != name)
 
     def _neighbours(self, name: str, model: str) -> dict[str, bool | None]:
         """Whether the host's other replicas of *model* take requests, and go on doing so."""
@@ -117,7 +130,7 @@ class Guard:
         step = await one.life.try_to_tell(ReadyAsked(Asker(BY, "verdict", intent.why)))
         if step is not None and not step.refused:
             self._judge.taken_back(intent.replica, time.time())
-            self._wanted = tuple(other for other in self._wanted if other != intent)
+            self._wanted = tuple(it for it in self._wanted if it.replica != intent.replica)
 
     def _hold_back(self, name: str, why: str | None) -> None:
         if self.held_back.get(name) == why:
@@ -132,3 +145,9 @@ class Guard:
                 extra={"replica": name, "cause": "verdict"},
             )
         self._changed()
+
+
+def _is_ours(record: Record) -> bool:
+    """Nobody but the agent wants it drained, and systemd does not stop it."""
+    drain = record.drain
+    return not record.stopping and drain is not None and all(one.by == BY for one in drain.askers)

@@ -74,8 +74,6 @@ class Requests:
     async def ready(self, request: protocol.Ready, asker: Peer, tell: Tell) -> Final:
         """Take drains back."""
         by = Asker(asker.user, "person", request.reason or "ready was asked for")
-        for one in self._named(request):
-            self._hardware.overruled(one.life.name)
         return await _each(
             self._ready(one, ReadyAsked(by), tell, wait=request.wait)
             for one in self._named(request)
@@ -144,6 +142,7 @@ class Requests:
         step = await _told(one, event)
         if step.refused:
             return _refused(one, step)
+        self._hardware.overruled(one.life.name)
         record = step.record
         if wait:
             record = await follow(one, tell, lambda record: _settled(one, record))

@@ -120,6 +120,27 @@ def test_what_is_unknown_is_not_taken_back() -> None:
     assert decide(SOUND, (shut,), book, at=AT + 4000, by=BY)[0] == ()
 
 
+def test_a_drain_of_ours_that_the_book_lacks_is_taken_back_too() -> None:
+    """The agent was killed before it had written that it began it, or its file was garbage."""
+    book, shut = Book(), closed(A, BY)
+    for at in (0, CALM):
+        intents, book = decide(SOUND, (shut,), book, at=AT + at, by=BY)
+    assert intents == (TakeBack("a"),)
+
+
+def test_an_engine_that_crashes_while_drained_is_taken_back_all_the_same() -> None:
+    book, shut = drained_book(), closed(A, BY)
+    warming = replaced(shut, phase="warming")
+    for at, one in enumerate((shut, warming, shut)):
+        _, book = decide(SOUND, (one,), book, at=AT + at, by=BY)
+    assert decide(SOUND, (shut,), book, at=AT + 10 + CALM, by=BY)[0] == (TakeBack("a"),)
+
+
+def test_a_record_that_is_not_read_yet_ends_nothing() -> None:
+    _, book = decide(SOUND, (replaced(A, phase=None),), drained_book(), at=AT, by=BY)
+    assert "a" in book.drained
+
+
 def test_a_fault_that_comes_again_begins_calm_anew() -> None:
     book, shut = drained_book(), closed(A, BY)
     for at in range(0, 1000, 5):

@@ -12,7 +12,7 @@ from farrier_agent.gpus import ClockEvent
 from farrier_agent.health.rule import Rule
 from farrier_agent.health.rules import RULES
 
-from tests.agent.health.faults import TABLE, WELL, Row
+from tests.agent.health.faults import TABLE, Row
 from tests.agent.health.scene import (
     TICK,
     Change,
@@ -26,6 +26,7 @@ from tests.agent.health.scene import (
     set_to,
     uuid,
 )
+from tests.agent.health.well import WELL
 
 
 @pytest.mark.parametrize("row", TABLE.values(), ids=TABLE)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import pytest
-from farrier_agent.gpus import Fabric, Gpus, NvLink, Nvml
+from farrier_agent.gpus import Fabric, NvLink, Nvml
 from farrier_agent.health.rules import BY_NAME
 
-from tests.agent.health.faults import held_down, nvml, rows_of_memory
+from tests.agent.health.changes import held_down, nvml, rows_of_memory
 from tests.agent.health.scene import (
     Change,
     Clock,
@@ -22,7 +22,6 @@ from tests.agent.health.scene import (
     reset,
     rules,
     set_to,
-    uuid,
     xid,
 )
 
@@ -35,11 +34,6 @@ class Row(NamedTuple):
     ends: tuple[Change, ...]
     looks: int
     ticks: int = 2
-
-
-def reading(now_reads: Clock) -> Gpus:
-    assert now_reads.now.gpus is not None
-    return now_reads.now.gpus
 
 
 ANSWERS: tuple[Change, ...] = (set_to(nvml=Nvml(), gpus=healthy().gpus),)
@@ -229,230 +223,3 @@ def test_what_does_not_end_it(
         assert rule in rules(health.host.reasons)
     if BY_NAME[rule].acts:
         assert drained(health) >= drained(before)
-
-
-def test_a_second_xid_after_the_reset_is_a_second_fault() -> None:
-    clock = Clock()
-    clock.tick()
-    first = clock.do(xid(2, 119)).tick(2).host.reasons[0]
-    assert clock.do(reset(2)).tick(3).host.state == "healthy"
-    second = clock.do(xid(2, 95)).tick().host.reasons[0]
-    assert second.rule == "xid-reset"
-    assert second.since_at > first.since_at
-
-
-def test_programs_that_crash_seldom_again_are_forgiven_within_the_hour() -> None:
-    clock = Clock()
-    clock.tick()
-    health = clock.do(*(xid(2, 31, ago) for ago in (3000, 2000, 1000, 10))).tick()
-    assert rules(health.host.reasons) == ["xid-app-repeated"]
-    assert clock.pass_seconds(3000).host.state == "healthy"
-
-
-def test_the_same_fatal_xid_in_three_boots_is_the_hardwares() -> None:
-    clock = Clock()
-    clock.tick()
-    for boot in ("boot-2", "boot-3"):
-        health = clock.do(xid(2, 119)).tick(2)
-        assert rules(health.host.reasons) == ["xid-reset"]
-        assert clock.do(rebooted(boot), reset(2)).tick(3).host.state == "healthy"
-        clock.pass_seconds(3600)
-    health = clock.do(xid(2, 119)).tick(2)
-    assert set(rules(health.host.reasons)) == {"xid-reset", "xid-contact"}
-    (contact,) = [one for one in health.host.reasons if one.rule == "xid-contact"]
-    assert "after two reboots" in contact.text
-    assert contact.next == "have the hardware inspected, then return the board"
-
-
-def test_another_xid_in_each_boot_is_not() -> None:
-    clock = Clock()
-    clock.tick()
-    for boot, number in (("boot-2", 119), ("boot-3", 95), ("boot-4", 62)):
-        clock.do(xid(2, number)).tick(2)
-        assert clock.do(rebooted(boot), reset(2)).tick(3).host.state == "healthy"
-        clock.pass_seconds(3600)
-
-
-def test_losing_sight_sets_no_fault_that_was_on_its_way() -> None:
-    clock = Clock()
-    clock.tick()
-    clock.do(of(3, temperature_margin_celsius=2.0)).tick(4)
-    health = clock.do(set_to(gpus=None)).pass_seconds(600)
-    assert set(rules(health.host.reasons)) == {"data-stale"}
-    # after so long a gap the looks are not in a row: the minute begins anew
-    clock.do(set_to(gpus=healthy().gpus), of(3, temperature_margin_celsius=2.0))
-    assert "temperature-margin" not in rules(clock.tick(3).host.reasons)
-    assert "temperature-margin" in rules(clock.pass_seconds(60).host.reasons)
-
-
-def test_one_reading_handed_in_again_and_again_is_one_look() -> None:
-    clock = Clock()
-    clock.tick()
-    clock.do(of(3, persistence_mode=False), set_to(read=clock.now.monotonic + 1))
-    clock.tick(10)
-    assert clock.health is not None
-    assert clock.health.host.state == "healthy"
-    assert "persistence-off" in rules(
-        clock.do(set_to(read=clock.now.monotonic)).tick().host.reasons
-    )
-
-
-def test_what_flickers_neither_begins_nor_ends() -> None:
-    clock = Clock()
-    clock.tick()
-    for look in range(40):
-        health = clock.do(of(3, persistence_mode=look % 2 == 0)).tick()
-        assert health.host.state == "healthy"
-    clock.do(of(3, persistence_mode=False)).tick(2)
-    for look in range(40):
-        health = clock.do(of(3, persistence_mode=look % 2 == 0)).tick()
-        assert rules(health.host.reasons) == ["persistence-off"]
-
-
-def test_a_gpu_whose_recovery_nobody_sees_says_what_clears_it() -> None:
-    clock = Clock()
-    clock.tick()
-    health = clock.do(away(2, "lost")).tick()
-    (reason,) = health.host.reasons
-    assert reason.latched
-    assert reason.clears is not None
-    assert "farrier-agent ack" in reason.clears
-
-
-def test_gpus_without_counters_of_energy_show_a_reset_by_their_clocks() -> None:
-    start = healthy()
-    for index in range(8):
-        start = of(index, energy_joules_total=None)(start)
-    clock = Clock(start)
-    events = reading(clock).devices[2].clock_events
-    grown = tuple(type(one)(reason=one.reason, active=False, seconds_total=40.0) for one in events)
-    clock.do(of(2, clock_events=grown)).tick(2)
-    assert clock.do(xid(2, 119)).tick().host.state == "unhealthy"
-    clock.do(back(2, energy_joules_total=None))
-    assert clock.tick(2).host.state == "healthy"
-
-
-def test_crashes_that_the_log_no_longer_has_still_count() -> None:
-    """Of one kind only the last twenty XIDs are kept, and one crash may tell thirty."""
-    clock = Clock()
-    clock.tick()
-    for _ in range(4):
-        lines = tuple(xid(2, 31, ago / 10) for ago in range(20, 0, -1))
-        health = clock.do(set_to(xids=()), *lines).tick()
-        clock.pass_seconds(300)
-    assert rules(health.host.reasons) == ["xid-app-repeated"]
-
-
-def test_an_hour_without_a_kernel_log_forgives_no_crash() -> None:
-    clock = Clock()
-    clock.tick()
-    clock.do(*(xid(2, 31, ago) for ago in (3000, 2000, 1000, 10))).tick()
-    # the XIDs of before are handed in meanwhile
-    health = clock.do(set_to(kernel_log_problem="EIO")).pass_seconds(4000)
-    assert "xid-app-repeated" in rules(health.host.reasons)
-    health = clock.do(set_to(kernel_log_problem=None)).tick(2)
-    assert health.host.state == "healthy"
-
-
-def test_a_clean_up_beside_a_fatal_error_is_no_crash_of_a_program() -> None:
-    clock = Clock()
-    clock.tick()
-    for ago in (3000, 2000, 1000, 10):
-        clock.do(xid(2, 95, ago), xid(2, 45, ago - 1))
-    assert set(rules(clock.tick().host.reasons)) == {"xid-reset"}
-
-
-def test_without_nvml_the_bus_still_tells_which_gpus_are_gone() -> None:
-    clock = Clock()
-    clock.tick()
-    clock.do(away(2, "gone"), nvml_hangs := set_to(nvml=Nvml(kind="hangs")))
-    gone = tuple(one for one in reading(clock).devices if not one.up)
-    health = clock.do(set_to(gpus=Gpus(count=None, devices=gone)), nvml_hangs).tick(3)
-    assert rules(health.gpus[uuid(2)].reasons) == ["gpu-missing"]
-    (stale,) = health.gpus[uuid(3)].reasons
-    assert (stale.rule, stale.next) == ("data-stale", "see why the agent cannot read")
-    assert drained(health) == {"b"}
-
-
-def test_a_fabric_that_is_no_longer_told_of_is_no_recovery() -> None:
-    clock = Clock()
-    clock.tick()
-    clock.do(of(2, fabric=Fabric(state="in_progress", status=0))).tick(2)
-    for index in range(8):
-        clock.do(of(index, fabric=None))
-    assert rules(clock.tick(10).host.reasons) == ["fabric-not-ready"]
-
-
-def test_one_reading_that_fails_is_not_stale_and_three_are() -> None:
-    clock = Clock()
-    clock.tick()
-    well = clock.now.gpus
-    for _ in range(5):
-        assert clock.do(set_to(gpus=None)).tick(2).host.state == "healthy"
-        assert clock.do(set_to(gpus=well)).tick().host.state == "healthy"
-    assert clock.do(set_to(gpus=None)).tick(3).host.state == "unknown"
-
-
-def test_a_reset_and_a_quiet_day_do_not_forgive_five_fatal_errors() -> None:
-    clock = Clock()
-    clock.tick()
-    clock.do(*(xid(2, 119, ago) for ago in (4000, 3000, 2000, 1000, 1))).tick()
-    clock.do(reset(2)).tick(5)
-    day = set_to(at=clock.now.at + 100_000, monotonic=clock.now.monotonic + 100_000)
-    assert rules(clock.do(day).tick(5).host.reasons) == ["xid-contact"]
-    clock.ack("xid-contact")
-    assert clock.tick(2).host.state == "healthy"
-
-
-def test_what_happens_again_after_the_reset_wants_another_reset() -> None:
-    clock = Clock()
-    clock.tick()
-    clock.do(xid(2, 119)).tick(2)
-    assert clock.do(reset(2)).tick().host.state == "unhealthy"  # one good look
-    clock.do(xid(2, 119)).tick()
-    health = clock.do(set_to(xids=())).tick(20)
-    assert rules(health.host.reasons) == ["xid-reset"]
-    assert clock.do(reset(2)).tick(2).host.state == "healthy"
-
-
-def test_a_replica_that_is_no_longer_configured_takes_its_reasons_along() -> None:
-    clock = Clock()
-    clock.tick()
-    clock.do(set_to(replicas=(replica("a", 0, phase="failed"), replica("b", 2)))).tick()
-    health = clock.do(set_to(replicas=(replica("b", 2),))).tick()
-    assert health.host.reasons == ()
-
-
-def test_fatal_errors_of_other_days_do_not_add_up() -> None:
-    clock = Clock()
-    clock.tick()
-    clock.do(*(xid(2, 119, 100_000 + 1000 * n) for n in range(4)), xid(2, 119))
-    assert rules(clock.tick(2).host.reasons) == ["xid-reset"]
-
-
-def test_an_xid_from_before_the_first_reading_is_its_gpus_and_nobody_elses() -> None:
-    clock = Clock()
-    well = clock.now.gpus
-    health = clock.do(set_to(gpus=None), xid(2, 79)).tick(2)
-    assert set(rules(health.host.reasons)) == {"data-stale"}
-    health = clock.do(set_to(gpus=well)).tick()
-    (reason,) = health.host.reasons
-    assert (reason.rule, reason.gpu) == ("xid-reboot", uuid(2))
-
-
-def test_reboots_in_quick_succession_are_as_many_boots() -> None:
-    clock = Clock()
-    clock.tick()
-    for boot in ("boot-2", "boot-3"):
-        clock.do(xid(2, 119)).tick(2)
-        clock.do(rebooted(boot), reset(2)).tick(3)
-    assert "xid-contact" in rules(clock.do(xid(2, 119)).tick(2).host.reasons)
-
-
-def test_the_second_xid_of_a_burst_counts_as_much_as_the_first() -> None:
-    clock = Clock()
-    clock.tick()
-    for boot, first in (("boot-2", 95), ("boot-3", 62)):
-        clock.do(xid(2, first, 2), xid(2, 119)).tick(2)
-        clock.do(rebooted(boot), reset(2)).tick(3)
-    assert "xid-contact" in rules(clock.do(xid(2, 119)).tick(2).host.reasons)

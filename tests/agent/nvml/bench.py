@@ -9,10 +9,12 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
+import pytest
+from farrier_agent.collectors.gpu import GpuError
 from farrier_agent.gpus import Gpu, Gpus
 from farrier_agent.nvml.keeper import NvmlWorker
 
-__all__ = ["FOREVER", "Bench", "Clock", "until"]
+__all__ = ["FOREVER", "Bench", "Clock", "failure", "until"]
 
 T = TypeVar("T")
 
@@ -106,3 +108,10 @@ def open_devices(library: Path) -> list[int]:
         except OSError:
             continue
     return found
+
+
+async def failure(bench: Bench, deadline: float = 20.0) -> GpuError:
+    """Why the reading fails, which it has to."""
+    with pytest.raises(GpuError) as caught:
+        await bench.read(deadline)
+    return caught.value

@@ -5,19 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from pathlib import Path
 
 import pytest
 from farrier_agent.gpus import Gpus, XidEvent
 
 from tests.agent.nvml.bench import FOREVER, Bench, until, up
-
-
-@pytest.fixture
-def bench(nvml_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    one = Bench(nvml_library, tmp_path)
-    monkeypatch.setenv("FAKE_NVML_STATE", str(one.state_path))
-    return one
 
 
 async def heard(bench: Bench, count: int = 1, deadline: float = 20.0) -> list[XidEvent]:

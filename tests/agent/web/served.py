@@ -19,13 +19,28 @@ from farrier_agent.web import Endpoint, InForce, Pages, bind
 from tests.agent.full_status import full_status
 from tests.agent.web.certificates import Authority, Pair, replace
 
-__all__ = ["ALICE", "Reply", "Served", "basic", "client_context"]
+__all__ = [
+    "ALICE",
+    "MTLS",
+    "REFUSALS",
+    "TLS",
+    "Reply",
+    "Served",
+    "basic",
+    "client_context",
+    "handshake",
+]
 
 T = TypeVar("T")
 
 WORD = "wonderland"
 ALICE = "$2b$04$SCkmxqYA97Gi1ozs6MDCRuwloIj8msK/v9wM6CHP9har429S0C6/u"
 """bcrypt of "wonderland"."""
+
+TLS = "tls_server_config:\n  cert_file: server.crt\n  key_file: server.key\n"
+MTLS = TLS + "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.crt\n"
+REFUSALS = (OSError,)
+"""How a client sees that it is not let in: an alert, a reset, an end (ssl.SSLError is one)."""
 
 
 class Reply(NamedTuple):
@@ -143,3 +158,8 @@ def ask(
     answer = one.getresponse()
     body = answer.read()
     return Reply(answer.status, body, {key.lower(): value for key, value in answer.getheaders()})
+
+
+def handshake(one: Served, tls: ssl.SSLContext) -> ssl.SSLSocket:
+    """A connection after the handshake of *tls*; ssl.SSLError where none comes about."""
+    return tls.wrap_socket(one.connect(), server_hostname="localhost")

@@ -16,8 +16,7 @@ from farrier_agent.web.crowd import MAX_CONNECTIONS, MAX_SILENT
 
 from tests.agent.host import until
 from tests.agent.web.conftest import Serve
-from tests.agent.web.served import ALICE, Served, ask, basic
-from tests.agent.web.test_tls import TLS
+from tests.agent.web.served import ALICE, TLS, Served, ask, basic
 
 CROWD = 300
 ASK = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n"

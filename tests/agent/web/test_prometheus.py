@@ -18,9 +18,8 @@ from tests.agent.exposition import openmetrics
 from tests.agent.host import free_port, until
 from tests.agent.web.certificates import Authority
 from tests.agent.web.conftest import Serve
-from tests.agent.web.served import ALICE, WORD, Served, basic
+from tests.agent.web.served import ALICE, MTLS, TLS, WORD, Served, basic
 from tests.agent.web.test_rotation import renew
-from tests.agent.web.test_tls import MTLS, TLS
 
 ROOT = Path(__file__).parents[3]
 USERS = f"basic_auth_users:\n  alice: {ALICE}\n"

@@ -19,8 +19,7 @@ from farrier_agent.web import InForce
 from tests.agent.host import until
 from tests.agent.web.certificates import Authority, Pair, replace
 from tests.agent.web.conftest import Serve
-from tests.agent.web.served import ALICE, Served, ask, basic
-from tests.agent.web.test_tls import MTLS, TLS
+from tests.agent.web.served import ALICE, MTLS, TLS, Served, ask, basic
 
 USERS = f"basic_auth_users:\n  alice: {ALICE}\n"
 

@@ -1,33 +1,17 @@
-"""TLS on real sockets: who is let in, and what is said to who is not."""
+"""TLS on real sockets: versions, ciphers, pages, and what is said to who speaks something else."""
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import ssl
 import warnings
-from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
-from cryptography import x509
-from farrier_agent.web import WebConfigError, check
 
-from tests.agent.web.certificates import Authority, Pair, encrypted
+from tests.agent.web.certificates import Authority
 from tests.agent.web.conftest import Serve
-from tests.agent.web.served import ALICE, Served
-
-TLS = "tls_server_config:\n  cert_file: server.crt\n  key_file: server.key\n"
-MTLS = TLS + "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.crt\n"
-REFUSALS = (OSError,)
-"""How a client sees that it is not let in: an alert, a reset, an end (ssl.SSLError is one)."""
-
-
-def with_ca(serve: Serve, tmp_path: Path, more: str = "") -> tuple[Served, Authority]:
-    clients = Authority("clients")
-    (tmp_path / "ca.crt").write_bytes(clients.certificate)
-    return serve(MTLS + more), clients
+from tests.agent.web.served import TLS, handshake
 
 
 def test_every_page_over_tls(serve: Serve) -> None:
@@ -93,10 +77,6 @@ def test_versions(serve: Serve, wanted: str, version: ssl.TLSVersion, speaks: bo
             one.get(tls=tls)
 
 
-def handshake(one: Served, tls: ssl.SSLContext) -> ssl.SSLSocket:
-    return tls.wrap_socket(one.connect(), server_hostname="localhost")
-
-
 def test_tls_1_1_is_never_spoken(serve: Serve) -> None:
     one = serve(TLS)
     tls = one.context()
@@ -142,162 +122,6 @@ def test_headers(serve: Serve) -> None:
     reply = one.get(tls=one.context())
     assert reply.headers["strict-transport-security"] == "max-age=9"
     assert "x-frame-options" not in reply.headers
-
-
-# -- clients with certificates ---------------------------------------------------------------
-
-
-def test_a_client_has_to_show_a_certificate_of_the_authority(serve: Serve, tmp_path: Path) -> None:
-    one, clients = with_ca(serve, tmp_path)
-    assert one.get(tls=one.context(clients.client())).code == 200
-    strangers: list[Pair | None] = [
-        None,
-        Authority("clients").client(),
-        one.authority.client(),
-        clients.client(days=-1),
-        clients.server(),
-    ]
-    for pair in strangers:
-        with pytest.raises(REFUSALS):
-            one.get("/metrics", tls=one.context(pair))
-    assert one.get(tls=one.context(clients.client())).code == 200
-
-
-URI = x509.UniformResourceIdentifier
-SANS: list[tuple[str, list[x509.GeneralName], bool]] = [
-    ("[prometheus.example]", [x509.DNSName("prometheus.example")], True),
-    ("[prometheus.example]", [x509.DNSName("evil.example")], False),
-    ("[prometheus.example]", [], False),
-    ("[a.example, b.example]", [x509.DNSName("x"), x509.DNSName("b.example")], True),
-    ("['*.example']", [x509.DNSName("prometheus.example")], False),
-    ("[example]", [x509.DNSName("prometheus.example")], False),
-    ("['spiffe://fleet/prometheus']", [URI("spiffe://fleet/prometheus")], True),
-    ("['spiffe://fleet/prometheus']", [URI("spiffe://fleet/prometheus2")], False),
-    ("[10.1.2.3]", [x509.IPAddress(ipaddress.ip_address("10.1.2.3"))], True),
-    ("['2001:db8::1']", [x509.IPAddress(ipaddress.ip_address("2001:db8:0::1"))], True),
-    ("['2001:DB8:0:0:0:0:0:1']", [x509.IPAddress(ipaddress.ip_address("2001:db8::1"))], True),
-    ("['2001:db8::2']", [x509.IPAddress(ipaddress.ip_address("2001:db8::1"))], False),
-    ("[ops@example.org]", [x509.RFC822Name("ops@example.org")], True),
-    ("[one]", [], False),  # the common name of the subject is no such name
-]
-
-
-@pytest.mark.parametrize("case", SANS)
-@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_names_of_clients(
-    serve: Serve,
-    tmp_path: Path,
-    version: ssl.TLSVersion,
-    case: tuple[str, list[x509.GeneralName], bool],
-) -> None:
-    allowed, names, comes_in = case
-    one, clients = with_ca(serve, tmp_path, f"  client_allowed_sans: {allowed}\n")
-    tls = one.context(clients.client(*names))
-    tls.maximum_version = version
-    if comes_in:
-        assert one.get("/metrics", tls=tls).code == 200
-    else:
-        with pytest.raises((OSError, ssl.SSLError)):
-            one.get("/metrics", tls=tls)
-
-
-def test_a_resumed_session_is_asked_for_its_name_too(serve: Serve, tmp_path: Path) -> None:
-    one, clients = with_ca(serve, tmp_path, "  client_allowed_sans: [a.example]\n")
-    tls = one.context(clients.client(x509.DNSName("a.example")))
-    tls.maximum_version = ssl.TLSVersion.TLSv1_2
-    with handshake(one, tls) as first:
-        session = first.session
-    with tls.wrap_socket(one.connect(), server_hostname="localhost", session=session) as again:
-        assert again.session_reused
-        again.sendall(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
-        assert again.recv(100).startswith(b"HTTP/1.1 200")
-
-
-# -- files that cannot be used -----------------------------------------------------------------
-
-
-def _swap_key(one: Path) -> None:
-    (one / "server.key").write_bytes(Authority().server().key)
-
-
-def _make_directory(one: Path) -> None:
-    (one / "web.yml").unlink()
-    (one / "web.yml").mkdir()
-
-
-def _encrypt(one: Path) -> None:
-    pair = Authority().server()
-    (one / "server.crt").write_bytes(pair.certificate)
-    (one / "server.key").write_bytes(encrypted(pair))
-
-
-BAD_FILES: list[tuple[Callable[[Path], object], str]] = [
-    (lambda one: (one / "server.crt").unlink(), r"cert_file: /.*/server.crt: No such file"),
-    (lambda one: (one / "server.key").unlink(), r"key_file: /.*/server.key: No such file"),
-    (lambda one: (one / "ca.crt").unlink(), r"client_ca_file: /.*/ca.crt: No such file"),
-    (lambda one: (one / "server.crt").write_text(""), "cert_file: no certificate in PEM"),
-    (lambda one: (one / "server.key").write_text("x"), "key_file: no private key in PEM"),
-    (_swap_key, "key_file: it is not the key of the certificate in cert_file"),
-    (_encrypt, "key_file: the key is encrypted, .*openssl pkey"),
-    (
-        lambda one: (one / "server.crt").write_text(
-            "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
-        ),
-        "OpenSSL cannot read them",
-    ),
-    (lambda one: (one / "ca.crt").write_text("none"), "client_ca_file: no certificate of an auth"),
-    (lambda one: (one / "ca.crt").write_bytes(b"\xff" * 99), "client_ca_file: no certificate"),
-    (lambda one: (one / "ca.crt").write_bytes(b"x" * 2_000_000), "more than 1024 KiB"),
-    (
-        _make_directory,
-        "web.yml: Is a directory",
-    ),
-    (lambda one: (one / "web.yml").write_bytes(b"\xff\xfe"), "not UTF-8"),
-    (lambda one: (one / "web.yml").unlink(), "web.yml: No such file"),
-]
-
-
-@pytest.mark.parametrize(("spoil", "words"), BAD_FILES, ids=[words for _, words in BAD_FILES])
-def test_a_bad_file_is_named_and_nobody_is_answered(
-    tmp_path: Path, spoil: Callable[[Path], object], words: str
-) -> None:
-    (tmp_path / "ca.crt").write_bytes(Authority("clients").certificate)
-    served = Served(tmp_path, MTLS)
-    spoil(tmp_path)
-    with pytest.raises(WebConfigError, match=words):
-        check(tmp_path / "web.yml")
-    with served as one:
-        for path in ("/metrics", "/livez", "/status"):
-            reply = one.get(path)
-            assert reply.code == 503
-            assert b"farrier-agent check-config" in reply.body
-            assert b"farrier_" not in reply.body
-        problem = one.inside(lambda: one.in_force.problem)
-        assert problem is not None
-        assert str(tmp_path / "web.yml") in problem
-        assert problem.endswith("until it can be used every HTTP request is refused with 503")
-        assert one.in_force.good is False
-        with pytest.raises(REFUSALS):
-            one.get(tls=one.context())
-
-
-def test_what_a_good_file_says_in_a_few_words(tmp_path: Path) -> None:
-    served = Served(tmp_path, TLS + f"basic_auth_users: {{alice: {ALICE}}}")
-    assert check(served.path) == "TLS from TLS12, 1 user(s)"
-    served.write("")
-    assert check(served.path) == "plain HTTP, no passwords"
-    served.write(f"basic_auth_users: {{alice: {ALICE}}}")
-    assert "anybody on the way can read" in check(served.path)
-
-
-def test_certificates_may_stand_in_the_file(serve: Serve, tmp_path: Path) -> None:
-    def block(key: str, text: bytes) -> str:
-        return f"  {key}: |\n" + "".join(f"    {line}\n" for line in text.decode().splitlines())
-
-    one = serve(TLS)
-    pair = one.authority.server()
-    one.write("tls_server_config:\n" + block("cert", pair.certificate) + block("key", pair.key))
-    assert check(one.path).startswith("TLS")
 
 
 def test_an_answer_to_garbage_after_the_handshake(serve: Serve) -> None:
