@@ -276,4 +276,4 @@ def test_a_procfs_that_hangs_costs_only_this(tmp_path: Path) -> None:
             break
         assert found.unknown == {("GPU-0", 7)}
 
-    asyncio.run(run())
+    asyncio.run(asyncio.wait_for(run(), 30))
