@@ -18,6 +18,7 @@ from farrier_agent.collectors.gpu import GpuCollector, GpuError
 from farrier_agent.collectors.inventory import Inventory
 from farrier_agent.collectors.pci import PciCollector
 from farrier_agent.collectors.process import Attributed, ProcessCollector
+from farrier_agent.collectors.release import Release
 from farrier_agent.collectors.slot import Slot
 from farrier_agent.collectors.xid import XidLog, Xids
 from farrier_agent.config import AgentConfig
@@ -65,6 +66,8 @@ class Hardware:
         self._replicas = replicas
         self._changed = changed
         self._deadline = max(1.0, min(5.0, config.tick))
+        self._release = Release(Path(config.run_dir) / "nvml-released")
+        self._begun = False
         state = Path(config.state_dir)
         self._boot_id = Now.read().boot_id
         off = config.collectors_off if config.accelerator == "cuda" else ["gpu", "xid", "pci"]
@@ -142,6 +145,11 @@ class Hardware:
         await self._save(CLOSE_SECONDS)
 
     async def _look(self) -> None:
+        if not self._begun:
+            self._begun = True
+            if self._on["gpu"] and (left := await self._release.left()):
+                log.info("NVML stays let go of for %s", duration(left))
+                await self._gpus.worker.release(left)
         nvml = self._seen(self._gpu_slot, partial(self._gpus.collect, deadline=self._deadline))
         bus = self._seen(self._pci_slot, partial(self._pci.collect, LOOK_SECONDS))
         look_at_log = partial(self._xids.collect, LOOK_SECONDS)
@@ -222,6 +230,7 @@ class Hardware:
             await self._gpus.worker.release(seconds)
         except GpuError as error:
             raise ControlError(str(error), "farrier-agent status") from error
+        await self._release.keep(time.time() + seconds)
         log.warning("NVML is let go of for %s, by %s", duration(seconds), by)
         self._changed()
         return (
@@ -232,6 +241,7 @@ class Hardware:
     async def acquire(self, by: str) -> tuple[str, ...]:
         """Take the driver up again."""
         self._needs_nvml()
+        await self._release.keep(None)
         await self._gpus.worker.acquire()
         log.info("NVML is taken up again, by %s", by)
         self._changed()

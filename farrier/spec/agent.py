@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from farrier_agent.config import COLLECTORS, Collector
 from farrier_agent.health.rules import BY_NAME
+from farrier_agent.web.configuration import WebConfigError, parse
 
 from farrier.spec.check_model import Finding, did_you_mean, is_whole, shown
 
@@ -143,13 +144,15 @@ def _path(value: object) -> str:
     return "" if good else f"must be an absolute path on the host, not {shown(value)}"
 
 
-def _file(value: object) -> str:
+def _web_config(value: object) -> str:
     if not isinstance(value, str):
         return f"must be the path of a file on this machine, not {shown(value)}"
     try:
-        Path(value).read_text(encoding="utf-8")
+        parse(Path(value).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         return f"{value} cannot be read: {error}"
+    except WebConfigError as error:
+        return f"{value}: {error}"
     return ""
 
 
@@ -173,7 +176,7 @@ _CHECKS: Mapping[str, Check] = {
     "agent_tick": _seconds,
     "agent_warm_up_seconds": _optional(_seconds),
     "agent_wedged_seconds": _seconds,
-    "agent_web_config": _optional(_file),
+    "agent_web_config": _optional(_web_config),
     # systemd cannot cancel a stop, so there is no abort
     "engine_drain_policy": _one_of("extend", "force"),
     "engine_drain_seconds": _seconds,

@@ -108,7 +108,8 @@ DEFAULTS = Defaults(
         Default(
             "agent_collectors_off",
             [],
-            "Collectors that are not run, of `gpu`, `xid`, `pci`, `process`, `engine`, `requests`.",
+            "Collectors that are not run, of `gpu`, `xid`, `pci`, `process`, `engine`, `requests`."
+            " Without `gpu` nothing is concluded about GPUs, and what was is forgotten.",
         ),
         Default(
             "agent_observe_only",
@@ -154,6 +155,7 @@ def unit_text(spec: HostSpec, program: str) -> str:
         _TEMPLATES / f"{UNIT}.j2",
         program=program,
         accelerator=spec.accelerator if "gpu" in spec.groups else "cpu",
+        serves="gpu" in spec.groups,
     )
 
 

@@ -150,6 +150,11 @@ def test_nvml_is_let_go_of_and_the_host_stays_ready(host: Host) -> None:
     assert not Path(f"/proc/{nvml.pid}").exists()
     host.turns(6)
     assert host.get("/readyz")[0] == 200
+    host.stop()
+    host.start()
+    host.turns(6)
+    assert host.value("farrier_nvml_released") == 1, "a restart does not open the driver"
+    assert host.get("/readyz")[0] == 200
     assert host.verb("nvml", "acquire").returncode == 0
     until(lambda: host.value("farrier_nvml_released") == 0)
     until(lambda: host.value("farrier_gpus") == 2)

@@ -55,15 +55,17 @@ class Guard:
         self._changed = changed
         self._wanted: tuple[Drain | TakeBack, ...] = ()
         self._news = asyncio.Event()
+        self._judged = False
 
     def relied_on(self, name: str) -> bool:
         """Another host may rely on the replica *name*: it serves, and is not about to drain."""
         one = self._house.replicas.get(name)
         unwell = any(isinstance(it, Drain) and it.replica == name for it in self._wanted)
-        return one is not None and one.life.takes_requests and not unwell
+        return self._judged and one is not None and one.life.takes_requests and not unwell
 
     def told(self, health: Health, replicas: Sequence[Replica]) -> None:
         """Here is what is concluded now."""
+        self._judged = True
         self._wanted = self._judge.decide(health, replicas, at=time.time(), by=BY)
         for name in self.held_back.keys() - {one.replica for one in self._wanted}:
             self._hold_back(name, None)
