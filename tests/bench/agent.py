@@ -41,7 +41,8 @@ UNITS: Mapping[str, str] = {
 PORTS: Mapping[str, int] = {AGENT: 9810, EXPORTER: 9100}
 IDLE: Mapping[str, str] = {
     "bench-agent-imports": (
-        "import asyncio, logging, signal; import h11, jeepney, msgspec, prometheus_client; signal.pause()"
+        "import asyncio, logging, signal; import h11, jeepney, msgspec, prometheus_client;"
+        " signal.pause()"
     ),
     "bench-worker-imports": "import ctypes, signal, socket; import msgspec, pynvml; signal.pause()",
     "bench-bare": "import signal; signal.pause()",
