@@ -18,7 +18,6 @@ from farrier_agent.collectors.gpu import GpuCollector, GpuError
 from farrier_agent.collectors.inventory import Inventory
 from farrier_agent.collectors.pci import PciCollector
 from farrier_agent.collectors.process import Attributed, ProcessCollector
-from farrier_agent.collectors.release import Release
 from farrier_agent.collectors.slot import Slot
 from farrier_agent.collectors.xid import XidLog, Xids
 from farrier_agent.config import AgentConfig
@@ -31,6 +30,7 @@ from farrier_agent.health.keeping import Judge
 from farrier_agent.health.observed import Observed
 from farrier_agent.serving.guarding import Guard
 from farrier_agent.serving.house import House
+from farrier_agent.serving.release import Release
 from farrier_agent.serving.worker import Worker
 from farrier_agent.snapshot import Machine
 from farrier_agent.status import Health, Replica

@@ -8,13 +8,11 @@ docs/metrics.md is made from them.
 from __future__ import annotations
 
 from farrier_agent.metrics.host import UNIT_STATES
-from farrier_agent.metrics.page import CONTENT_TYPES, NOTHING, Extra, gather
+from farrier_agent.metrics.page import NOTHING, Extra, gather
 from farrier_agent.metrics.replicas import HEALTH, PHASES
 from farrier_agent.status import Status
 
-__all__ = ["CONTENT_TYPE", "HEALTH", "PHASES", "UNIT_STATES", "Extra", "render"]
-
-CONTENT_TYPE = CONTENT_TYPES["text"]
+__all__ = ["HEALTH", "PHASES", "UNIT_STATES", "Extra", "render"]
 
 
 def render(status: Status, extra: Extra = NOTHING) -> bytes:
