@@ -86,6 +86,8 @@ def _gpu(number: int, suite: str) -> HostDefinition:
 
 
 _GATEWAY = HostDefinition("gw01", 5, "trixie", ("gateway", "monitor"))
+_OLDER_GATEWAY = HostDefinition("gw02", 6, "bookworm", ("gateway",))
+"""Its HAProxy is 2.6; Debian 13's is 3.0."""
 
 LABS: dict[str, LabDefinition] = {
     lab.name: lab
@@ -104,7 +106,19 @@ LABS: dict[str, LabDefinition] = {
         LabDefinition(
             "trial",
             IPv4Network("198.18.3.0/24"),
-            (_GATEWAY, _gpu(1, "bookworm"), _gpu(2, "bookworm"), _gpu(3, "trixie")),
+            (
+                *(_GATEWAY, _OLDER_GATEWAY),
+                *(_gpu(1, "bookworm"), _gpu(2, "bookworm"), _gpu(3, "trixie")),
+            ),
+        ),
+        # Two gateways and three hosts that serve: tests/fleet rolls them under load.
+        LabDefinition(
+            "fleet",
+            IPv4Network("198.18.7.0/24"),
+            (
+                *(_GATEWAY, _OLDER_GATEWAY),
+                *(_gpu(1, "bookworm"), _gpu(2, "bookworm"), _gpu(3, "trixie")),
+            ),
         ),
         # For `make bench`, which measures on it and takes it down again.
         LabDefinition(
