@@ -1,0 +1,108 @@
+"""What each kind of client asks for: how long a stream, which body, at what speed."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+from farrier.load.endpoint import Endpoint, Key
+from farrier.load.ledger import Request
+from farrier.load.plan import Plan
+from farrier.load.sending import Sending
+
+__all__ = ["Pace", "sending", "streams"]
+
+STREAMS = frozenset(("stream", "slow", "vanish"))
+BEFORE_ANYTHING = 16
+"""Tokens of a stream while nobody knows how long a token takes."""
+UPLOADED = 8
+"""Tokens of the answer to an upload."""
+WEIGHT = 0.2
+"""Of the newest stream in what is known of a token's time."""
+
+
+def streams(kind: str) -> bool:
+    """Whether requests of *kind* ask for a stream."""
+    return kind in STREAMS
+
+
+@dataclass
+class Pace:
+    """Seconds per token: the plan's, or those of the streams before."""
+
+    plan: Plan
+    random: random.Random
+    seconds_per_token: float | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self.seconds_per_token = self.plan.seconds_per_token
+
+    def learn(self, tokens: int, seconds: float) -> None:
+        """A stream of *tokens* took *seconds* from its first to its last one."""
+        if self.plan.seconds_per_token is not None or tokens < 4 or seconds <= 0:
+            return
+        latest = seconds / (tokens - 1)
+        before = self.seconds_per_token
+        self.seconds_per_token = latest if before is None else before + WEIGHT * (latest - before)
+
+    def tokens(self, kind: str) -> int:
+        """How many tokens the next request of *kind* asks for."""
+        if kind == "upload":
+            return UPLOADED
+        if not streams(kind):
+            return self.plan.post_tokens
+        if self.seconds_per_token is None:
+            return BEFORE_ANYTHING
+        seconds = self.random.uniform(*self.plan.stream_seconds)
+        return max(1, min(self.plan.most_tokens, round(seconds / self.seconds_per_token)))
+
+
+def sending(
+    plan: Plan, endpoint: Endpoint, request: Request, key: Key | None, serial: int
+) -> Sending:
+    """How *request*, the *serial*-th of its client, goes out."""
+    body = _body(plan, request)
+    headers = [
+        ("User-Agent", "farrier-load"),
+        ("Accept", "text/event-stream" if streams(request.kind) else "application/json"),
+        ("Content-Type", "application/json"),
+        ("X-Request-ID", request.name),
+    ]
+    if key is not None:
+        headers.append(("Authorization", f"Bearer {key.secret}"))
+    upload = request.kind == "upload"
+    return Sending(
+        path=endpoint.path("chat/completions"),
+        authority=endpoint.authority,
+        headers=tuple(headers),
+        body=body,
+        seconds=plan.upload_seconds if upload else 0.0,
+        chunked=upload and serial % 2 == 1,
+        slow_bytes=plan.slow_bytes if request.kind == "slow" else 0,
+        leave_after=max(1, request.tokens // 2) if request.kind == "vanish" else 0,
+    )
+
+
+def _body(plan: Plan, request: Request) -> bytes:
+    value: dict[str, Any] = {
+        "model": request.model,
+        "messages": [{"role": "user", "content": "Tell me a story." + _words(plan.prompt_bytes)}],
+        "user": request.name,
+        "max_tokens": request.tokens,
+        "stream": streams(request.kind),
+    }
+    if streams(request.kind):
+        value["stream_options"] = {"include_usage": True}
+    if plan.ignore_eos:
+        value["ignore_eos"] = True
+    body = json.dumps(value).encode()
+    if request.kind == "upload":
+        # blanks before a JSON value are part of it: many bytes, and no more tokens than before
+        body = b" " * (plan.upload_bytes - len(body)) + body
+    return body
+
+
+def _words(size: int) -> str:
+    return " word" * (size // 5)
