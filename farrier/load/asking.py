@@ -7,12 +7,13 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
-from farrier.load.endpoint import Endpoint, Key
+from farrier.load.answer import Answer
+from farrier.load.endpoint import Endpoint, EndpointError, Key
 from farrier.load.ledger import Request
 from farrier.load.plan import Plan
 from farrier.load.sending import Sending
 
-__all__ = ["Pace", "sending", "streams"]
+__all__ = ["Pace", "first_model", "headers", "sending", "streams"]
 
 STREAMS = frozenset(("stream", "slow", "vanish"))
 BEFORE_ANYTHING = 16
@@ -64,25 +65,48 @@ def sending(
 ) -> Sending:
     """How *request*, the *serial*-th of its client, goes out."""
     body = _body(plan, request)
-    headers = [
-        ("User-Agent", "farrier-load"),
-        ("Accept", "text/event-stream" if streams(request.kind) else "application/json"),
-        ("Content-Type", "application/json"),
-        ("X-Request-ID", request.name),
-    ]
-    if key is not None:
-        headers.append(("Authorization", f"Bearer {key.secret}"))
     upload = request.kind == "upload"
     return Sending(
         path=endpoint.path("chat/completions"),
         authority=endpoint.authority,
-        headers=tuple(headers),
+        headers=headers(key, request.name, _accepted(request.kind)),
         body=body,
         seconds=plan.upload_seconds if upload else 0.0,
         chunked=upload and serial % 2 == 1,
         slow_bytes=plan.slow_bytes if request.kind == "slow" else 0,
         leave_after=max(1, request.tokens // 2) if request.kind == "vanish" else 0,
     )
+
+
+def headers(key: Key | None, name: str, accepted: str) -> tuple[tuple[str, str], ...]:
+    """The headers of the request *name*, whose answer is of the *accepted* kind."""
+    found = [
+        ("User-Agent", "farrier-load"),
+        ("Accept", accepted),
+        ("Content-Type", "application/json"),
+        ("X-Request-ID", name),
+    ]
+    if key is not None:
+        found.append(("Authorization", f"Bearer {key.secret}"))
+    return tuple(found)
+
+
+def first_model(answer: Answer, path: str) -> str:
+    """The first model of the list that *answer* is. Raises EndpointError where it is none."""
+    try:
+        name = json.loads(answer.body)["data"][0]["id"] if answer.status == 200 else None
+    except (ValueError, LookupError, TypeError):
+        name = None
+    if not isinstance(name, str) or not answer.whole:
+        said = answer.broken or bytes(answer.body[:120]).decode(errors="replace")
+        raise EndpointError(
+            f"{path} names no model (status {answer.status or 'none'}: {said}); name one: --model"
+        )
+    return name
+
+
+def _accepted(kind: str) -> str:
+    return "text/event-stream" if streams(kind) else "application/json"
 
 
 def _body(plan: Plan, request: Request) -> bytes:

@@ -69,6 +69,8 @@ class Http1(asyncio.Protocol):
         self._kept = False
         self._over = asyncio.get_running_loop().create_future()
         self._headers = []
+        if self.closed:  # by the server, between its accept and now
+            self._end(_ended(None, answer))
         reading = (
             asyncio.create_task(self._read_slowly(sending.slow_bytes))
             if sending.slow_bytes
@@ -102,10 +104,12 @@ class Http1(asyncio.Protocol):
     # -- sending -----------------------------------------------------------------------------
 
     async def _write(self, sending: Sending) -> None:
-        lines = [f"POST {sending.path} HTTP/1.1", f"Host: {sending.authority}"]
+        lines = [f"{sending.method} {sending.path} HTTP/1.1", f"Host: {sending.authority}"]
         lines += [f"{name}: {value}" for name, value in sending.headers]
-        length = f"Content-Length: {len(sending.body)}"
-        lines.append("Transfer-Encoding: chunked" if sending.chunked else length)
+        if sending.chunked:
+            lines.append("Transfer-Encoding: chunked")
+        elif sending.method != "GET":
+            lines.append(f"Content-Length: {len(sending.body)}")
         head = "\r\n".join([*lines, "", ""]).encode()
         async for piece in sending.pieces():
             data = b"%x\r\n%s\r\n" % (len(piece), piece) if sending.chunked else piece

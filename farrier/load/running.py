@@ -11,14 +11,14 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from farrier.load.answer import Answer
-from farrier.load.asking import Pace, sending, streams
+from farrier.load.asking import Pace, first_model, headers, sending, streams
 from farrier.load.connecting import connect
 from farrier.load.endpoint import Endpoint, EndpointError, Key
 from farrier.load.http1 import LEFT, Http1
 from farrier.load.judging import Asked, judge
 from farrier.load.ledger import Ledger, Request
 from farrier.load.plan import Plan, PlanError
-from farrier.load.sending import UnreachedError
+from farrier.load.sending import Sending, UnreachedError
 
 __all__ = ["run"]
 
@@ -83,10 +83,30 @@ class _Load:
         """See that it can be done. Raises PlanError, EndpointError."""
         _allow_files(self.plan)
         if not self.models:
-            raise PlanError("no model is named")
+            self.models = (await self._listed(),)
         for model in self.models:
             if self.keys and not any(key.may_use(model) for _, key in self.keys):
                 raise EndpointError(f"no key of the file may use the model {model}")
+
+    async def _listed(self) -> str:
+        """The first model that the endpoint lists."""
+        name, key = self.keys[0] if self.keys else ("", None)
+        answer = Answer()
+        client = _Client("models", 0, (name, key) if key else None)
+        try:
+            connection = await self._connection(client)
+        except UnreachedError as error:
+            raise EndpointError(f"{self.endpoint.url}: {error}") from None
+        asking = Sending(
+            self.endpoint.path("models"),
+            self.endpoint.authority,
+            headers(key, self.ledger.prefix, "application/json"),
+            method="GET",
+        )
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.plan.connect_seconds):
+                await connection.ask(asking, answer, keep=False)
+        return first_model(answer, self.endpoint.path("models"))
 
     # -- from the first request to the last --------------------------------------------------
 
@@ -194,6 +214,7 @@ class _Load:
 
     async def _one(self, client: _Client) -> Request:
         name = f"{self.ledger.prefix}-{client.name}-{client.serial}"
+        client.serial += 1
         tokens = self.pace.tokens(client.kind)
         model = self._model(client)
         request = Request(name, client.kind, self.ledger.now, model, tokens, client.key_name)
@@ -210,7 +231,6 @@ class _Load:
         request.reused = connection.served > 0
         self.connections[name] = connection
         to_send = sending(self.plan, self.endpoint, request, client.key, client.serial)
-        client.serial += 1
         try:
             keep = self.plan.keep_alive and client.kind != "fresh"
             await connection.ask(to_send, answer, keep=keep)

@@ -27,7 +27,8 @@ class Sending:
     path: str
     authority: str
     headers: tuple[tuple[str, str], ...]
-    body: bytes
+    body: bytes = b""
+    method: str = "POST"
     seconds: float = 0.0
     chunked: bool = False
     slow_bytes: int = 0
@@ -35,6 +36,9 @@ class Sending:
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """The body, piece by piece, in its time."""
+        if not self.body:
+            yield b""
+            return
         count = DROPS if self.seconds else 1
         size = -(-len(self.body) // count)
         for start in range(0, len(self.body), size):
