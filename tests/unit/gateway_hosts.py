@@ -7,6 +7,7 @@ takes, each of which is kept with its headers and its body) and the agent's chec
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import socketserver
 import subprocess
@@ -20,10 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from farrier.spec import AgentSettings, ApiKey, HostSpec, Model
-from roles.gateway import DEFAULTS
+from roles.gateway import DEFAULTS, configuration
 from roles.gateway.configuration import Bounds, Places, bounds, config_text, maps
 from roles.gateway.routes import routes
 from tests.agent.host import free_port, until
+
+TEMPLATES = Path(configuration.__file__).parent / "templates"
 
 __all__ = ["Gateway", "Host", "Request", "gateway", "haproxy"]
 
@@ -270,14 +273,21 @@ def gateway(
     found = routes(specs, settings["gateway_weights"])
     for name, text in maps(found, {one.name: one for one in keys}).items():
         (directory / name).write_text(text)
+    shutil.copy(TEMPLATES / "usage.lua", directory)
     room = limits(replace(bounds(settings, 4096, 2, shared=False), connections=4000, threads=2))
     path = directory / "haproxy.cfg"
     path.write_text(config_text(found, settings, room, open_access=open_access, places=places))
     log = (directory / "log").open("wb")
     argv = [haproxy(), "-W", "-f", str(path)]
     process = subprocess.Popen(argv, stdout=log, stderr=subprocess.STDOUT)
-    ports = [settings[f"gateway_{name}"] for name in ("port", "tls_port", "metrics_port")]
-    it = Gateway(directory, *ports, process, places)
+    it = Gateway(
+        directory,
+        settings["gateway_port"],
+        settings["gateway_tls_port"],
+        settings["gateway_metrics_port"],
+        process,
+        places,
+    )
     try:
         until(lambda: process.poll() is not None or Path(places.admin).exists(), 10)
         assert process.poll() is None, (directory / "log").read_text()
