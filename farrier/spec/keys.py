@@ -53,7 +53,7 @@ class ApiKey:
     @classmethod
     def of(cls, name: str, key: str, **limits: Any) -> ApiKey:
         """The entry of a *key* that is known itself."""
-        return cls(name, hashlib.sha256(key.encode()).hexdigest(), key, **limits)
+        return cls(name, _sha256(key), key, **limits)
 
     def may_use(self, model: str) -> bool:
         """Whether its client may use *model*, a served name."""
@@ -67,6 +67,10 @@ def read_keys(path: Path) -> dict[str, ApiKey]:
     except PrivateFileError as error:
         raise KeysError(str(error)) from None
     return _parse(content, path)
+
+
+def _sha256(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
 
 
 def _parse(content: bytes, path: Path) -> dict[str, ApiKey]:
@@ -107,11 +111,9 @@ def _entry(name: str, given: Mapping[str, Any], entry: str) -> ApiKey:
             f"{entry} has to have either key = '…' or sha256 = '…' (the key's SHA-256), "
             f"{'not both' if 'key' in given else 'and has neither'}"
         )
-    limits = {
-        "models": _models(given, entry),
-        "requests_per_minute": _limit(given, "requests_per_minute", MOST_PER_MINUTE, entry),
-        "streams": _limit(given, "streams", MOST_STREAMS, entry),
-    }
+    models = _models(given, entry)
+    rate = _limit(given, "requests_per_minute", MOST_PER_MINUTE, entry)
+    streams = _limit(given, "streams", MOST_STREAMS, entry)
     if "sha256" in given:
         digest = given["sha256"]
         if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
@@ -119,14 +121,14 @@ def _entry(name: str, given: Mapping[str, Any], entry: str) -> ApiKey:
                 f"{entry}: sha256 is 64 hexadecimal digits; make them from a file that holds the "
                 "key with: tr -d '\\n' < FILE | sha256sum"
             )
-        return ApiKey(name, digest.lower(), **limits)
+        return ApiKey(name, digest.lower(), None, models, rate, streams)
     key = given["key"]
     if not isinstance(key, str) or not _KEY.fullmatch(key):
         raise KeysError(
             f"{entry}: a key is 20 to 256 of the characters A-Z a-z 0-9 _ -; "
             "make one with: openssl rand -hex 24"
         )
-    return ApiKey.of(name, key, **limits)
+    return ApiKey(name, _sha256(key), key, models, rate, streams)
 
 
 def _models(given: Mapping[str, Any], entry: str) -> tuple[str, ...] | None:
@@ -141,12 +143,12 @@ def _models(given: Mapping[str, Any], entry: str) -> tuple[str, ...] | None:
     return tuple(dict.fromkeys(models))
 
 
-def _limit(given: Mapping[str, Any], field: str, most: int, entry: str) -> int | None:
-    if field not in given:
+def _limit(given: Mapping[str, Any], name: str, most: int, entry: str) -> int | None:
+    if name not in given:
         return None
-    limit = given[field]
+    limit = given[name]
     if not is_whole(limit) or not 1 <= limit <= most:
         raise KeysError(
-            f"{entry}: {field} is a whole number from 1 to {most}; leave it out for no limit"
+            f"{entry}: {name} is a whole number from 1 to {most}; leave it out for no limit"
         )
     return int(limit)
