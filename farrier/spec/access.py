@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ def check_access(
     if clients not in NGINX_CLIENTS:
         hint = did_you_mean(clients, NGINX_CLIENTS)
         yield "nginx_clients", f"{shown(clients)} is neither 'gateways' nor 'keys'{hint}"
+    yield from _gateways(data)
     if file is None:
         return
     if not isinstance(file, str) or not file:
@@ -48,3 +50,21 @@ def check_access(
         keys |= read_keys(root / Path(file).expanduser())
     except (KeysError, RuntimeError) as error:  # RuntimeError: ~ of a user that is not there
         yield "api_keys_file", str(error)
+
+
+def _gateways(data: Mapping[str, Any]) -> Iterator[Finding]:
+    """What is wrong with ``nginx_gateways``: what is no address there lets nobody in, or all."""
+    given = data.get("nginx_gateways", [])
+    if not isinstance(given, list | tuple):
+        yield "nginx_gateways", f"must be a list of IP addresses or networks, not {shown(given)}"
+        return
+    for index, one in enumerate(given):
+        try:
+            good = isinstance(one, str) and ip_network(one).prefixlen > 0
+        except ValueError:
+            good = False
+        if not good:
+            yield (
+                f"nginx_gateways[{index}]",
+                f"{shown(one)} is no IP address and no network such as 198.51.100.0/28",
+            )

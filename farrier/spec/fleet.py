@@ -63,7 +63,7 @@ def read_fleet(
         )
         hosts[spec.name] = spec
         problems += found
-        if data.get("nginx_clients") == "gateways":
+        if data.get("nginx_clients") == "gateways" and not data.get("nginx_gateways"):
             behind.append(spec.name)
     if not any("gateway" in spec.groups for spec in hosts.values()):
         problems += [_unreachable(name, where(name, "nginx_clients")) for name in behind]

@@ -36,6 +36,7 @@ FIELDS = (
     "api_keys_file",
     "models",
     "nginx_clients",
+    "nginx_gateways",
     "nginx_port",
     "open_access",
     "roots",
