@@ -11,6 +11,7 @@ __all__ = ["farrier", "main"]
 COMMANDS = {
     "lab": "farrier.cli.lab:lab",
     "preflight": "farrier.cli.preflight:preflight",
+    "status": "farrier.cli.status:status",
 }
 """Where each subcommand lives, ``module:attribute``."""
 
