@@ -14,8 +14,18 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from farrier.fleet import FleetTargets
+    from farrier.fleet.places import Place
 
-__all__ = ["HOSTS", "REFUSED", "Places", "console", "fleet", "inventory_option", "json_option"]
+__all__ = [
+    "REFUSED",
+    "chosen",
+    "console",
+    "fleet",
+    "hosts_argument",
+    "inventory_option",
+    "json_option",
+    "places_argument",
+]
 
 REFUSED = 3
 F = TypeVar("F", bound=Callable[..., Any])
@@ -36,26 +46,40 @@ def json_option(text: str) -> Callable[[F], F]:
     return click.option("--json", "as_json", is_flag=True, help=text)
 
 
-class Places(click.ParamType[str]):
-    """HOST, or HOST/REPLICA; completed from the last look at the inventory."""
-
-    name = "host"
-
-    def __init__(self, *, replicas: bool = False) -> None:
-        self._replicas = replicas
-
-    def shell_complete(
-        self, ctx: click.Context, _param: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
-        """Names that begin with what was typed; none before any command has read the inventory."""
-        from farrier.fleet.names import remembered  # noqa: PLC0415
-
-        inventory = str(ctx.params.get("inventory") or "inventory")
-        names = remembered(inventory, replicas=self._replicas and "/" in incomplete)
-        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+def hosts_argument(name: str = "limit", **settings: Any) -> Callable[[F], F]:
+    """HOST…, completed from the last look at the inventory."""
+    return click.argument(name, nargs=-1, shell_complete=_complete_hosts, **settings)
 
 
-HOSTS = Places()
+def places_argument() -> Callable[[F], F]:
+    """HOST[/REPLICA]…, at least one."""
+    return click.argument(
+        "places",
+        nargs=-1,
+        required=True,
+        metavar="HOST[/REPLICA]…",
+        shell_complete=_complete_places,
+    )
+
+
+def _complete_hosts(
+    ctx: click.Context, _param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    return _completed(ctx, incomplete, replicas=False)
+
+
+def _complete_places(
+    ctx: click.Context, _param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    return _completed(ctx, incomplete, replicas="/" in incomplete)
+
+
+def _completed(ctx: click.Context, incomplete: str, *, replicas: bool) -> list[CompletionItem]:
+    """Names that begin with what was typed; none before any command has read the inventory."""
+    from farrier.fleet.names import remembered  # noqa: PLC0415
+
+    names = remembered(str(ctx.params.get("inventory") or "inventory"), replicas=replicas)
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
 def fleet(inventory: str, limit: Iterable[str], *, as_json: bool) -> FleetTargets:
@@ -72,6 +96,22 @@ def fleet(inventory: str, limit: Iterable[str], *, as_json: bool) -> FleetTarget
         sys.exit(error.code)
     remember(inventory, found)
     return found
+
+
+def chosen(
+    inventory: str, words: tuple[str, ...], *, as_json: bool, serving: bool = False
+) -> tuple[FleetTargets, tuple[Place, ...]]:
+    """The fleet and the places that *words* mean, or the end of the program.
+
+    With *serving* only hosts that serve a model are meant.
+    """
+    from farrier.fleet.places import PlaceError, patterns, resolve  # noqa: PLC0415
+
+    found = fleet(inventory, patterns(words), as_json=as_json)
+    try:
+        return found, resolve(words, found, serving=serving)
+    except PlaceError as error:
+        raise click.UsageError(str(error)) from error
 
 
 def console(*, err: bool = False) -> Console:

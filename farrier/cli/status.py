@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from farrier.cli.hosts import HOSTS, console, fleet, inventory_option, json_option
+from farrier.cli.hosts import console, fleet, hosts_argument, inventory_option, json_option
 
 if TYPE_CHECKING:
     from farrier.fleet import FleetTargets, Shell
@@ -22,7 +22,7 @@ EVERY = 2.0
 
 
 @click.command()
-@click.argument("limit", metavar="[HOST]…", nargs=-1, type=HOSTS)
+@hosts_argument(metavar="[HOST]…")
 @click.option("--watch", is_flag=True, help="Look again every two seconds, until Ctrl-C.")
 @json_option("One JSON object per host and line.")
 @click.option(
