@@ -14,6 +14,7 @@ COMMANDS = {
     "drain": "farrier.cli.drain:drain",
     "exec": "farrier.cli.execute:execute",
     "lab": "farrier.cli.lab:lab",
+    "load": "farrier.cli.load:load",
     "logs": "farrier.cli.logs:logs",
     "preflight": "farrier.cli.preflight:preflight",
     "ready": "farrier.cli.drain:ready",
