@@ -11,6 +11,7 @@ __all__ = ["farrier", "main"]
 COMMANDS = {
     "lab": "farrier.cli.lab:lab",
     "preflight": "farrier.cli.preflight:preflight",
+    "rollout": "farrier.cli.rollout:rollout",
 }
 """Where each subcommand lives, ``module:attribute``."""
 

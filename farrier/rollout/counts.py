@@ -6,15 +6,13 @@ Counters begin again at 0 when the agent is restarted: then all that they show i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from math import isfinite
 
-from farrier.rollout.ledger import Requests
+import msgspec
 
-__all__ = ["QUEUES", "Counts", "FirstByte", "in_between", "parse", "requests", "total"]
-
-_K = TypeVar("_K", str, float)
+__all__ = ["QUEUES", "Counts", "FirstByte", "Requests", "added", "in_between", "parse", "requests"]
 
 QUEUES = frozenset(
     {"vllm:num_requests_waiting", "sglang:num_queue_reqs", "llamacpp:requests_deferred"}
@@ -25,11 +23,25 @@ _LINE = re.compile(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)\{([^}]*)\} ([^ ]+)")
 _LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"')
 
 
+class Requests(msgspec.Struct, kw_only=True):
+    """What hosts' nginx answered within a time.
+
+    ``by_status`` counts by HTTP status; ``incomplete`` are answers that did not come to their end:
+    the client left, or the engine broke off.
+    """
+
+    by_status: dict[str, int] = {}
+    incomplete: int = 0
+
+
 @dataclass
 class FirstByte:
-    """How long answers took until they began: cumulative counts by upper bound, in seconds."""
+    """How long answers took until they began: cumulative counts by upper bound, in seconds.
 
-    buckets: dict[float, float] = field(default_factory=dict)
+    Bounds are as the page writes them, so that a ledger can keep them.
+    """
+
+    buckets: dict[str, float] = field(default_factory=dict)
 
     @property
     def count(self) -> float:
@@ -43,7 +55,7 @@ class FirstByte:
         """
         wanted = self.count * share
         below = low = 0.0
-        for bound, count in sorted(self.buckets.items()):
+        for bound, count in sorted((float(le), count) for le, count in self.buckets.items()):
             if count >= wanted and count > below:
                 if bound == float("inf"):
                     return None
@@ -83,7 +95,7 @@ def _take(counts: Counts, line: str) -> None:
         value = float(number)
     except ValueError:
         return
-    if replica is None or value != value:
+    if replica is None or not isfinite(value):
         return
     match name:
         case "llm_requests_total":
@@ -92,7 +104,7 @@ def _take(counts: Counts, line: str) -> None:
             counts.incomplete[replica] = value
         case "llm_time_to_first_byte_seconds_bucket":
             bounds = counts.first_byte.setdefault(replica, FirstByte()).buckets
-            bounds[float(labels.get("le", "inf"))] = value
+            bounds[labels.get("le", "+Inf")] = value
         case _ if name in QUEUES:
             # an engine may show one for each of its processes or LoRAs
             counts.waiting[replica] = counts.waiting.get(replica, 0) + int(value)
@@ -116,27 +128,21 @@ def in_between(before: Counts, after: Counts) -> Counts:
     )
 
 
-def _less(after: Mapping[_K, float], before: Mapping[_K, float]) -> dict[_K, float]:
+def _less(after: Mapping[str, float], before: Mapping[str, float]) -> dict[str, float]:
     if any(after.get(key, 0.0) < value for key, value in before.items()):
         before = {}  # a new agent: all of them began again
     return {key: value - before.get(key, 0.0) for key, value in after.items()}
 
 
-def total(parts: Iterable[Counts]) -> Counts:
-    """All of *parts* together, by replica's name."""
-    whole = Counts()
-    for part in parts:
-        for replica, codes in part.statuses.items():
-            mine = whole.statuses.setdefault(replica, {})
-            for code, value in codes.items():
-                mine[code] = mine.get(code, 0.0) + value
-        for replica, value in part.incomplete.items():
-            whole.incomplete[replica] = whole.incomplete.get(replica, 0.0) + value
-        for replica, times in part.first_byte.items():
-            bounds = whole.first_byte.setdefault(replica, FirstByte()).buckets
-            for bound, value in times.buckets.items():
-                bounds[bound] = bounds.get(bound, 0.0) + value
-    return whole
+def added(one: Requests, other: Requests) -> Requests:
+    """Both together."""
+    codes = sorted({*one.by_status, *other.by_status})
+    return Requests(
+        by_status={
+            code: one.by_status.get(code, 0) + other.by_status.get(code, 0) for code in codes
+        },
+        incomplete=one.incomplete + other.incomplete,
+    )
 
 
 def requests(counts: Counts) -> Requests:

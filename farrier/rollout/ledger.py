@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from farrier.rollout.counts import Counts, Requests
 from farrier.rollout.errors import RolloutError
 from farrier.rollout.plan import Kind
 
@@ -72,17 +73,6 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     reboot_seconds: float = 1200.0
 
 
-class Requests(msgspec.Struct, kw_only=True):
-    """What hosts' nginx answered within a time.
-
-    ``by_status`` counts by HTTP status; ``incomplete`` are answers that did not come to their end:
-    the client left, or the engine broke off.
-    """
-
-    by_status: dict[str, int] = {}
-    incomplete: int = 0
-
-
 class ReplicaRecord(msgspec.Struct, kw_only=True):
     """One replica. ``invocation_before`` is the run of its unit that is to end."""
 
@@ -115,7 +105,12 @@ class StepRecord(msgspec.Struct, kw_only=True):
 
 
 class HostRecord(msgspec.Struct, kw_only=True):
-    """One host. ``failure`` says why it stopped, ``next`` what to type about it."""
+    """One host. ``failure`` says why it stopped, ``next`` what to type about it.
+
+    ``counts_before`` is what it counted of its requests before it was touched. ``output`` is the
+    end of what a command or a converge wrote, ``evidence`` where the host keeps what explains a
+    failure, ``soak`` what the soak showed.
+    """
 
     host: str
     batch: int
@@ -128,12 +123,13 @@ class HostRecord(msgspec.Struct, kw_only=True):
     agent_after: str | None = None
     verdict_before: str | None = None
     gpus_before: tuple[str, ...] | None = None
-    lease_lost: bool = False
-    closed_seconds: float | None = None
+    counts_before: Counts | None = None
     output: str = ""
+    evidence: list[str] = []
     soak: str = ""
     failure: str | None = None
     next: str | None = None
+    code: int = 0
 
     def last(self, step: str) -> StepRecord | None:
         """The newest record of *step*."""
@@ -151,7 +147,11 @@ class HostRecord(msgspec.Struct, kw_only=True):
 
 
 class Ledger(msgspec.Struct, kw_only=True):
-    """A whole rollout. ``serial`` grows with each writing: of two copies the greater is newer."""
+    """A whole rollout. ``serial`` grows with each writing.
+
+    ``requests`` are those of the whole fleet while it ran, up to ``counted``, the last counts of
+    each host.
+    """
 
     schema: int = SCHEMA
     id: str
@@ -168,6 +168,7 @@ class Ledger(msgspec.Struct, kw_only=True):
     began_at: float | None = None
     ended_at: float | None = None
     written_at: float | None = None
+    counted: dict[str, Counts] = {}
     requests: Requests | None = None
 
     def host(self, name: str) -> HostRecord:
@@ -183,6 +184,11 @@ class Ledger(msgspec.Struct, kw_only=True):
     def over(self) -> bool:
         """Nothing is left to do, or nobody will."""
         return self.outcome in {"done", "aborted"}
+
+    @property
+    def age(self) -> tuple[int, int]:
+        """Of two copies the greater one is newer: whoever goes on is one more of ``operators``."""
+        return len(self.operators), self.serial
 
     @property
     def cut(self) -> int:

@@ -69,7 +69,8 @@ def go_on(kind: Kind, record: HostRecord, seen: HostSeen, *, run_again: bool = F
     """
     if record.state == "done" or record.did(Step.HOOK_AFTER):
         return GoOn(None)
-    if not record.did(Step.HOOK_BEFORE):
+    if {one.step for one in record.steps} <= {Step.HOOK_BEFORE}:
+        # where there is no hook nothing is recorded of it
         return GoOn(Step.HOOK_BEFORE)
     if kind == "converge" and not record.did(Step.CONVERGE):
         return GoOn(Step.CONVERGE)
