@@ -29,6 +29,7 @@ from farrier_agent.metrics import (
     processes,
     replicas,
     requests,
+    rollouts,
     units,
     xids,
 )
@@ -56,6 +57,7 @@ FAMILIES: tuple[Family, ...] = (
     *replicas.FAMILIES,
     *health.FAMILIES,
     *requests.FAMILIES,
+    *rollouts.FAMILIES,
     *gpus.FAMILIES,
     *clocks.FAMILIES,
     *ecc.FAMILIES,
@@ -162,6 +164,7 @@ def _samples(status: Status, extra: Extra) -> Iterator[tuple[Family, list[Sample
     yield replicas.faulty(extra.faulty)
     if extra.requests:
         yield from requests.samples(extra.requests)
+    yield from rollouts.samples(status.rollout)
     if status.health:
         yield from health.samples(status.health)
     devices = status.gpus.devices if status.gpus else ()

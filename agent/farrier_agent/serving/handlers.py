@@ -175,13 +175,28 @@ class Requests:
     async def ack(self, request: protocol.Ack, asker: Peer, tell: Tell) -> Final:  # noqa: ARG002
         """Clear what is latched."""
         why = f" ({request.reason})" if request.reason else ""
-        return Told(lines=await self._hardware.ack(request.rule, request.gpu, f"{asker.user}{why}"))
+
+        async def work() -> Final:
+            who = f"{asker.user}{why}"
+            return Told(lines=await self._hardware.ack(request.rule, request.gpu, who))
+
+        verb = " ".join(filter(None, ("ack", request.rule, request.gpu)))
+        line = AuditLine(
+            at=time.time(), by=asker.user, verb=verb, outcome="", reason=request.reason or None
+        )
+        return await self._leases.noted(line, work())
 
     async def nvml(self, request: protocol.Nvml, asker: Peer, tell: Tell) -> Final:  # noqa: ARG002
         """Let go of the GPUs' driver, or take it up again."""
-        if request.action == "release":
-            return Told(lines=await self._hardware.release(request.seconds, asker.user))
-        return Told(lines=await self._hardware.acquire(asker.user))
+
+        async def work() -> Final:
+            if request.action == "release":
+                return Told(lines=await self._hardware.release(request.seconds, asker.user))
+            return Told(lines=await self._hardware.acquire(asker.user))
+
+        verb = f"nvml {request.action}"
+        line = AuditLine(at=time.time(), by=asker.user, verb=verb, outcome="")
+        return await self._leases.noted(line, work())
 
     async def lease(self, request: protocol.Lease, asker: Peer, tell: Tell) -> Final:  # noqa: ARG002
         """Take, renew, release or show the lease of a rollout."""
