@@ -18,6 +18,7 @@ COMMANDS = {
     "logs": "farrier.cli.logs:logs",
     "preflight": "farrier.cli.preflight:preflight",
     "ready": "farrier.cli.drain:ready",
+    "rollout": "farrier.cli.rollout:rollout",
     "status": "farrier.cli.status:status",
 }
 """Where each subcommand lives, ``module:attribute``."""
