@@ -119,6 +119,24 @@ class Requests:
             return Told(lines=await self._hardware.release(request.seconds, asker.user))
         return Told(lines=await self._hardware.acquire(asker.user))
 
+    async def lease(self, request: protocol.Lease, asker: Peer, tell: Tell) -> Final:
+        """Not yet."""
+        raise ControlError("this agent keeps no leases")
+
+    async def act(self, request: protocol.Act, asker: Peer, tell: Tell) -> Final:
+        """Not yet."""
+        raise ControlError("this agent keeps no leases")
+
+    async def audit(self, request: protocol.Audit, asker: Peer, tell: Tell) -> Final:
+        """Not yet."""
+        raise ControlError("this agent keeps no audit")
+
+    async def ledger(
+        self, request: protocol.Ledger, asker: Peer, tell: Tell, content: bytes
+    ) -> Final:
+        """Not yet."""
+        raise ControlError("this agent keeps no ledgers")
+
     # -- one replica ---------------------------------------------------------------------------
 
     async def _drain(self, one: OfReplica, event: DrainAsked, tell: Tell, *, wait: bool) -> Result:
