@@ -10,6 +10,7 @@ __all__ = ["farrier", "main"]
 
 COMMANDS = {
     "lab": "farrier.cli.lab:lab",
+    "load": "farrier.cli.load:load",
     "preflight": "farrier.cli.preflight:preflight",
     "rollout": "farrier.cli.rollout:rollout",
 }

@@ -18,7 +18,7 @@ from farrier.spec.check_model import (
     shown,
 )
 from farrier.spec.grafana import check_grafana
-from farrier.spec.keys import KeysError, read_keys
+from farrier.spec.keys import ApiKey, KeysError, read_keys
 from farrier.spec.model import FIRST_PORT, Model
 from farrier.spec.places import argument_place
 from farrier.spec.problems import NOWHERE, Place, Problem
@@ -73,7 +73,7 @@ class HostSpec:
     address: str = ""
     accelerator: Literal["cuda", "cpu"] = "cuda"
     models: tuple[Model, ...] = ()
-    api_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+    api_keys: Mapping[str, ApiKey] = field(default_factory=dict, repr=False)
     open_access: bool = False
     nginx_port: int = 8080
     agent_port: int = 9810
@@ -120,7 +120,7 @@ class _Reading:
         self.root = root
         models = data.get("models", ())
         self.models: tuple[Any, ...] = tuple(models) if isinstance(models, list | tuple) else ()
-        self.api_keys: dict[str, str] = {}
+        self.api_keys: dict[str, ApiKey] = {}
         receivers = data.get("alertmanager_receivers", ())
         self.receivers: tuple[Any, ...] = (
             tuple(receivers) if isinstance(receivers, list | tuple) else ()
@@ -261,10 +261,11 @@ class _Reading:
             yield "open_access", f"has to say in words, exactly: open_access = {OPEN_ACCESS!r}"
         if file is not None and sentence is not None:
             yield "api_keys_file", "either keys or open_access, not both: leave one out"
-        elif file is None and sentence is None and self.models:
+        elif file is None and sentence is None and (self.models or "gateway" in self.groups):
+            whose = "this host's" if self.models else "the fleet's"
             yield (
                 "api_keys_file",
-                "missing: who may use this host's models? Write api_keys_file = 'FILE' with keys "
+                f"missing: who may use {whose} models? Write api_keys_file = 'FILE' with keys "
                 f"of your clients, or in words: open_access = {OPEN_ACCESS!r}",
             )
         if file is None:

@@ -16,7 +16,7 @@ from farrier.defaults import Default, Defaults
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from farrier.spec import HostSpec
+    from farrier.spec import ApiKey, HostSpec
 
 __all__ = ["DEFAULTS", "key_map", "nginx", "remove", "requests_socket", "site_text"]
 
@@ -120,14 +120,15 @@ def requests_socket(spec: HostSpec) -> str | None:
     return REQUESTS if told else None
 
 
-def key_map(keys: Mapping[str, str]) -> str:
+def key_map(keys: Mapping[str, ApiKey]) -> str:
     """nginx's map from an ``Authorization`` header to the key's name.
 
     Each entry is a regular expression, because nginx compares plain strings without their case.
     """
     lines = [
-        f'"~^[Bb]earer {re.escape(key)}$" {name};\n'.replace("\\-", "-")
+        f'"~^[Bb]earer {re.escape(key.key)}$" {name};\n'.replace("\\-", "-")
         for name, key in sorted(keys.items())
+        if key.key is not None
     ]
     return "# Secret: API keys, written by Farrier's role nginx.\n" + "".join(lines)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from farrier.spec import AgentSettings, HostSpec, Model
+from farrier.spec import AgentSettings, ApiKey, HostSpec, Model
 from roles import agent, engine, nginx
 
-KEYS = {"bob": "Zz_9-aaaaaaaaaaaaaaaaaaa", "alice": "a" * 20}
+TEXTS = {"bob": "Zz_9-aaaaaaaaaaaaaaaaaaa", "alice": "a" * 20}
+KEYS = {name: ApiKey.of(name, text) for name, text in TEXTS.items()}
 
 
 def entries(text: str) -> dict[str, re.Pattern[str]]:
@@ -23,14 +24,14 @@ def entries(text: str) -> dict[str, re.Pattern[str]]:
 def test_every_key_opens_under_its_own_name() -> None:
     found = entries(nginx.key_map(KEYS))
     assert found.keys() == KEYS.keys()
-    for name, key in KEYS.items():
+    for name, key in TEXTS.items():
         assert found[name].search(f"Bearer {key}")
         assert found[name].search(f"bearer {key}")
 
 
 def test_nothing_else_opens() -> None:
     alice = entries(nginx.key_map(KEYS))["alice"]
-    key = KEYS["alice"]
+    key = TEXTS["alice"]
     for header in (
         "",
         "Bearer ",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,13 +10,12 @@ import pytest
 
 from farrier.spec import (
     OPEN_ACCESS,
+    ApiKey,
     HostSpec,
-    KeysError,
     Model,
     Place,
     Problem,
     read_host,
-    read_keys,
     report,
 )
 from farrier.spec.places import (
@@ -63,7 +60,7 @@ def test_a_host_is_read_into_its_spec(tmp_path: Path) -> None:
         address="198.18.1.11",
         accelerator="cuda",
         models=(TINY,),
-        api_keys={"alice": KEY},
+        api_keys={"alice": ApiKey.of("alice", KEY)},
         nginx_port=8443,
         agent_port=9810,
     )
@@ -191,6 +188,15 @@ def test_somebody_has_to_say_who_may_use_the_models() -> None:
     assert OPEN_ACCESS in found["api_keys_file"]
 
 
+def test_somebody_has_to_say_who_may_use_the_fleets_models_through_a_gateway() -> None:
+    for data in ({}, {"nginx_port": 8443}):
+        _, problems = read_host("gw01", ["gateway"], data)
+        assert [problem.field for problem in problems] == ["api_keys_file"]
+        assert "who may use the fleet's models?" in problems[0].message
+    spec, problems = read_host("gw01", ["gateway"], {"open_access": OPEN_ACCESS})
+    assert (spec.open_access, problems) == (True, [])
+
+
 def test_open_access_is_said_in_these_words_only() -> None:
     spec, found = read({"models": [TINY], "open_access": OPEN_ACCESS})
     assert (spec.open_access, spec.api_keys, found) == (True, {}, {})
@@ -218,57 +224,7 @@ def test_the_keys_file_may_be_in_the_operators_home(
     monkeypatch.setenv("HOME", str(tmp_path))
     keys_file(tmp_path, f'[keys]\nalice = "{KEY}"\n')
     spec, found = read({"models": [TINY], "api_keys_file": "~/keys.toml"}, Path("/nowhere"))
-    assert (dict(spec.api_keys), found) == ({"alice": KEY}, {})
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "at least one key"),
-        ("[keys]\n", "at least one key"),
-        (f'alice = "{KEY}"\n', "at least one key"),
-        (f'[keys]\nalice = "{KEY}"\n[more]\n', "one table"),
-        ("[keys]\nalice = 7\n", "entry 1 under [keys]: a key is 20 to 256"),
-        (f'[keys]\nalice = "{KEY[:19]}"\n', "entry 1 under [keys]: a key is 20 to 256"),
-        (f'[keys]\na = "{KEY}"\nb = "{KEY} "\n', "entry 2 under [keys]: a key is"),
-        (f'[keys]\na = "{KEY}"\nb = "{KEY}\\n"\n', "entry 2 under [keys]: a key is"),
-        (f'[keys]\nAlice = "{KEY}"\n', "entry 1 under [keys]: its name is no label"),
-        (f'[keys]\n{KEY}x = "alice"\n', "entry 1 under [keys]"),
-        (f'[keys]\na = "{KEY}"\nb = "{KEY}"\n', "entry 2 under [keys] has the same key as entry 1"),
-        (f'[keys]\nalice = "{KEY}\n', "is not valid TOML (at line 2"),
-        (f"[keys]\nalice = {KEY}\n", "is not valid TOML (at line 2"),
-    ],
-)
-def test_a_keys_file_is_refused_without_showing_a_key(
-    tmp_path: Path, text: str, message: str
-) -> None:
-    file = keys_file(tmp_path, text)
-    with pytest.raises(KeysError) as caught:
-        read_keys(file)
-    assert message in str(caught.value)
-    assert str(file) in str(caught.value)
-    assert KEY[:19] not in str(caught.value)
-
-
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644])
-def test_a_keys_file_is_its_owners_alone(tmp_path: Path, mode: int) -> None:
-    file = keys_file(tmp_path, f'[keys]\nalice = "{KEY}"\n', mode)
-    with pytest.raises(KeysError, match=f"chmod 600 {file}"):
-        read_keys(file)
-
-
-def test_a_keys_file_is_a_file(tmp_path: Path) -> None:
-    with pytest.raises(KeysError, match="No such file"):
-        read_keys(tmp_path / "absent.toml")
-    with pytest.raises(KeysError, match="not a regular file"):
-        read_keys(tmp_path)
-    os.mkfifo(tmp_path / "pipe", stat.S_IRUSR | stat.S_IWUSR)
-    with pytest.raises(KeysError, match="not a regular file"):
-        read_keys(tmp_path / "pipe")
-    (tmp_path / "binary").write_bytes(b"\xff\xfe")
-    (tmp_path / "binary").chmod(0o600)
-    with pytest.raises(KeysError, match="not UTF-8"):
-        read_keys(tmp_path / "binary")
+    assert (dict(spec.api_keys), found) == ({"alice": ApiKey.of("alice", KEY)}, {})
 
 
 # where it was written, and the report
