@@ -53,6 +53,7 @@ class Endpoint:
             raise EndpointError("a key in the address would be seen by everybody: use a key file")
         if self.ca is not None and parts.scheme == "http":
             raise EndpointError(f"a CA file is of no use for {self.url}: it is not https")
+        self.context(http2=False)
 
     @property
     def tls(self) -> bool:

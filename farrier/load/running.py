@@ -213,8 +213,8 @@ class _Load:
     # -- one request -------------------------------------------------------------------------
 
     async def _one(self, client: _Client) -> Request:
-        name = f"{self.ledger.prefix}-{client.name}-{client.serial}"
-        client.serial += 1
+        serial, client.serial = client.serial, client.serial + 1
+        name = f"{self.ledger.prefix}-{client.name}-{serial}"
         tokens = self.pace.tokens(client.kind)
         model = self._model(client)
         request = Request(name, client.kind, self.ledger.now, model, tokens, client.key_name)
@@ -230,7 +230,7 @@ class _Load:
             raise
         request.reused = connection.served > 0
         self.connections[name] = connection
-        to_send = sending(self.plan, self.endpoint, request, client.key, client.serial)
+        to_send = sending(self.plan, self.endpoint, request, client.key, serial)
         try:
             keep = self.plan.keep_alive and client.kind != "fresh"
             await connection.ask(to_send, answer, keep=keep)
