@@ -37,12 +37,14 @@ def ask_all(
     *,
     parallel: int = 32,
     deadline: float | None = DEADLINE,
+    shells: dict[str, Shell] | None = None,
 ) -> Iterator[Answered[T]]:
     """Put *question* to every target, *parallel* at once; answers come in the order of answering.
 
     Each host has *deadline* seconds from when its turn came (None: as long as it takes); one that
     is not done then is answered for, and let go of, so that the next takes its place. What
-    *question* raises beyond :class:`ShellError` is raised here.
+    *question* raises beyond :class:`ShellError` is raised here. With *shells*, by the hosts' names,
+    connections are taken from there and left open there, for who asks the same hosts again.
     """
     waiting = iter(targets)
     heard: queue.SimpleQueue[_Asking[T]] = queue.SimpleQueue()
@@ -50,7 +52,7 @@ def ask_all(
     try:
         while True:
             while len(asking) < parallel and (target := next(waiting, None)) is not None:
-                asking.add(_Asking(target, question, heard))
+                asking.add(_Asking(target, question, heard, shells))
             if not asking:
                 return
             try:
@@ -85,10 +87,13 @@ class _Asking(Generic[T]):
         target: Target,
         question: Callable[[Shell], T],
         heard: queue.SimpleQueue[_Asking[T]],
+        shells: dict[str, Shell] | None,
     ) -> None:
         self.target = target
         self._began = time.monotonic()
-        self._shell = Shell(target)
+        self._shells = shells
+        kept = None if shells is None else shells.setdefault(target.name, Shell(target))
+        self._shell = kept or Shell(target)
         self._value: T | None = None
         self._error: BaseException | None = None
         self._took = 0.0
@@ -100,10 +105,11 @@ class _Asking(Generic[T]):
 
     def _ask(self, question: Callable[[Shell], T], heard: queue.SimpleQueue[_Asking[T]]) -> None:
         try:
-            with self._shell:
-                self._value = question(self._shell)
+            self._value = question(self._shell)
         except BaseException as error:
             self._error = error
+        if self._shells is None:
+            self._shell.close()
         self._took = self.seconds
         heard.put(self)
 
@@ -119,5 +125,7 @@ class _Asking(Generic[T]):
         return Answered(self.target, None, error, self.seconds)
 
     def give_up(self) -> None:
+        if self._shells is not None:
+            self._shells.pop(self.target.name, None)
         # in its own thread: closing waits for a connect that is under way
         threading.Thread(target=self._shell.close, daemon=True).start()

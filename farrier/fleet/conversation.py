@@ -8,9 +8,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["Hear", "Lines", "converse"]
+__all__ = ["QUIET", "Hear", "Lines", "converse"]
 
 Hear = Callable[[str], None]
+
+QUIET = 30.0
+"""Seconds without a word after which the other side is asked whether it lives."""
 
 _CHUNK = 64 * 1024
 
@@ -66,34 +69,46 @@ class _Time:
 def converse(
     channel: Any,
     command: str,
-    stdin: bytes | None,
-    timeout: float | None,
     streams: tuple[Lines, Lines],
+    *,
+    stdin: bytes | None = None,
+    timeout: float | None = None,
+    alive: Callable[[], object] = lambda: None,
 ) -> int:
-    """Send *command* and *stdin*, read both *streams* to their ends; the exit code.
+    """Send *command* and *stdin*, read both *streams* to their ends; its exit code.
 
-    -1 where there is none: a signal ended it, or the connection broke. Raises
-    :class:`TimeoutError` after *timeout* seconds, and what paramiko raises.
+    Without *stdin* (None) its input stays open as long as the channel. The exit code is -1 where
+    there is none: a signal ended it, or the connection broke. Raises
+    :class:`TimeoutError` after *timeout* seconds, and what paramiko raises. Whenever nothing was
+    heard for :data:`QUIET` seconds, *alive* is called: it raises if the other side is gone.
     """
     time_for_it = _Time(timeout)
     channel.settimeout(time_for_it.left())
     channel.exec_command(command)
-    if stdin:
+    if stdin is not None:
         channel.sendall(stdin)
-    channel.shutdown_write()
-    _read(channel, time_for_it, streams)
+        channel.shutdown_write()
+    _read(channel, time_for_it, streams, alive)
     if not channel.status_event.wait(time_for_it.left()):
         raise TimeoutError
     return int(channel.recv_exit_status())
 
 
-def _read(channel: Any, time_for_it: _Time, streams: tuple[Lines, Lines]) -> None:
+def _read(
+    channel: Any,
+    time_for_it: _Time,
+    streams: tuple[Lines, Lines],
+    alive: Callable[[], object],
+) -> None:
     out, err = streams
     poll = select.poll()
     poll.register(channel.fileno(), select.POLLIN)
     while True:
         left = time_for_it.left()
-        poll.poll(None if left is None else left * 1000)
+        heard = poll.poll(min(QUIET, QUIET if left is None else left) * 1000)
+        if not heard:
+            time_for_it.left()
+            alive()
         ended = channel.eof_received or channel.closed  # before reading: nothing comes after it
         while channel.recv_ready():
             out.take(channel.recv(_CHUNK))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -25,6 +26,17 @@ __all__ = ["Done", "Shell"]
 _NO_STATUS = -1
 _LOCALE = "LC_ALL=C.UTF-8"
 """sudo's complaints are recognised by their words."""
+_LEASH = """\
+exec 3<&0
+setsid sh -c {command} </dev/null 3<&- & it=$!
+{{ cat <&3; kill -- -$it; }} >/dev/null 2>&1 & rope=$!
+exec 3<&-
+wait $it; code=$?
+kill $rope 2>/dev/null
+exit $code
+"""
+"""Ends the command when its standard input does: sshd says nothing else to a program without a
+terminal when its connection is gone."""
 _MISSING = ("command not found", "not found", "No such file")
 
 
@@ -83,17 +95,21 @@ class Shell:
         timeout: float | None = None,
         on_line: Hear | None = None,
         on_error_line: Hear | None = None,
+        leash: bool = False,
     ) -> Done:
         """Run the shell *command*, as root with *sudo*, and wait for its end.
 
         *timeout* in seconds from the sending on; None waits as long as the connection lives. Each
         line of output goes to *on_line* as it comes, and of standard error to *on_error_line*.
-        Raises :class:`ShellError`. Secrets belong into *stdin*, never into *command*.
+        With *leash*, and without *stdin*, the command is ended on the host when this call is, or
+        the connection: it would otherwise run on. Raises :class:`ShellError`. Secrets belong into
+        *stdin*, never into *command*.
         """
         as_root = sudo and self.target.login.user != "root"
+        command = _LEASH.format(command=shlex.quote(command)) if leash else command
         words = f"{_LOCALE} sudo -n -- sh -c {shlex.quote(command)}" if as_root else command
         out, err = Lines(on_line), Lines(on_error_line)
-        code = self._conversed(words, stdin, timeout, (out, err))
+        code = self._conversed(words, None if leash else stdin or b"", timeout, (out, err))
         done = Done(code, out.end(), err.end())
         if as_root and done.code == 1 and not done.stdout:
             told = explain_sudo(done.stderr, self.target.login.user)
@@ -169,7 +185,14 @@ class Shell:
     ) -> int:
         channel = self._session()
         try:
-            code = converse(channel, command, stdin, timeout, streams)
+            code = converse(
+                channel,
+                command,
+                streams,
+                stdin=stdin,
+                timeout=timeout,
+                alive=lambda: self._alive(channel.get_transport()),
+            )
         except TimeoutError as error:
             raise self._silent(timeout or 0.0) from error
         except (paramiko.SSHException, EOFError, OSError) as error:
@@ -183,6 +206,14 @@ class Shell:
             if not transport.is_active():
                 raise self._lost("")
         return code
+
+    def _alive(self, transport: Any) -> None:
+        """Raise what paramiko raises unless the host's sshd answers.
+
+        Its kernel may answer TCP's keep-alive for a host in which nothing runs any more.
+        """
+        with suppress(paramiko.ChannelException):  # it answers: no (MaxSessions)
+            transport.open_session(timeout=self.target.login.timeout).close()
 
     def _silent(self, timeout: float) -> NoAnswerError:
         ssh = self.target.login.ssh

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from farrier_agent.collectors.requests import Histogram, ReplicaRequests, RequestCounts
+from farrier_agent.collectors.histogram import Histogram
+from farrier_agent.collectors.requests import ReplicaRequests, RequestCounts
 from farrier_agent.engines.passthrough import Family
 from farrier_agent.metrics.page import Extra
 
