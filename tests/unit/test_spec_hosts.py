@@ -197,6 +197,26 @@ def test_somebody_has_to_say_who_may_use_the_fleets_models_through_a_gateway() -
     assert (spec.open_access, problems) == (True, [])
 
 
+@pytest.mark.parametrize(
+    ("data", "field", "message"),
+    [
+        ({"nginx_clients": "gateway"}, "nginx_clients", "did you mean 'gateways'?"),
+        ({"nginx_clients": ["keys"]}, "nginx_clients", "neither 'gateways' nor 'keys'"),
+        ({"nginx_gateways": "198.51.100.1"}, "nginx_gateways", "must be a list"),
+        ({"nginx_gateways": ["::1", "gw01"]}, "nginx_gateways[1]", "'gw01' is no IP address"),
+        ({"nginx_gateways": ["198.51.100.1/28"]}, "nginx_gateways[0]", "is no IP address and"),
+        ({"nginx_gateways": ["0.0.0.0/0"]}, "nginx_gateways[0]", "is no IP address and"),
+        ({"nginx_gateways": [1]}, "nginx_gateways[0]", "is no IP address and"),
+    ],
+)
+def test_who_is_let_in_is_said_in_words_and_addresses(
+    data: dict[str, Any], field: str, message: str
+) -> None:
+    _, found = read({"models": [TINY], "open_access": OPEN_ACCESS, **data})
+    assert list(found) == [field]
+    assert message in found[field]
+
+
 def test_open_access_is_said_in_these_words_only() -> None:
     spec, found = read({"models": [TINY], "open_access": OPEN_ACCESS})
     assert (spec.open_access, spec.api_keys, found) == (True, {}, {})
