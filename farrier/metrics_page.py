@@ -20,6 +20,7 @@ from farrier_agent.metrics import (
     processes,
     replicas,
     requests,
+    rollouts,
     units,
     xids,
 )
@@ -36,6 +37,7 @@ SUBJECTS: dict[str, tuple[Family, ...]] = {
     "The host and the agent": (*host.FAMILIES, *processes.AGENT),
     "Replicas": replicas.FAMILIES,
     "Requests": requests.FAMILIES,
+    "Rollouts": rollouts.FAMILIES,
     "Verdicts": health.FAMILIES,
     "GPUs": gpus.FAMILIES,
     "Clocks held down": clocks.FAMILIES,
