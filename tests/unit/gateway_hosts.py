@@ -22,9 +22,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from farrier.converge.templates import render
 from farrier.spec import AgentSettings, ApiKey, HostSpec, Model
 from roles.gateway import DEFAULTS, configuration
-from roles.gateway.configuration import Bounds, Places, bounds, config_text, maps
+from roles.gateway.configuration import SHARES, Bounds, Places, bounds, config_text, maps
 from roles.gateway.routes import routes
 from tests.agent.host import free_port, until
 from tests.tools import proxy
@@ -248,6 +249,12 @@ class Gateway:
             if row["svname"] not in {"FRONTEND", "BACKEND"}
         }
 
+    def share(self, server: str, percent: int) -> None:
+        """Give *server* that share, by the role's program."""
+        argv = ["sh", str(self.directory / "share"), server, str(percent)]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
     def reload(self) -> None:
         """Hand the servers' states to a new worker, as the role's program does."""
         before = self._worker()
@@ -348,6 +355,9 @@ def gateway(
     for name, text in maps(found, {one.name: one for one in keys}).items():
         (directory / name).write_text(text)
     shutil.copy(TEMPLATES / "usage.lua", directory)
+    for name in SHARES:
+        (directory / name).touch()
+    (directory / "share").write_text(render(TEMPLATES / "share.sh.j2", places=places))
     room = limits(replace(bounds(settings, 4096, 2, shared=False), connections=4000, threads=2))
     path = directory / "haproxy.cfg"
     path.write_text(config_text(found, settings, room, open_access=open_access, places=places))

@@ -540,6 +540,38 @@ def test_a_session_stays_on_its_replica(tmp_path: Path) -> None:
         host.end()
 
 
+def test_a_replica_gets_the_share_that_it_is_given_and_no_more(tmp_path: Path) -> None:
+    hosts = [Host(f"gpu0{number}") for number in range(1, 4)]
+    with gateway(tmp_path, hosts, KEYS) as it:
+        it.settled()
+
+        def shares(count: int) -> Counter[str]:
+            before = seen(hosts)
+            with ThreadPoolExecutor(4) as pool:
+                assert {
+                    one.status for one in pool.map(lambda _: it.ask(body=TINY), range(count))
+                } == {200}
+            return seen(hosts) - before
+
+        it.share("gpu01:tiny", 20)
+        assert 40 < shares(400)["gpu01"] < 130
+        it.reload()
+        assert 40 < shares(400)["gpu01"] < 130
+        it.share("gpu01:tiny", 0)
+        assert shares(30)["gpu01"] == 0
+        it.share("gpu01:tiny", 50)
+        hosts[0].gate = "425"
+        assert shares(30)["gpu01"] == 0
+        hosts[0].gate = "open"
+        it.share("gpu01:tiny", 100)
+        until(lambda: it.servers()["tiny", "gpu01:tiny"] == "UP", 10)
+        assert 60 < shares(300)["gpu01"] < 160
+        hosts[0].takes = False
+        until(lambda: it.servers()["tiny", "gpu01:tiny"] == "DRAIN (agent)", 10)
+    for host in hosts:
+        host.end()
+
+
 # ---- reloads, logs, metrics ------------------------------------------------------------------
 
 
