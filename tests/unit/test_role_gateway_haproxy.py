@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -489,7 +490,11 @@ def test_the_replica_with_the_fewest_requests_gets_the_next(
 
 def test_more_than_replicas_take_wait_and_no_more_than_may(tmp_path: Path) -> None:
     host = Host("gpu01")
-    data = {"gateway_replica_requests": 2, "gateway_queue_requests": 3, "gateway_queue_seconds": 1}
+    data: dict[str, Any] = {
+        "gateway_replica_requests": 2,
+        "gateway_queue_requests": 3,
+        "gateway_queue_seconds": 1,
+    }
     with gateway(tmp_path, [host], KEYS, **data) as it, ThreadPoolExecutor(8) as pool:
         it.settled()
         host.hold.clear()
