@@ -44,8 +44,8 @@
 #
 # open_access = "anyone who can reach this host may use its models"
 
-# Where the inventory has gateways, machines of this group let in nobody else. This lets clients with
-# a key in as well:
+# Where the inventory has gateways, machines of this group let in nobody else. This lets clients
+# with a key in as well:
 #
 # nginx_clients = "keys"
 #
