@@ -31,6 +31,7 @@ from farrier_agent.metrics import (
     processes,
     replicas,
     requests,
+    rollouts,
     units,
     xids,
 )
@@ -59,6 +60,7 @@ FAMILIES: tuple[Family, ...] = (
     *health.FAMILIES,
     *requests.FAMILIES,
     *gateway.FAMILIES,
+    *rollouts.FAMILIES,
     *gpus.FAMILIES,
     *clocks.FAMILIES,
     *ecc.FAMILIES,
@@ -90,7 +92,8 @@ _SUFFIXES = {
 class Extra:
     """What is on the page beside the status: engines' families, what proxies told, and /proc.
 
-    ``faulty`` are the lines of each replica's engine that could not be passed on.
+    ``faulty`` are the lines of each replica's engine that could not be passed on. ``certificate``
+    is when that of the gateway runs out, in seconds since the epoch.
     """
 
     engine_families: Sequence[EngineFamily] = ()
@@ -98,6 +101,7 @@ class Extra:
     proc: Path = Path("/proc")
     faulty: Mapping[str, int] = field(default_factory=dict)
     gateway: GatewayCounts | None = None
+    certificate: float | None = None
 
 
 NOTHING = Extra()
@@ -170,6 +174,8 @@ def _samples(status: Status, extra: Extra) -> Iterator[tuple[Family, list[Sample
         yield from requests.samples(extra.requests)
     if extra.gateway:
         yield from gateway.samples(extra.gateway)
+    yield from rollouts.samples(status.rollout)
+    yield gateway.certificate(extra.certificate)
     if status.health:
         yield from health.samples(status.health)
     devices = status.gpus.devices if status.gpus else ()
