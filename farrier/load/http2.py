@@ -25,7 +25,7 @@ from h2.events import (
 from h2.exceptions import ProtocolError
 
 from farrier.load.answer import Answer
-from farrier.load.goaway import Goaway
+from farrier.load.goaway import Goaway, NoFrameError
 from farrier.load.sending import LEFT, TICK, Sending, UntouchedError, ended
 
 __all__ = ["Http2"]
@@ -198,7 +198,7 @@ class Http2(asyncio.Protocol):
         try:
             for event in self._h2.receive_data(self._goaway.without(data)):
                 self._take(event)
-        except ProtocolError as error:
+        except (ProtocolError, NoFrameError) as error:
             for stream in self._streams.values():
                 stream.answer.garbage = stream.answer.garbage or f"not HTTP/2: {error}"
                 stream.end("not HTTP/2")
