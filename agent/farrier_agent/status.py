@@ -31,6 +31,7 @@ __all__ = [
     "Reason",
     "Replica",
     "Requests",
+    "Rollout",
     "Status",
     "StatusError",
     "Unit",
@@ -224,6 +225,24 @@ class Requests(msgspec.Struct, frozen=True, kw_only=True):
     last_at: float | None = None
 
 
+class Rollout(msgspec.Struct, frozen=True, kw_only=True):
+    """The rollout that holds this host's lease, or has not ended what it did here.
+
+    ``expires_in`` are the lease's seconds, None where it is not alive. ``acting`` is what is being
+    done to the host (``restart``, ``converge``, ``reboot``, ``run``; ``unknown`` where that was
+    lost), since ``acting_since``: until that is over, nothing that a rollout drained returns by
+    itself. ``problem`` says why leases cannot be kept.
+    """
+
+    rollout: str | None = None
+    holder: str | None = None
+    token: int | None = None
+    expires_in: float | None = None
+    acting: str | None = None
+    acting_since: float | None = None
+    problem: str | None = None
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that the agent knows at ``at``. ``reasons`` say why the host is not ready.
 
@@ -251,6 +270,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     requests: Requests | None = None
     web_good: bool | None = None
     web_problem: str | None = None
+    rollout: Rollout | None = None
 
 
 def dumps(status: Status) -> bytes:

@@ -4,9 +4,10 @@ Pure: nothing here imports pyinfra or talks to a host, so that every problem of 
 known before the first connection.
 """
 
+from farrier.spec.access import OPEN_ACCESS
 from farrier.spec.agent import AgentSettings
 from farrier.spec.fleet import Fleet, check, read_fleet
-from farrier.spec.host import OPEN_ACCESS, HostSpec, read_host
+from farrier.spec.host import HostSpec, read_host
 from farrier.spec.keys import ApiKey, KeysError, read_keys
 from farrier.spec.model import Argument, HubSource, Model, PathSource, parse_source
 from farrier.spec.problems import Place, Problem, SpecError, report

@@ -17,6 +17,7 @@ import msgspec
 from farrier_agent.control.client import ask
 from farrier_agent.control.errors import ControlError, LostError, NoAgentError
 from farrier_agent.control.protocol import (
+    Act,
     Done,
     Drain,
     Final,
@@ -31,7 +32,7 @@ from farrier_agent.control.protocol import (
 )
 from farrier_agent.status import Replica
 
-__all__ = ["Agent", "ask_until_done", "judged", "restart_and_watch"]
+__all__ = ["Agent", "act_restart", "ask_again", "ask_until_done", "judged", "restart_and_watch"]
 
 MOST = 10
 """So often an agent may be lost over one request; more often it is the request that ends it."""
@@ -54,16 +55,16 @@ class Agent:
     still: float = 15.0
     pause: float = 0.5
 
-    def ask(self, request: Request) -> Final:
+    def ask(self, request: Request, content: bytes = b"") -> Final:
         """Ask once. Raises as :func:`.client.ask`."""
-        return ask(request, path=self.path, hear=self.hear)
+        return ask(request, path=self.path, hear=self.hear, content=content)
 
-    def ask_when_back(self, request: Request) -> Final:
+    def ask_when_back(self, request: Request, content: bytes = b"") -> Final:
         """Ask once it answers again. Raises LostError, and NoAgentError when it does not."""
         end = time.monotonic() + self.back_within
         while True:
             try:
-                return self.ask(request)
+                return self.ask(request, content)
             except NoAgentError:
                 if time.monotonic() >= end:
                     raise
@@ -73,14 +74,37 @@ class Agent:
 def ask_until_done(agent: Agent, request: Drain | Ready) -> Final:
     """Ask for *request*, again when the agent was restarted over it. Raises ControlError."""
     begun = time.monotonic()
+    return _asked(agent, request, lambda: _what_is_left(request, time.monotonic() - begun))
+
+
+def ask_again(agent: Agent, request: Request, content: bytes = b"") -> Final:
+    """The same for a *request* that says the same whenever it is made. Raises ControlError."""
+    return _asked(agent, request, lambda: request, content)
+
+
+def act_restart(agent: Agent, request: Act) -> Final:
+    """Ask for a rollout's restart, which an agent that comes back does not do a second time.
+
+    Raises ControlError.
+    """
+    first = agent.ask(Status())
+    if not isinstance(first, Report):
+        return first
+    runs = {one.name: run for one in first.status.replicas if (run := _run(one))}
+    return ask_again(agent, msgspec.structs.replace(request, runs=runs))
+
+
+def _asked(
+    agent: Agent, request: Request, again: Callable[[], Request], content: bytes = b""
+) -> Final:
     try:
-        return agent.ask(request)
+        return agent.ask(request, content)
     except LostError as error:
         lost = error
     for _ in range(MOST):
         agent.note(f"{lost}; asking again, for {agent.back_within:.0f} s")
         try:
-            return agent.ask_when_back(_what_is_left(request, time.monotonic() - begun))
+            return agent.ask_when_back(again(), content)
         except LostError as error:
             lost = error
         except NoAgentError as error:

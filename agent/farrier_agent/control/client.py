@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import cast, get_args
 
 from farrier_agent.control import protocol
 from farrier_agent.control.errors import (
@@ -17,22 +18,12 @@ from farrier_agent.control.errors import (
     RefusedError,
 )
 from farrier_agent.control.listening import DEFAULT_PATH
-from farrier_agent.control.protocol import (
-    Accepted,
-    Beat,
-    Bundle,
-    Done,
-    Failed,
-    Final,
-    News,
-    Report,
-    Request,
-    Told,
-)
+from farrier_agent.control.protocol import Entry, Final, News, Progress, Request
 
 __all__ = ["ask"]
 
 _CHUNK = 64 * 1024
+_FINAL = get_args(Final)
 
 
 def _ignore(news: News) -> None:
@@ -46,8 +37,11 @@ def ask(
     hear: Callable[[News], None] = _ignore,
     answer_within: float = 2.0,
     silence: float = 4 * protocol.BEAT,
+    content: bytes = b"",
 ) -> Final:
     """Ask the agent at *path* for *request*, hand its news to *hear*, return its last word.
+
+    *content* is what follows the request.
 
     The agent has *answer_within* seconds to accept the request, and is never silent for longer
     than *silence* seconds after that, however long the whole takes. Raises NoAgentError before it
@@ -63,7 +57,7 @@ def ask(
         lines = _lines(connection)
         # who is not let in, or asks for too much, is told so before all of it was read
         with suppress(BrokenPipeError, ConnectionResetError):
-            _send(connection, path, protocol.encode(request))
+            _send(connection, path, protocol.encode(request) + content)
         while True:
             try:
                 line = next(lines, None)
@@ -72,11 +66,11 @@ def ask(
             if line is None:
                 raise broken("it closed the connection")
             reply = protocol.decode_reply(line)
-            if isinstance(reply, (Done, Report, Bundle, Told, Failed)):
-                return reply
+            if isinstance(reply, _FINAL):
+                return cast("Final", reply)
             accepted = True
             connection.settimeout(silence)
-            if reply is not None and not isinstance(reply, (Accepted, Beat)):
+            if isinstance(reply, (Progress, Entry)):
                 hear(reply)
 
 

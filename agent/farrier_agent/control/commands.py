@@ -8,32 +8,13 @@ every reply is a line on standard output as it was spoken, the last word last.
 from __future__ import annotations
 
 import argparse
-import os
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from farrier_agent import status
 from farrier_agent.config import AgentConfig
-from farrier_agent.control import protocol, text
-from farrier_agent.control.again import Agent, ask_until_done, restart_and_watch
-from farrier_agent.control.errors import ControlError, LostError, UsageError
-from farrier_agent.control.listening import DEFAULT_PATH
-from farrier_agent.control.protocol import (
-    Drain,
-    Entry,
-    Failed,
-    Final,
-    News,
-    Ready,
-    Report,
-    Request,
-    Restart,
-)
-from farrier_agent.wording import printable
+from farrier_agent.control import rollout_commands
+from farrier_agent.control.arguments import add_common, add_token
+from farrier_agent.control.running import run
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -98,13 +79,12 @@ def add_commands(commands: Commands) -> None:
     )
     one.set_defaults(verb=cli_nvml)
 
+    rollout_commands.add_commands(commands)
+
 
 def _add(commands: Commands, name: str, help: str) -> argparse.ArgumentParser:  # noqa: A002
     one = commands.add_parser(name, help=help, allow_abbrev=False)
-    one.add_argument(
-        "--socket", type=Path, default=DEFAULT_PATH, metavar="PATH", help="[%(default)s]"
-    )
-    one.add_argument("--json", action="store_true", help="every reply as a line of JSON")
+    add_common(one)
     return one
 
 
@@ -112,6 +92,10 @@ def _replicas(one: argparse.ArgumentParser) -> None:
     one.add_argument("replicas", nargs="*", metavar="REPLICA")
     one.add_argument("--all", action="store_true", help="every replica of this host")
     one.add_argument("--reason", default="", metavar="TEXT", help="for the journal")
+    one.add_argument(
+        "--holder", default="", metavar="WHO", help="who asks, as alice@laptop; for the audit"
+    )
+    add_token(one, required=False)
 
 
 def _deadline(one: argparse.ArgumentParser) -> None:
@@ -133,28 +117,28 @@ def cli_status(config: AgentConfig, *, as_json: bool) -> int:
     """Print what the agent knows, asked over its socket."""
     socket = Path(config.run_dir) / "control.sock"
     arguments = argparse.Namespace(command="status", socket=socket, json=as_json)
-    return _run(arguments, {"verb": "status"})
+    return run(arguments, {"verb": "status"})
 
 
 def cli_drain(arguments: argparse.Namespace) -> int:
     """Drain replicas."""
-    return _run(arguments, {"verb": "drain", **_of(arguments), **_by(arguments)})
+    return run(arguments, {"verb": "drain", **_of(arguments), **_by(arguments)})
 
 
 def cli_ready(arguments: argparse.Namespace) -> int:
     """Take drains back."""
-    return _run(arguments, {"verb": "ready", **_of(arguments)})
+    return run(arguments, {"verb": "ready", **_of(arguments)})
 
 
 def cli_restart(arguments: argparse.Namespace) -> int:
     """Restart replicas without cutting a request."""
-    return _run(arguments, {"verb": "restart", **_of(arguments), **_by(arguments)})
+    return run(arguments, {"verb": "restart", **_of(arguments), **_by(arguments)})
 
 
 def cli_evidence(arguments: argparse.Namespace) -> int:
     """Collect evidence about a replica."""
     fields = {"replica": arguments.replica, "reason": arguments.reason}
-    return _run(arguments, {"verb": "evidence", **fields})
+    return run(arguments, {"verb": "evidence", **fields})
 
 
 def cli_journal(arguments: argparse.Namespace) -> int:
@@ -164,19 +148,19 @@ def cli_journal(arguments: argparse.Namespace) -> int:
         "lines": arguments.lines,
         "follow": arguments.follow,
     }
-    return _run(arguments, {"verb": "journal", **fields})
+    return run(arguments, {"verb": "journal", **fields})
 
 
 def cli_ack(arguments: argparse.Namespace) -> int:
     """Clear what is latched."""
     fields = {"rule": arguments.rule, "gpu": arguments.gpu, "reason": arguments.reason}
-    return _run(arguments, {"verb": "ack", **fields})
+    return run(arguments, {"verb": "ack", **fields})
 
 
 def cli_nvml(arguments: argparse.Namespace) -> int:
     """Let go of the driver, or take it up."""
     fields = {"action": arguments.action, "seconds": arguments.seconds}
-    return _run(arguments, {"verb": "nvml", **fields})
+    return run(arguments, {"verb": "nvml", **fields})
 
 
 def _of(arguments: argparse.Namespace) -> dict[str, object]:
@@ -185,95 +169,10 @@ def _of(arguments: argparse.Namespace) -> dict[str, object]:
         "all": arguments.all,
         "wait": arguments.wait,
         "reason": arguments.reason,
+        "holder": arguments.holder,
+        "token": arguments.token,
     }
 
 
 def _by(arguments: argparse.Namespace) -> dict[str, object]:
     return {"deadline": arguments.deadline, "on_deadline": arguments.on_deadline}
-
-
-def _run(arguments: argparse.Namespace, fields: dict[str, object]) -> int:
-    try:
-        return _say(_last_word(arguments, fields), as_json=arguments.json)
-    except BrokenPipeError:
-        # whoever read our output has read enough (as `journal --follow | head`): nothing to say,
-        # and nothing for the interpreter to flush at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-
-
-def _last_word(arguments: argparse.Namespace, fields: dict[str, object]) -> Final:
-    agent = Agent(arguments.socket, _hearing(as_json=arguments.json), _note)
-    try:
-        return _asked(agent, _request(fields), arguments)
-    except ControlError as error:
-        return Failed(code=error.code, error=str(error), next=error.next)
-    except KeyboardInterrupt:
-        said = "interrupted; what was begun goes on"
-        return Failed(code=1, error=said, next="farrier-agent status")
-
-
-def _asked(agent: Agent, request: Request, arguments: argparse.Namespace) -> Final:
-    if isinstance(request, Drain | Ready):
-        return ask_until_done(agent, request)
-    if isinstance(request, Restart):
-        return restart_and_watch(agent, request)
-    try:
-        return agent.ask(request)
-    except LostError as error:
-        # an ack without its words would be one of everything
-        what = (getattr(arguments, one, None) for one in ("replica", "action", "rule", "gpu"))
-        again = " ".join(filter(None, ("farrier-agent", arguments.command, *what)))
-        said = "the agent went away before its last word; ask again when it is back"
-        raise LostError(said, again) from error
-
-
-def _note(said: str) -> None:
-    print(f"farrier-agent: {printable(said)}", file=sys.stderr, flush=True)
-
-
-def _request(fields: dict[str, object]) -> Request:
-    """The request with *fields*. Raises UsageError that names the one that is wrong."""
-    wanted = {key: value for key, value in fields.items() if value is not None}
-    try:
-        request: Request = msgspec.convert(wanted, Request)
-    except msgspec.ValidationError as error:
-        raise UsageError(f"{fields['verb']}: {error}") from error
-    return request
-
-
-def _hearing(*, as_json: bool) -> Callable[[News], None]:
-    """Prints news; for people each only when it says something new."""
-    last: dict[str, tuple[object, ...]] = {}
-
-    def hear(one: News) -> None:
-        if as_json:
-            _line(protocol.encode(one).decode())
-            return
-        if isinstance(one, Entry):
-            _line(text.news(one) + "\n")
-            return
-        # not the time to the deadline: it is another one each second
-        said = (one.state, one.in_flight, one.text)
-        if last.get(one.replica) != said:
-            last[one.replica] = said
-            print(text.news(one), file=sys.stderr, flush=True)
-
-    return hear
-
-
-def _line(line: str) -> None:
-    sys.stdout.write(line)
-    sys.stdout.flush()
-
-
-def _say(final: Final, *, as_json: bool) -> int:
-    code = protocol.exit_code(final)
-    if as_json:
-        whole = status.dumps(final.status) if isinstance(final, Report) else None
-        _line((whole + b"\n" if whole else protocol.encode(final)).decode())
-    elif isinstance(final, Failed):
-        print(f"farrier-agent: {text.last_word(final)}", file=sys.stderr)
-    elif said := text.last_word(final):
-        print(said)
-    return code

@@ -19,9 +19,13 @@ from farrier_agent.control.errors import Code, ProtocolError
 from farrier_agent.control.requests import (
     VERSION,
     Ack,
+    Act,
+    Audit,
     Drain,
     Evidence,
     Journal,
+    Lease,
+    Ledger,
     Nvml,
     Ready,
     Request,
@@ -29,6 +33,7 @@ from farrier_agent.control.requests import (
     Status,
     Stopping,
 )
+from farrier_agent.rollout.audit import AuditLine
 from farrier_agent.status import Status as Snapshot
 
 __all__ = [
@@ -38,6 +43,10 @@ __all__ = [
     "VERSION",
     "Accepted",
     "Ack",
+    "Act",
+    "Audit",
+    "AuditLine",
+    "Audited",
     "Beat",
     "Bundle",
     "Done",
@@ -47,9 +56,15 @@ __all__ = [
     "Failed",
     "Final",
     "Journal",
+    "Lease",
+    "Leased",
+    "Ledger",
+    "LedgerCopy",
+    "Ledgers",
     "News",
     "Nvml",
     "Progress",
+    "Ran",
     "Ready",
     "Reply",
     "Report",
@@ -155,6 +170,56 @@ class Told(_Reply, frozen=True, kw_only=True, tag="told"):
     lines: tuple[str, ...] = ()
 
 
+class Leased(_Reply, frozen=True, kw_only=True, tag="leased"):
+    """The last word about a lease: who has it, for how many seconds more, and what it does.
+
+    ``rollout`` and ``holder`` are None where there is no lease, ``expires_in`` where it is not
+    alive; ``token`` is then the last one that was given. ``acting`` is what a rollout is doing to
+    this host: ``restart``, ``converge``, ``reboot``, ``run``, or ``unknown`` where that was lost;
+    None: nothing. It outlives the lease: ``acting_rollout`` is whose doing it is.
+    """
+
+    token: int
+    rollout: str | None = None
+    holder: str | None = None
+    expires_in: float | None = None
+    acting: str | None = None
+    acting_rollout: str | None = None
+
+
+class Audited(_Reply, frozen=True, kw_only=True, tag="audited"):
+    """The last word of ``audit``: the oldest line first."""
+
+    lines: tuple[AuditLine, ...] = ()
+
+
+class LedgerCopy(msgspec.Struct, frozen=True, kw_only=True):
+    """The ledger ``id`` as it lies on this host, since ``at``. ``content`` is its JSON."""
+
+    id: str
+    size_bytes: int
+    at: float
+    content: str | None = None
+
+
+class Ledgers(_Reply, frozen=True, kw_only=True, tag="ledgers"):
+    """The last word about ledgers: the newest first."""
+
+    ledgers: tuple[LedgerCopy, ...] = ()
+
+
+class Ran(_Reply, frozen=True, kw_only=True, tag="ran"):
+    """The last word of ``act run``: how the command ended, and the end of what it wrote.
+
+    ``status`` is its exit status (negative: the signal that ended it). Of the agent's replies it
+    is none: who runs the command says it.
+    """
+
+    status: int
+    seconds: float
+    output: str = ""
+
+
 class Failed(_Reply, frozen=True, kw_only=True, tag="failed"):
     """The last word when the request as a whole came to nothing. ``code`` is the exit code."""
 
@@ -163,9 +228,11 @@ class Failed(_Reply, frozen=True, kw_only=True, tag="failed"):
     next: str | None = None
 
 
-Final = Union[Done, Report, Bundle, Told, Failed]  # noqa: UP007 - 3.10
+Final = Union[  # noqa: UP007 - 3.10
+    Done, Report, Bundle, Told, Leased, Audited, Ledgers, Ran, Failed
+]
 News = Union[Progress, Entry]  # noqa: UP007 - 3.10
-Reply = Union[Accepted, Beat, Progress, Entry, Done, Report, Bundle, Told, Failed]  # noqa: UP007
+Reply = Union[Accepted, Beat, News, Final]  # noqa: UP007
 
 
 class _RequestHead(msgspec.Struct):
@@ -178,7 +245,10 @@ class _ReplyHead(msgspec.Struct):
     version: int = VERSION
 
 
-_VERBS = ("status", "drain", "stopping", "ready", "restart", "evidence", "journal", "ack", "nvml")
+_VERBS = (
+    *("status", "drain", "stopping", "ready", "restart", "evidence", "journal", "ack", "nvml"),
+    *("lease", "act", "audit", "ledger"),
+)
 _request: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
 _request_head = msgspec.json.Decoder(_RequestHead)
 _reply: msgspec.json.Decoder[Reply] = msgspec.json.Decoder(Reply)
@@ -227,7 +297,10 @@ def _decoded(decoder: msgspec.json.Decoder[_T], line: bytes, what: str) -> _T:
         raise ProtocolError(f"{what}: {error}") from error
 
 
-_KINDS = ("accepted", "beat", "progress", "entry", "done", "report", "bundle", "told", "failed")
+_KINDS = (
+    *("accepted", "beat", "progress", "entry", "done", "report", "bundle", "told", "failed"),
+    *("leased", "audited", "ledgers", "ran"),
+)
 
 
 def exit_code(final: Final) -> int:
@@ -237,4 +310,7 @@ def exit_code(final: Final) -> int:
     if isinstance(final, Done):
         codes = {result.code for result in final.results}
         return 1 if 1 in codes else 3 if 3 in codes else 0
+    if isinstance(final, Ran):
+        # 2 and 3 say something else here: which one it was stands in the reply
+        return 1 if final.status else 0
     return 0

@@ -11,9 +11,13 @@ from farrier_agent.config import Label
 __all__ = [
     "VERSION",
     "Ack",
+    "Act",
+    "Audit",
     "Drain",
     "Evidence",
     "Journal",
+    "Lease",
+    "Ledger",
     "Nvml",
     "Ready",
     "Request",
@@ -29,6 +33,11 @@ Names = Annotated[tuple[Label, ...], msgspec.Meta(max_length=256)]
 Line = Annotated[str, msgspec.Meta(max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=7 * 86400)]
 Policy = Literal["extend", "abort", "force"]
+Token = Annotated[int, msgspec.Meta(ge=1, lt=2**53)]
+"""The number of a lease: greater than that of every earlier one on this host."""
+RolloutId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
+MAX_LEDGER = 1024 * 1024
+"""Bytes of a ledger."""
 
 
 class _Request(
@@ -38,10 +47,16 @@ class _Request(
 
 
 class _Of(_Request, frozen=True, kw_only=True):
-    """A request about ``replicas``, or about ``all`` of the host."""
+    """A request about ``replicas``, or about ``all`` of the host.
+
+    With a ``token`` it is a rollout's: it is refused unless that is the present lease's. Without
+    one it is a person's. ``holder`` is who asks and from where, where the kernel cannot know it.
+    """
 
     replicas: Names = ()
     all: bool = False
+    token: Token | None = None
+    holder: Line = ""
 
     def __post_init__(self) -> None:
         if self.all == bool(self.replicas):
@@ -139,6 +154,97 @@ class Nvml(_Request, frozen=True, kw_only=True, tag="nvml"):
     seconds: Annotated[float, msgspec.Meta(gt=0, le=86400)] = 900.0
 
 
+class Lease(_Request, frozen=True, kw_only=True, tag="lease"):
+    """The lease of a rollout on this host. Answered with :class:`Leased`.
+
+    ``take`` it as ``rollout`` for ``holder``, for ``seconds``; of another rollout that has not
+    ended what it did here, only with ``takeover``. ``renew`` (for ``seconds``, None: as it was
+    taken) and ``release`` the one of ``token``. ``show`` who has it.
+    """
+
+    action: Literal["take", "renew", "release", "show"]
+    rollout: RolloutId | None = None
+    holder: Line = ""
+    seconds: Annotated[float, msgspec.Meta(gt=0, le=3600)] | None = None
+    takeover: bool = False
+    token: Token | None = None
+
+    def __post_init__(self) -> None:
+        if self.action == "take" and (self.rollout is None or not self.holder):
+            raise ValueError("a lease is taken for a rollout, by a holder: name both")
+        if self.action in {"renew", "release"} and self.token is None:
+            raise ValueError(f"whose lease? {self.action} needs its token")
+
+
+class Act(_Request, frozen=True, kw_only=True, tag="act"):
+    """The rollout of ``token`` lays hands on the host: kept durably before anything is done.
+
+    From then on nothing that the rollout drained returns by itself, until ``done``. ``restart``
+    restarts units of drained replicas and warms them up behind their closed gates: answered with
+    :class:`Done`. One that is in another run of its unit than ``runs`` says was restarted already,
+    and is only waited for: so the same may be asked again. The others are answered with
+    :class:`Leased`: what they stand for (``converge``, ``reboot``, ``run`` with its ``command`` for
+    the audit) is the asker's to do, and ``ran`` says with which exit ``code`` a command ended.
+    ``done`` without a token is a person's, and refused while a lease is alive.
+    """
+
+    action: Literal["restart", "converge", "reboot", "run", "ran", "done"]
+    token: Token | None = None
+    replicas: Names = ()
+    all: bool = False
+    runs: dict[Label, str] = {}
+    command: Line = ""
+    code: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.token is None and self.action != "done":
+            raise ValueError(f"{self.action} is a rollout's: it needs the token of its lease")
+        if self.action == "restart" and self.all == bool(self.replicas):
+            raise ValueError("name replicas, or say all: one of the two")
+        if self.action != "restart" and (self.all or self.replicas):
+            raise ValueError(f"{self.action} is about the host, not about replicas")
+
+
+class Audit(_Request, frozen=True, kw_only=True, tag="audit"):
+    """The last ``lines`` of what was done to this host, and by whom: :class:`Audited`."""
+
+    lines: Annotated[int, msgspec.Meta(ge=0, le=5000)] = 100
+
+
+class Ledger(_Request, frozen=True, kw_only=True, tag="ledger"):
+    """Copies of rollouts' ledgers. Answered with :class:`Ledgers`.
+
+    ``put`` keeps the ``size`` bytes of JSON that follow the request's line as the ledger ``id``,
+    which is that of the lease of ``token``. ``get`` answers with one, ``list`` with all, without
+    their content.
+    """
+
+    action: Literal["put", "get", "list"]
+    id: RolloutId | None = None
+    token: Token | None = None
+    size: Annotated[int, msgspec.Meta(ge=0, le=MAX_LEDGER)] = 0
+
+    def __post_init__(self) -> None:
+        if self.action != "list" and self.id is None:
+            raise ValueError(f"which ledger? {self.action} needs its id")
+        if self.action == "put" and self.token is None:
+            raise ValueError("put is a rollout's: it needs the token of its lease")
+        if self.action != "put" and self.size:
+            raise ValueError(f"nothing follows a {self.action}")
+
+
 Request = Union[  # noqa: UP007 - 3.10
-    Status, Drain, Stopping, Ready, Restart, Evidence, Journal, Ack, Nvml
+    Status,
+    Drain,
+    Stopping,
+    Ready,
+    Restart,
+    Evidence,
+    Journal,
+    Ack,
+    Nvml,
+    Lease,
+    Act,
+    Audit,
+    Ledger,
 ]

@@ -76,6 +76,20 @@ class Handlers(Protocol):
     async def nvml(self, request: protocol.Nvml, asker: Asker, tell: Tell) -> Final:
         """Let go of the GPUs' driver, or take it up again."""
 
+    async def lease(self, request: protocol.Lease, asker: Asker, tell: Tell) -> Final:
+        """Take, renew, release or show the lease of a rollout."""
+
+    async def act(self, request: protocol.Act, asker: Asker, tell: Tell) -> Final:
+        """Let a rollout lay hands on the host."""
+
+    async def audit(self, request: protocol.Audit, asker: Asker, tell: Tell) -> Final:
+        """What was done to this host."""
+
+    async def ledger(
+        self, request: protocol.Ledger, asker: Asker, tell: Tell, content: bytes
+    ) -> Final:
+        """Keep a copy of a ledger (its *content*), or hand one out."""
+
 
 class ControlServer:
     """Serves *handlers* on *listener* to root, the agent's own user and members of *group*.
@@ -153,27 +167,30 @@ class ControlServer:
         else:
             try:
                 request = await client.request()
+                content = await client.content(request)
             except ProtocolError as error:
                 final = _failed(error)
             else:
                 self._silent.pop(client, None)
-                final = await self._work(client, request, asker)
+                final = await self._work(client, request, asker, content)
         await client.finish(final)
 
-    async def _work(self, client: _Client, request: Request, asker: Asker) -> Final:
+    async def _work(self, client: _Client, request: Request, asker: Asker, content: bytes) -> Final:
         room = MAX_RUNNING + (RESERVED if isinstance(request, protocol.Stopping) else 0)
         if self._running >= room:
             return Failed(code=1, error=f"busy with {self._running} requests", next="try again")
         self._running += 1
         try:
             await client.tell(protocol.Accepted(agent=__version__))
-            return await self._handle(client, request, asker)
+            return await self._handle(client, request, asker, content)
         finally:
             self._running -= 1
 
-    async def _handle(self, client: _Client, request: Request, asker: Asker) -> Final:
+    async def _handle(
+        self, client: _Client, request: Request, asker: Asker, content: bytes
+    ) -> Final:
         loop = asyncio.get_running_loop()
-        work = loop.create_task(self._dispatch(request, asker, client.tell))
+        work = loop.create_task(self._dispatch(request, asker, client.tell, content))
         try:
             while not work.done():
                 # The beat is also how a client that went away is noticed. Its end of file is no
@@ -196,7 +213,9 @@ class ControlServer:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
 
-    async def _dispatch(self, request: Request, asker: Asker, tell: Tell) -> Final:
+    async def _dispatch(  # noqa: PLR0912 - one a verb
+        self, request: Request, asker: Asker, tell: Tell, content: bytes
+    ) -> Final:
         on = self._handlers
         match request:
             case protocol.Status():
@@ -217,6 +236,14 @@ class ControlServer:
                 work = on.ack(request, asker, tell)
             case protocol.Nvml():
                 work = on.nvml(request, asker, tell)
+            case protocol.Lease():
+                work = on.lease(request, asker, tell)
+            case protocol.Act():
+                work = on.act(request, asker, tell)
+            case protocol.Audit():
+                work = on.audit(request, asker, tell)
+            case protocol.Ledger():
+                work = on.ledger(request, asker, tell, content)
         return await work
 
 
@@ -261,6 +288,12 @@ class _Client:
                 f"the request is longer than {protocol.MAX_REQUEST} bytes"
             ) from None
         return protocol.decode_request(line)
+
+    async def content(self, request: Request) -> bytes:
+        """What follows *request*. Raises EOFError, OSError or TimeoutError."""
+        if not isinstance(request, protocol.Ledger) or not request.size:
+            return b""
+        return await asyncio.wait_for(self._reader.readexactly(request.size), self._patience)
 
     async def tell(self, reply: Reply) -> None:
         """Send *reply*. Raises OSError when the client is gone or does not read."""

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from farrier_agent import table
 from farrier_agent.control.protocol import (
+    Audited,
+    AuditLine,
     Bundle,
     Done,
     Entry,
+    Failed,
     Final,
+    LedgerCopy,
+    Ledgers,
     News,
     Progress,
+    Ran,
     Report,
     Result,
     Told,
 )
+from farrier_agent.control.protocol import Leased as Lease
 from farrier_agent.wording import clock, duration, printable
 
 __all__ = ["failure", "last_word", "news"]
@@ -46,19 +53,59 @@ def _entry(one: Entry) -> str:
     return printable(f"{at}{about} {message}{cause}")
 
 
-def last_word(final: Final) -> str:
+def last_word(final: Final) -> str:  # noqa: PLR0911 - one a kind
     """*final* as lines; empty where there is nothing to say. Failures: :func:`failure`."""
-    if isinstance(final, Report):
-        return table.render(final.status)
-    if isinstance(final, Done):
-        return "\n".join(_result(result) for result in final.results)
-    if isinstance(final, Bundle):
-        lines = [f"{final.path} ({final.size_bytes} bytes)"]
-        lines += [f"  missing: {what}" for what in final.missing]
-        return "\n".join(printable(line) for line in lines)
-    if isinstance(final, Told):
-        return "\n".join(map(printable, final.lines))
-    return failure(final.error, final.next)
+    match final:
+        case Report():
+            return table.render(final.status)
+        case Done():
+            return "\n".join(_result(result) for result in final.results)
+        case Bundle():
+            lines = [f"{final.path} ({final.size_bytes} bytes)"]
+            lines += [f"  missing: {what}" for what in final.missing]
+            return "\n".join(printable(line) for line in lines)
+        case Told():
+            return "\n".join(map(printable, final.lines))
+        case Lease():
+            return printable(_lease(final))
+        case Audited():
+            return "\n".join(_audited(line) for line in final.lines)
+        case Ledgers():
+            return "\n".join(_ledger(one) for one in final.ledgers)
+        case Ran():
+            how = f"ended by signal {-final.status}" if final.status < 0 else "ended with status"
+            how += "" if final.status < 0 else f" {final.status}"
+            return f"{how} after {duration(final.seconds)}"
+        case Failed():
+            return failure(final.error, final.next)
+
+
+def _lease(one: Lease) -> str:
+    if one.rollout is None or one.expires_in is None:
+        said = f"no rollout has a lease (the last token was {one.token})"
+    else:
+        said = (
+            f"rollout {one.rollout} of {one.holder}, token {one.token},"
+            f" runs out in {duration(one.expires_in)}"
+        )
+    if one.acting is not None:
+        said += f"; acting ({one.acting}) by rollout {one.acting_rollout or 'unknown'}"
+    return said
+
+
+def _audited(one: AuditLine) -> str:
+    who = f"{one.holder} ({one.by})" if one.holder else one.by
+    what = " ".join((one.verb, *one.replicas))
+    of = f", rollout {one.rollout}" if one.rollout else ""
+    token = f" (token {one.token})" if one.token else ""
+    reason = f", because: {one.reason}" if one.reason else ""
+    return printable(f"{clock(one.at, 0.0)} {who}: {what}{of}{token}{reason}: {one.outcome}")
+
+
+def _ledger(one: LedgerCopy) -> str:
+    if one.content is not None:
+        return one.content.rstrip("\n")
+    return f"{one.id}  {clock(one.at, 0.0)}  {one.size_bytes} bytes"
 
 
 def _result(one: Result) -> str:

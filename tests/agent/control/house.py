@@ -37,6 +37,7 @@ class Recorder:
     def __init__(self) -> None:
         self.askers: list[Asker] = []
         self.asked: list[protocol.Request] = []
+        self.contents: list[bytes] = []
         self.snapshot = SNAPSHOT
         self.drained = asyncio.Event()
         self.waiting = 0
@@ -88,6 +89,27 @@ class Recorder:
     async def nvml(self, request: protocol.Nvml, asker: Asker, tell: Tell) -> Final:
         self.asked.append(request)
         return protocol.Told(lines=(f"{request.action.removesuffix('e')}ed",))
+
+    async def lease(self, request: protocol.Lease, asker: Asker, tell: Tell) -> Final:
+        self.asked.append(request)
+        return protocol.Leased(token=7, rollout="r-1", holder="alice@laptop", expires_in=60.0)
+
+    async def act(self, request: protocol.Act, asker: Asker, tell: Tell) -> Final:
+        self.asked.append(request)
+        return protocol.Leased(token=7, rollout="r-1", holder="alice@laptop", acting=request.action)
+
+    async def audit(self, request: protocol.Audit, asker: Asker, tell: Tell) -> Final:
+        self.asked.append(request)
+        line = protocol.AuditLine(at=1.0, by="root", verb="drain", outcome="done")
+        return protocol.Audited(lines=(line,))
+
+    async def ledger(
+        self, request: protocol.Ledger, asker: Asker, tell: Tell, content: bytes
+    ) -> Final:
+        self.asked.append(request)
+        self.contents.append(content)
+        copy = protocol.LedgerCopy(id="r-1", size_bytes=2, at=1.0, content="{}")
+        return protocol.Ledgers(ledgers=(copy,))
 
 
 class House:

@@ -1,0 +1,138 @@
+"""The verbs of ``farrier-agent`` that rollouts use: lease, act, audit, ledger.
+
+A token that is not the present lease's is exit code 3, and nothing was done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from farrier_agent.control.arguments import add_common, add_token
+from farrier_agent.control.protocol import Failed
+from farrier_agent.control.requests import MAX_LEDGER
+from farrier_agent.control.running import run, say
+
+if TYPE_CHECKING:
+    Parsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+__all__ = ["add_commands", "cli_act", "cli_audit", "cli_deed", "cli_lease", "cli_ledger"]
+
+
+def add_commands(commands: Parsers) -> None:
+    """Add the verbs to *commands*; ``arguments.verb(arguments)`` runs the one that was chosen."""
+    _lease(_actions(commands, "lease", "who may roll something out on this host"))
+    _act(_actions(commands, "act", "what a rollout does to this host, marked before it is done"))
+    one = commands.add_parser("audit", help="what was done here, and by whom", allow_abbrev=False)
+    add_common(one)
+    one.add_argument("--lines", type=int, default=100, metavar="N", help="[%(default)s]")
+    one.set_defaults(verb=cli_audit)
+    _ledger(_actions(commands, "ledger", "copies of rollouts' ledgers"))
+
+
+def _lease(actions: Parsers) -> None:
+    one = _action(actions, "take", "take it; whoever has it for the same rollout is fenced off")
+    one.add_argument("--rollout", required=True, metavar="ID")
+    one.add_argument("--holder", required=True, metavar="WHO", help="as alice@laptop")
+    one.add_argument("--seconds", type=float, default=60, metavar="S", help="[%(default)s]")
+    one.add_argument(
+        "--takeover", action="store_true", help="also from a rollout that left this host half done"
+    )
+    one.set_defaults(verb=cli_lease)
+    one = _action(actions, "renew", "have it for longer")
+    add_token(one)
+    one.add_argument("--seconds", type=float, metavar="S", help="from now [as it was taken]")
+    one.set_defaults(verb=cli_lease)
+    one = _action(actions, "release", "give it back: what it holds closed is served again")
+    add_token(one)
+    one.set_defaults(verb=cli_lease)
+    _action(actions, "show", "who has it").set_defaults(verb=cli_lease)
+
+
+def _act(actions: Parsers) -> None:
+    one = _action(actions, "restart", "restart drained replicas and warm them up, gates closed")
+    add_token(one)
+    one.add_argument("replicas", nargs="*", metavar="REPLICA")
+    one.add_argument("--all", action="store_true", help="every replica of this host")
+    one.set_defaults(verb=cli_act)
+    one = _action(actions, "converge", "only the mark: this host is being converged")
+    add_token(one)
+    one.set_defaults(verb=cli_act)
+    one = _action(actions, "reboot", "mark, then systemctl reboot (root)")
+    add_token(one)
+    one.set_defaults(verb=cli_deed)
+    one = _action(actions, "run", "mark, then run a command (root)")
+    add_token(one)
+    one.add_argument("words", nargs="+", metavar="CMD", help="behind --")
+    one.set_defaults(verb=cli_deed)
+    one = _action(actions, "done", "all is well: take the mark away")
+    add_token(one, required=False)
+    one.set_defaults(verb=cli_act)
+
+
+def _ledger(actions: Parsers) -> None:
+    one = _action(actions, "put", "keep the JSON on standard input")
+    one.add_argument("id", metavar="ID")
+    add_token(one)
+    one.set_defaults(verb=cli_ledger)
+    one = _action(actions, "get", "print one")
+    one.add_argument("id", metavar="ID")
+    one.set_defaults(verb=cli_ledger)
+    _action(actions, "list", "which there are").set_defaults(verb=cli_ledger)
+
+
+def _actions(commands: Parsers, name: str, help: str) -> Parsers:  # noqa: A002
+    one = commands.add_parser(name, help=help, allow_abbrev=False)
+    add_common(one)
+    return one.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+
+def _action(actions: Parsers, name: str, help: str) -> argparse.ArgumentParser:  # noqa: A002
+    one = actions.add_parser(name, help=help, allow_abbrev=False)
+    add_common(one, inner=True)
+    return one
+
+
+def cli_lease(arguments: argparse.Namespace) -> int:
+    """Take, renew, release or show the lease."""
+    return run(
+        arguments,
+        _given(arguments, "lease", "action", "rollout", "holder", "seconds", "takeover", "token"),
+    )
+
+
+def cli_act(arguments: argparse.Namespace) -> int:
+    """Have the agent act, or only mark that somebody does."""
+    return run(arguments, _given(arguments, "act", "action", "token", "replicas", "all"))
+
+
+def cli_deed(arguments: argparse.Namespace) -> int:
+    """Mark, and do as root what the agent must not: reboot, or run a command."""
+    from farrier_agent.rollout.deed import reboot, run_command  # noqa: PLC0415 - few need it
+
+    if arguments.action == "reboot":
+        return reboot(arguments)
+    return run_command(arguments, arguments.words)
+
+
+def cli_audit(arguments: argparse.Namespace) -> int:
+    """Print what was done to this host."""
+    return run(arguments, _given(arguments, "audit", "lines"))
+
+
+def cli_ledger(arguments: argparse.Namespace) -> int:
+    """Keep, print or list copies of ledgers."""
+    content = b""
+    if arguments.action == "put":
+        content = sys.stdin.buffer.read(MAX_LEDGER + 1)
+        if len(content) > MAX_LEDGER:
+            error = f"a ledger of more than {MAX_LEDGER} bytes is not kept"
+            return say(Failed(code=2, error=error), as_json=arguments.json)
+    size = {"size": len(content)} if content else {}
+    return run(arguments, _given(arguments, "ledger", "action", "id", "token") | size, content)
+
+
+def _given(arguments: argparse.Namespace, verb: str, *names: str) -> dict[str, object]:
+    given = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
+    return {"verb": verb, **given}
