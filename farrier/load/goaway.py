@@ -7,12 +7,16 @@ so it never gets to see one.
 
 from __future__ import annotations
 
-__all__ = ["Goaway"]
+__all__ = ["Goaway", "NoFrameError"]
 
 HEAD = 9
 GOAWAY = 7
 LARGEST = 16384
 """Bytes of a frame, as long as nobody allowed the server more."""
+
+
+class NoFrameError(ValueError):
+    """These bytes are no HTTP/2."""
 
 
 class Goaway:
@@ -23,15 +27,13 @@ class Goaway:
         self._held = b""
 
     def without(self, data: bytes) -> bytes:
-        """The whole frames so far that are none."""
+        """The whole frames so far that are none. Raises NoFrameError."""
         self._held += data
         kept, start = [], 0
         while len(self._held) - start >= HEAD:
             length = int.from_bytes(self._held[start : start + 3], "big")
-            if length > LARGEST:  # that is no HTTP/2: h2 says so
-                kept.append(self._held[start:])
-                start = len(self._held)
-                break
+            if length > LARGEST:  # h2 would wait for the rest of it
+                raise NoFrameError(f"{self._held[start : start + 40]!r}")
             end = start + HEAD + length
             if end > len(self._held):
                 break

@@ -25,7 +25,7 @@ from h2.events import (
 from h2.exceptions import ProtocolError
 
 from farrier.load.answer import Answer
-from farrier.load.goaway import Goaway
+from farrier.load.goaway import Goaway, NoFrameError
 from farrier.load.sending import LEFT, TICK, Sending, UntouchedError, ended
 
 __all__ = ["Http2"]
@@ -69,9 +69,8 @@ class Http2(asyncio.Protocol):
         self._h2 = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
         self._streams: dict[int, _Stream] = {}
         self._writable = asyncio.Event()
-        self._room = asyncio.Condition()
+        self._waiting: list[asyncio.Future[None]] = []
         self._goaway = Goaway()
-        self._waking: set[asyncio.Task[None]] = set()
 
     # -- for clients -------------------------------------------------------------------------
 
@@ -161,8 +160,9 @@ class Http2(asyncio.Protocol):
 
     async def _allowed(self, number: int) -> int:
         """How many bytes may be sent now; waits until it is any."""
-        async with self._room:
-            await self._room.wait_for(lambda: self._h2.local_flow_control_window(number) > 0)
+        while self._h2.local_flow_control_window(number) <= 0:
+            self._waiting.append(more := asyncio.get_running_loop().create_future())
+            await more
         return min(self._h2.local_flow_control_window(number), self._h2.max_outbound_frame_size)
 
     def _reset(self, number: int) -> None:
@@ -198,7 +198,7 @@ class Http2(asyncio.Protocol):
         try:
             for event in self._h2.receive_data(self._goaway.without(data)):
                 self._take(event)
-        except ProtocolError as error:
+        except (ProtocolError, NoFrameError) as error:
             for stream in self._streams.values():
                 stream.answer.garbage = stream.answer.garbage or f"not HTTP/2: {error}"
                 stream.end("not HTTP/2")
@@ -206,13 +206,10 @@ class Http2(asyncio.Protocol):
         if self._goaway.last is not None:
             self._leave(self._goaway.last)
         self._flush()
-        waking = asyncio.get_running_loop().create_task(self._wake())
-        self._waking.add(waking)
-        waking.add_done_callback(self._waking.discard)
-
-    async def _wake(self) -> None:
-        async with self._room:
-            self._room.notify_all()
+        waiting, self._waiting = self._waiting, []
+        for one in waiting:
+            if not one.done():
+                one.set_result(None)
 
     def connection_lost(self, error: Exception | None) -> None:
         """It is over, and what was under way is broken."""

@@ -71,10 +71,10 @@ def judge(asked: Asked, answer: Answer) -> tuple[Outcome, str]:
 
 
 def _without_head(answer: Answer) -> tuple[Outcome, str]:
-    if answer.first_byte is None:
-        return "dropped", answer.broken
     if answer.garbage:
         return "wrong", answer.garbage
+    if answer.first_byte is None:
+        return "dropped", answer.broken
     return "incomplete", f"in the answer's head: {answer.broken}"
 
 
