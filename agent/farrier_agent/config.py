@@ -96,7 +96,8 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     of the system bus. ``tick`` is seconds between collections. ``nginx_user`` is as whom nginx's
     workers run: their sockets are the requests in flight.
 
-    ``state_dir`` is the agent's own memory: which GPUs it knows, what is latched. ``sys_root``,
+    ``state_dir`` is the agent's own memory: which GPUs it knows, what is latched; ``rollout_dir``
+    has the host's lease, its audit and copies of ledgers. ``sys_root``,
     ``proc_root`` and ``kmsg`` are where sysfs, procfs and the kernel's log are. nginx tells its
     requests to ``requests_socket`` (None: not told), and on a gateway HAProxy, run by
     ``gateway_user``, tells its own to ``gateway_socket``: counted for ``gateway_models``, those of
@@ -130,6 +131,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     control_group: str | None = None
     check_listen: str | None = None
     state_dir: str = "/var/lib/farrier/agent"
+    rollout_dir: str = "/var/lib/farrier/rollout"
     nvml_library: str | None = None
     sys_root: str = "/sys"
     proc_root: str = "/proc"
@@ -188,8 +190,8 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 _PATHS = (
     *("gate_dir", "started_dir", "records_dir", "evidence_dir", "run_dir", "state_dir"),
-    *("nvml_library", "sys_root", "proc_root", "kmsg", "requests_socket", "gateway_socket"),
-    *("web_config", "bus"),
+    *("rollout_dir", "nvml_library", "sys_root", "proc_root", "kmsg", "requests_socket"),
+    *("gateway_socket", "web_config", "bus"),
 )
 
 

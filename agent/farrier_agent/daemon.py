@@ -32,8 +32,10 @@ from farrier_agent.notices import Notice
 from farrier_agent.notify import Notifier, watchdog_seconds
 from farrier_agent.serving.handlers import Requests
 from farrier_agent.serving.house import House
+from farrier_agent.serving.leases import Leases
 from farrier_agent.serving.noticing import Noticing
 from farrier_agent.serving.restarting import Restarts
+from farrier_agent.serving.returning import Returning
 from farrier_agent.snapshot import changes, compose, summary
 from farrier_agent.traffic import Logs, Traffic
 from farrier_agent.web import Endpoint, InForce, Pages
@@ -99,9 +101,12 @@ class Daemon:
         self._traffic = Traffic(config, kept.logs, deadline=self._deadline)
         self._web = kept.web_of(config.web_config)
         self._rendered = 0.0
-        self._house = House(config, self._news.set, self._traffic.told)
+        self._leases = Leases(config, self._news.set)
+        self._house = House(
+            config, self._news.set, self._traffic.told, hands_off=self._leases.hands_off
+        )
         self._hardware = Hardware(config, self._house, self._shown, self._news.set)
-        self._restarts = Restarts(self._house.actor)
+        self._restarts = Restarts(self._house.actor, self._leases)
         self._check: AgentCheck | None = None
         self._noticing: Noticing | None = None
         if config.notices is not None:
@@ -121,6 +126,7 @@ class Daemon:
             *(loop.create_task(self._every_tick(look)) for look in self._looks()),
             *self._house.loops(),
             loop.create_task(self._hardware.guard.run()),
+            loop.create_task(Returning(self._leases, self._house, self._hardware.unwell).run()),
             *self._servers(),
         ]
         told = loop.create_task(over.wait())
@@ -131,6 +137,7 @@ class Daemon:
         endpoint.close()
         await cancel((told, *loops))
         await self._restarts.close()
+        await self._leases.close()
         await self._hardware.close()
         await self._house.close()
         await asyncio.gather(serving, return_exceptions=True)
@@ -141,7 +148,12 @@ class Daemon:
         loop = asyncio.get_running_loop()
         if control := self._listeners.get("control"):
             requests = Requests(
-                self._config, self._house, self._restarts, self._compose, self._hardware
+                self._config,
+                self._house,
+                self._restarts,
+                self._compose,
+                hardware=self._hardware,
+                leases=self._leases,
             )
             server = ControlServer(requests, control, group=group_of(self._config))
             yield loop.create_task(server.serve())
@@ -244,6 +256,7 @@ class Daemon:
             agent_check=_counts(self._check),
             requests=self._traffic.requests(now),
             web=(self._web.good, self._web.problem),
+            rollout=self._leases.shown(moment),
         )
 
     def _publish(self) -> None:

@@ -25,7 +25,7 @@ from farrier_agent.control.errors import ControlError, UsageError
 from farrier_agent.draining.record import Now
 from farrier_agent.gpus import Gpus, UnitOnGpu, XidEvent
 from farrier_agent.health.acknowledging import Acknowledged
-from farrier_agent.health.deciding import held_back
+from farrier_agent.health.deciding import counting_of, held_back
 from farrier_agent.health.keeping import Judge
 from farrier_agent.health.observed import Observed
 from farrier_agent.serving.guarding import Guard
@@ -222,6 +222,13 @@ class Hardware:
         if self._health is not None:
             self._judge.overruled(replica, self._health)
         self.guard.overruled(replica)
+
+    def unwell(self, replica: str) -> str | None:
+        """Why nobody but a person serves *replica* again; None when nothing is against that."""
+        verdict = self._health.replicas.get(replica) if self._health else None
+        if verdict is None:
+            return "nothing is known of its health"
+        return next((one.text for one in counting_of(verdict)), None)
 
     async def release(self, seconds: float, by: str) -> tuple[str, ...]:
         """Let go of the driver for *seconds*."""

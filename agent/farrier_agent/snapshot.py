@@ -21,6 +21,7 @@ from farrier_agent.status import (
     Reason,
     Replica,
     Requests,
+    Rollout,
     Status,
     Unit,
     UnitOnGpu,
@@ -61,6 +62,7 @@ def compose(
     agent_check: AgentCheck | None = None,
     requests: Requests | None = None,
     web: tuple[bool | None, str | None] = (None, None),
+    rollout: Rollout | None = None,
 ) -> Status:
     """The status of the host at *at*; None stands for data that are missing or stale.
 
@@ -91,6 +93,7 @@ def compose(
         requests=requests,
         web_good=web[0],
         web_problem=web[1],
+        rollout=rollout,
         replicas=replicas,
         units=tuple(own_units),
         notices=tuple(notices),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from farrier_agent.status import Gpu, Notice, Reason, Replica, Status
+from farrier_agent.status import Gpu, Notice, Reason, Replica, Rollout, Status
 from farrier_agent.story import story
 from farrier_agent.wording import clock, duration, printable
 
@@ -29,6 +29,8 @@ def _lines(status: Status) -> Iterator[str]:
     yield f"{status.host}: {state} (agent {status.agent.version}, {status.accelerator})"
     for notice in sorted(status.notices, key=lambda one: one.at):
         yield from _wrapped(_notice(notice, status.at), 0)
+    if status.rollout:
+        yield from _wrapped(_rollout(status.rollout, status.at), 0)
     for reason in status.reasons:
         yield from _wrapped(reason, 2)
     if status.web_problem:
@@ -64,6 +66,27 @@ def _notice(one: Notice, now: float) -> str:
     what = "this host is drained for it" if one.drains else "nothing is drained for it"
     detail = f": {one.detail}" if one.detail else ""
     return f"NOTICE {one.cloud} {one.kind} at {clock(one.at, now)}, {when}; {what}{detail}"
+
+
+def _rollout(one: Rollout, now: float) -> str:
+    if one.problem:
+        return f"ROLLOUT unknown: {one.problem}"
+    lease = (
+        f"its lease runs out in {duration(one.expires_in)}"
+        if one.expires_in is not None
+        else "it has no lease any more"
+    )
+    who = f"{one.rollout or 'unknown'} of {one.holder or 'unknown'} (token {one.token or UNKNOWN})"
+    if one.acting is None:
+        return f"ROLLOUT {who}: {lease}"
+    since = clock(one.acting_since, now) if one.acting_since else UNKNOWN
+    said = f"ROLLOUT {who}: acting ({one.acting}) since {since}; {lease}"
+    if one.expires_in is None:
+        said += (
+            f"; what it drained stays closed; next: farrier rollout resume {one.rollout or 'ID'},"
+            " or farrier-agent act done"
+        )
+    return said
 
 
 def _reason(one: Reason, status: Status) -> str:

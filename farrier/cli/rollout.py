@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
+from rich.console import Console
 
-if TYPE_CHECKING:
-    from farrier.rollout.host import Host
-    from farrier.rollout.ledger import Ledger, Options
-    from farrier.rollout.plan import Kind
+from farrier.cli.rolling import as_line, begin, drive, errors, serving_hosts, show_ledger
+from farrier.rollout.errors import RolloutError
+from farrier.rollout.pages import rollouts_table
+from farrier.rollout.preparing import every, find, go_on_with
+from farrier.rollout.store import Store
 
 __all__ = ["rollout"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-_CODES = {"done": 0, "failed": 1, "stopped": 1, "refused": 3, "aborted": 0}
 
 
 @click.group()
@@ -108,21 +103,21 @@ def _rolling(command: _F) -> _F:
 @_rolling
 def restart(**given: Any) -> None:
     """Restart engines."""
-    _new("restart", given)
+    begin("restart", given)
 
 
 @rollout.command()
 @_rolling
 def converge(**given: Any) -> None:
     """Converge hosts, and restart engines whose configuration changed."""
-    _new("converge", given)
+    begin("converge", given)
 
 
 @rollout.command()
 @_rolling
 def reboot(**given: Any) -> None:
     """Reboot hosts."""
-    _new("reboot", given)
+    begin("reboot", given)
 
 
 @rollout.command(context_settings={"ignore_unknown_options": False})
@@ -130,7 +125,7 @@ def reboot(**given: Any) -> None:
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="CMD…")
 def run(command: tuple[str, ...], **given: Any) -> None:
     """Run CMD as root on each host while it is drained (behind --)."""
-    _new("run", given, command)
+    begin("run", given, command)
 
 
 @rollout.command()
@@ -143,14 +138,11 @@ def resume(
     rollout_id: str | None, run_again: bool, takeover: bool, inventory: str, as_json: bool
 ) -> None:
     """Go on with a rollout, also one that was begun on another machine [the newest unfinished]."""
-    with _errors(as_json=as_json):
-        from farrier.rollout.preparing import find, go_on_with  # noqa: PLC0415
-        from farrier.rollout.store import Store  # noqa: PLC0415
-
-        hosts = _hosts(inventory)
+    with errors(as_json=as_json):
+        hosts = serving_hosts(inventory)
         ledger = find(Store(), hosts.values(), rollout_id)
         go_on_with(ledger)
-        _roll(ledger, hosts, as_json=as_json, run_again=run_again, takeover=takeover)
+        drive(ledger, hosts, as_json=as_json, run_again=run_again, takeover=takeover)
 
 
 @rollout.command()
@@ -159,11 +151,8 @@ def resume(
 @_as_json
 def abort(rollout_id: str | None, inventory: str, as_json: bool) -> None:
     """Give a rollout up: take back what is safe to take back [the newest unfinished]."""
-    with _errors(as_json=as_json):
-        from farrier.rollout.preparing import find, go_on_with  # noqa: PLC0415
-        from farrier.rollout.store import Store  # noqa: PLC0415
-
-        hosts = _hosts(inventory)
+    with errors(as_json=as_json):
+        hosts = serving_hosts(inventory)
         store = Store()
         ledger = find(store, hosts.values(), rollout_id)
         if store.is_driven(ledger.id):
@@ -173,10 +162,10 @@ def abort(rollout_id: str | None, inventory: str, as_json: bool) -> None:
                 time.sleep(0.5)
             ledger = find(store, hosts.values(), ledger.id)
         if ledger.outcome == "done":
-            _print(ledger, as_json=as_json)
+            show_ledger(ledger, as_json=as_json)
             return
         go_on_with(ledger)
-        _roll(ledger, hosts, as_json=as_json, give_up=True)
+        drive(ledger, hosts, as_json=as_json, give_up=True)
 
 
 @rollout.command()
@@ -186,19 +175,15 @@ def abort(rollout_id: str | None, inventory: str, as_json: bool) -> None:
 @_as_json
 def show(rollout_id: str | None, fleet: bool, inventory: str, as_json: bool) -> None:
     """Show a ledger [the newest]."""
-    with _errors(as_json=as_json):
-        from farrier.rollout.errors import RolloutError  # noqa: PLC0415
-        from farrier.rollout.preparing import find  # noqa: PLC0415
-        from farrier.rollout.store import Store  # noqa: PLC0415
-
+    with errors(as_json=as_json):
         store = Store()
         newest = next(iter(store.all()), None)
         ledger = (store.load(rollout_id) if rollout_id else newest) if not fleet else None
         if ledger is None:
             if rollout_id is None and not fleet:
                 raise RolloutError("no rollout in this directory", "farrier rollout show --fleet")
-            ledger = find(store, _hosts(inventory).values(), rollout_id)
-        _print(ledger, as_json=as_json)
+            ledger = find(store, serving_hosts(inventory).values(), rollout_id)
+        show_ledger(ledger, as_json=as_json)
 
 
 @rollout.command("list")
@@ -207,183 +192,12 @@ def show(rollout_id: str | None, fleet: bool, inventory: str, as_json: bool) -> 
 @_as_json
 def list_(fleet: bool, inventory: str, as_json: bool) -> None:
     """List rollouts."""
-    with _errors(as_json=as_json):
-        from rich.console import Console  # noqa: PLC0415
-
-        from farrier.rollout.pages import rollouts_table  # noqa: PLC0415
-        from farrier.rollout.preparing import every  # noqa: PLC0415
-        from farrier.rollout.store import Store  # noqa: PLC0415
-
-        ledgers = every(Store(), _hosts(inventory).values() if fleet else ())
+    with errors(as_json=as_json):
+        ledgers = every(Store(), serving_hosts(inventory).values() if fleet else ())
         if as_json:
             for one in ledgers:
-                click.echo(_json(one))
+                click.echo(as_line(one))
         elif ledgers:
             Console(soft_wrap=True).print(rollouts_table(ledgers))
         else:
             click.echo("no rollout in this directory; those that hosts know: --fleet")
-
-
-def _new(kind: Kind, given: dict[str, Any], command: tuple[str, ...] = ()) -> None:
-    from farrier.rollout.errors import RefusedError  # noqa: PLC0415
-    from farrier.rollout.hooks import check_hook  # noqa: PLC0415
-    from farrier.rollout.ledger import Options  # noqa: PLC0415
-    from farrier.rollout.looking import look_at  # noqa: PLC0415
-    from farrier.rollout.preparing import new_ledger, refuse_gaps  # noqa: PLC0415
-
-    as_json = given.pop("as_json")
-    dry, yes, takeover = given.pop("dry"), given.pop("yes"), given.pop("takeover")
-    with _errors(as_json=as_json):
-        check_hook(given["hook_before"])
-        check_hook(given["hook_after"])
-        wanted, hosts = _limited(given["inventory"], given["limit"])
-        given["limit"] = wanted
-        options: Options = Options(command=command, **given)
-        looks, silent = look_at(hosts.values())
-        for name, why in silent.items():
-            click.echo(f"{name}: {why}", err=True)
-        ledger, plan = new_ledger(kind, options, looks)
-        if not as_json or not dry:
-            _show_plan(plan, refuse_gaps(plan, looks, options), err=as_json)
-        else:
-            refuse_gaps(plan, looks, options)
-        if dry:
-            if as_json:
-                click.echo(_json(ledger))
-            return
-        if not ledger.hosts:
-            click.echo("nothing to do", err=True)
-            return
-        if not yes and not _agreed():
-            raise RefusedError("nobody agreed: nothing was changed", "the same with -y")
-        _roll(ledger, hosts, as_json=as_json, takeover=takeover)
-
-
-def _agreed() -> bool:
-    return sys.stdin.isatty() and click.confirm("Go on?", err=True)
-
-
-def _roll(
-    ledger: Ledger,
-    hosts: dict[str, Host],
-    *,
-    as_json: bool,
-    run_again: bool = False,
-    takeover: bool = False,
-    give_up: bool = False,
-) -> None:
-    from rich.console import Console  # noqa: PLC0415
-
-    from farrier.rollout.rolling import Rolling  # noqa: PLC0415
-    from farrier.rollout.store import Store  # noqa: PLC0415
-    from farrier.rollout.telling import Telling  # noqa: PLC0415
-
-    stop = threading.Event()
-    with Telling(Console(stderr=True, soft_wrap=True)) as tell, _interrupts(tell, stop):
-        tell("", f"{ledger.id} as {ledger.holder}")
-        it = Rolling(ledger, hosts, Store(), tell, stop, run_again=run_again, takeover=takeover)
-        ledger = it.abort() if give_up else it.run()
-    _print(ledger, as_json=as_json)
-    for host in hosts.values():
-        host.close()
-    code = _CODES.get(ledger.outcome, 1)
-    if give_up and any("stays closed" in (ledger.reason or "") for _ in (0,)):
-        code = 1
-    sys.stdout.flush()
-    sys.exit(code)
-
-
-@contextmanager
-def _interrupts(tell: Callable[[str, str], None], stop: threading.Event) -> Iterator[None]:
-    """Ctrl-C once stops after the present steps, twice leaves at once."""
-
-    def interrupted(_signal: int, _frame: object) -> None:
-        if stop.is_set():
-            click.echo(
-                "left at once: hosts take back what is safe when the leases run out", err=True
-            )
-            os._exit(1)
-        tell("", "stopping after the present steps; once more to leave at once")
-        stop.set()
-
-    before = {one: signal.signal(one, interrupted) for one in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
-
-
-def _limited(inventory: str, limit: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, Host]]:
-    """The names that *limit* picks among the hosts that serve, and all that serve."""
-    from farrier.fleet import read_fleet_targets  # noqa: PLC0415
-    from farrier.rollout.errors import UsageError  # noqa: PLC0415
-    from farrier.rollout.looking import serving  # noqa: PLC0415
-
-    fleet = read_fleet_targets(inventory, limit)
-    hosts = serving(fleet)
-    if not hosts:
-        raise UsageError("no host of the inventory serves a model")
-    chosen = tuple(one.name for one in fleet if one.name in hosts)
-    if limit and not chosen:
-        raise UsageError(f"--limit {' '.join(limit)}: none of these hosts serves a model")
-    return (chosen if limit else ()), hosts
-
-
-def _hosts(inventory: str) -> dict[str, Host]:
-    return _limited(inventory, ())[1]
-
-
-def _show_plan(plan: Any, rooms: Any, *, err: bool) -> None:
-    from rich.console import Console  # noqa: PLC0415
-
-    from farrier.rollout.pages import plan_lines  # noqa: PLC0415
-
-    console = Console(stderr=err, soft_wrap=True, highlight=False)
-    for line in plan_lines(plan, rooms):
-        console.print(line)
-
-
-def _print(ledger: Ledger, *, as_json: bool) -> None:
-    from rich.console import Console  # noqa: PLC0415
-
-    from farrier.rollout.pages import ledger_lines, ledger_table  # noqa: PLC0415
-
-    if as_json:
-        click.echo(_json(ledger))
-        return
-    console = Console(soft_wrap=True, highlight=False)
-    console.print(ledger_table(ledger))
-    for line in ledger_lines(ledger):
-        console.print(line)
-
-
-def _json(ledger: Ledger) -> str:
-    """One line, with what is computed."""
-    from farrier.rollout.ledger import encode  # noqa: PLC0415
-
-    return json.dumps(json.loads(encode(ledger)) | {"lost": ledger.lost, "cut": ledger.cut})
-
-
-@contextmanager
-def _errors(*, as_json: bool) -> Iterator[None]:
-    from farrier.fleet import InventoryError, ShellError  # noqa: PLC0415
-    from farrier.rollout.errors import RolloutError  # noqa: PLC0415
-
-    try:
-        yield
-    except RolloutError as error:
-        _die(error.what, error.next, error.code, as_json=as_json)
-    except ShellError as error:
-        _die(f"{error.host}: {error.what}", error.next, 1, as_json=as_json)
-    except InventoryError as error:
-        _die(str(error), None, error.code, as_json=as_json)
-
-
-def _die(what: str, next_command: str | None, code: int, *, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps({"error": what, "next": next_command, "code": code}))
-    click.echo(f"farrier rollout: {what}", err=True)
-    if next_command:
-        click.echo(f"  next: {next_command}", err=True)
-    sys.exit(code)

@@ -17,7 +17,7 @@ from farrier_agent.control.protocol import News
 from farrier.explain import explain_sudo
 from farrier.fleet.answers import AgentReply, Hearing
 from farrier.fleet.connecting import opened
-from farrier.fleet.conversation import Hear, Lines, converse
+from farrier.fleet.conversation import QUIET, Hear, Lines, converse
 from farrier.fleet.errors import LostError, NoAgentError, NoAnswerError, SudoError
 from farrier.fleet.target import Target
 
@@ -59,8 +59,10 @@ class Shell:
     :class:`LostError`, the next one connects anew. Several threads may use one Shell.
     """
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, *, quiet: float = QUIET) -> None:
+        """After *quiet* seconds without a word of a command its host is asked whether it lives."""
         self.target = target
+        self._quiet = quiet
         self._lock = threading.Lock()
         self._connection: Any = None
         self._closed = False
@@ -191,6 +193,7 @@ class Shell:
                 streams,
                 stdin=stdin,
                 timeout=timeout,
+                quiet=self._quiet,
                 alive=lambda: self._alive(channel.get_transport()),
             )
         except TimeoutError as error:

@@ -51,6 +51,7 @@ _PLACES = (
     Place("/run/farrier/agent", 755, AGENT_USER, AGENT_USER),
     _RECORDS,
     Place("/var/lib/farrier/agent", 750, AGENT_USER, AGENT_USER),
+    Place("/var/lib/farrier/rollout", 750, AGENT_USER, AGENT_USER),
     # The agent may see what is there, and not read it: it is root's, and of engines' memory.
     Place("/var/lib/farrier/evidence", 750, "root", AGENT_USER),
 )

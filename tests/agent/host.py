@@ -105,6 +105,7 @@ class Host(Surroundings):
             evidence_dir=str(self.evidence),
             run_dir=str(self.run_dir),
             state_dir=str(self.root / "state"),
+            rollout_dir=str(self.rollout),
             kmsg=str(self.kmsg),
             bus=str(self.systemd.bus),
             nginx_user=USER,

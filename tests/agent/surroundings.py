@@ -53,6 +53,7 @@ class Surroundings:
         self.records = root / "replicas"
         self.evidence = root / "evidence"
         self.run_dir = root / "agent"
+        self.rollout = root / "rollout"
         self.kmsg = root / "kmsg"
         self.sys = root / "sys"
         self.control_path = self.run_dir / "control.sock"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from farrier_agent.draining.events import DrainAsked, StopBegan
+from farrier_agent.draining.events import DrainAsked, ReadyAsked, StopBegan
 from farrier_agent.draining.record import Asker, Drain, Now, Phase, Record
 from farrier_agent.draining.runs import ended, enter
 
@@ -13,8 +13,10 @@ __all__ = [
     "EXTENSION",
     "LOOKS",
     "asked",
+    "for_others",
     "gave_up",
     "looked",
+    "others",
     "passed",
     "resumed",
     "stop_began",
@@ -41,7 +43,7 @@ def asked(record: Record, event: DrainAsked, now: Now) -> Record:
     """A drain is asked for. A second one joins the first."""
     fresh = _fresh(event.asker, event, now)
     match record.phase:
-        case Phase.STOPPED:
+        case Phase.STOPPED if event.asker.source != "rollout":
             return record  # nothing runs, nothing to keep: it is as drained as it can be
         case Phase.READY:
             return _draining(record, fresh, now)
@@ -56,7 +58,8 @@ def asked(record: Record, event: DrainAsked, now: Now) -> Record:
         case Phase.DRAINING | Phase.DRAINED if record.drain:
             return passed(_replace(record, drain=_joined(record.drain, fresh)), now)
         case _:
-            # no engine yet, or again: it is kept for when there is one
+            # no engine yet, or again: it is kept for when there is one. A rollout starts it, and
+            # says when it may serve
             drain = _joined(record.drain, fresh) if record.drain else _replace(fresh, closed=True)
             return _replace(record, drain=drain)
 
@@ -175,6 +178,24 @@ def resumed(record: Record) -> Record:
     return _replace(record, drain=_replace(record.drain, quiet=0, looked=None))
 
 
+def others(record: Record, event: ReadyAsked) -> tuple[Asker, ...]:
+    """Who still wants it drained after *event*."""
+    asker = event.asker
+    if record.drain is None or not (event.own or asker.source == "rollout"):
+        return ()
+    rest = (one for one in record.drain.askers if one.source != "systemd")
+    if event.own:
+        return tuple(one for one in rest if one != asker)
+    return tuple(
+        one for one in rest if one.source != "rollout" or asker.rollout not in {None, one.rollout}
+    )
+
+
+def for_others(record: Record, askers: tuple[Asker, ...]) -> Record:
+    """It stays drained, for *askers* alone."""
+    return _replace(record, drain=record.drain and _replace(record.drain, askers=askers))
+
+
 def taken_back(record: Record, reason: str, by: str, now: Now) -> Record:
     """Ready again, in the run that warm-up went through in; the gate is to be opened again.
 
@@ -233,10 +254,14 @@ def _joined(old: Drain, new: Drain) -> Drain:
     One who forces after a minute is not held up by one who would wait for ten; one who would take
     the drain back at its deadline does not overrule one who would not.
     """
-    known = {(one.by, one.source, one.reason) for one in old.askers}
-    askers = old.askers
-    if (new.askers[0].by, new.askers[0].source, new.askers[0].reason) not in known:
-        askers = (*askers, *new.askers)[-_MAX_ASKERS:]
+    askers, asker = old.askers, new.askers[0]
+    if asker.source == "rollout":
+        # it says the same in other words, and must not crowd others out
+        askers = tuple(
+            one for one in askers if (one.source, one.rollout) != ("rollout", asker.rollout)
+        )
+    if asker not in askers:
+        askers = (*askers, asker)[-_MAX_ASKERS:]
     policy, deadline = old.policy, old.deadline
     if _STRENGTH[new.policy] > _STRENGTH[old.policy]:
         policy, deadline = new.policy, new.deadline

@@ -77,9 +77,15 @@ class DrainAsked:
 
 @dataclass(frozen=True)
 class ReadyAsked:
-    """A drain is to be taken back, or a replica that failed its warm-up tried again."""
+    """A drain is to be taken back, or a replica that failed its warm-up tried again.
+
+    A rollout takes back what rollouts asked for (only the one of ``asker``, where it names one),
+    and who asks for his ``own`` drain what ``asker`` asked for, in the same words. Where others
+    want the drain too, the replica then stays drained for those.
+    """
 
     asker: Asker
+    own: bool = False
 
 
 @dataclass(frozen=True)

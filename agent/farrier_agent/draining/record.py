@@ -58,11 +58,15 @@ class Phase(str, Enum):
 
 
 class Asker(msgspec.Struct, frozen=True):
-    """Who asked, ``by`` in words for people (``uid 0``, ``systemd``), and why."""
+    """Who asked, ``by`` in words for people (``uid 0``, ``systemd``), and why.
+
+    ``rollout`` is the one that it was asked for, where the source is one.
+    """
 
     by: str
     source: Source
     reason: str
+    rollout: str | None = None
 
 
 class Drain(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,6 +138,18 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     def held(self) -> bool:
         """A drain that was not taken back keeps it closed, also when it is warm."""
         return self.drain is not None
+
+    @property
+    def rollouts(self) -> frozenset[str | None]:
+        """The rollouts that want it drained."""
+        askers = self.drain.askers if self.drain else ()
+        return frozenset(one.rollout for one in askers if one.source == "rollout")
+
+    @property
+    def others(self) -> tuple[Asker, ...]:
+        """Who wants it drained, and is neither a rollout nor systemd."""
+        askers = self.drain.askers if self.drain else ()
+        return tuple(one for one in askers if one.source not in {"rollout", "systemd"})
 
     @property
     def stopping(self) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from farrier_agent.draining.events import UnitSeen, WarmedUp, WarmUpFailed
-from farrier_agent.draining.record import Now, Phase, Record
+from farrier_agent.draining.record import Asker, Drain, Now, Phase, Record
 
 __all__ = ["after_reboot", "ended", "enter", "seen", "warm_up_failed", "warmed_up"]
 
@@ -95,7 +95,11 @@ def _begin(record: Record, phase: Phase, run: str | None, unit: UnitSeen, now: N
 
 
 def ended(record: Record, phase: Phase, reason: str, now: Now) -> Record:
-    """The run is over. A drain outlives it, except by the stop that it was for."""
+    """The run is over. A drain outlives it, except by the stop that it was for.
+
+    A rollout's outlives that too: to restart the unit is what it was asked for, and whether the
+    replica may serve again is for the rollout to say. So does then what a person asked for.
+    """
     if record.phase is phase and not record.engine_runs and not record.stopping:
         return record
     last, drain = record.last_drain, record.drain
@@ -105,9 +109,10 @@ def ended(record: Record, phase: Phase, reason: str, now: Now) -> Record:
             # the engine went first: what was in flight at the last look is lost
             last = _replace(drain, forced=True, cut=drain.in_flight, ended=now.boot)
     kept = None
-    if drain and not record.stopping:
+    if drain and (askers := _staying(drain, stopping=record.stopping)):
         kept = _replace(
             drain,
+            askers=askers,
             closed=True,
             quiet=0,
             looked=None,
@@ -130,6 +135,15 @@ def ended(record: Record, phase: Phase, reason: str, now: Now) -> Record:
         stop_began=None,
         stop_cap=None,
     )
+
+
+def _staying(drain: Drain, *, stopping: bool) -> tuple[Asker, ...]:
+    """Who wants it drained after the run, too. A verdict and a notice ask again by themselves."""
+    if not stopping:
+        return drain.askers
+    if any(one.source == "rollout" for one in drain.askers):
+        return tuple(one for one in drain.askers if one.source in {"rollout", "person"})
+    return ()
 
 
 def after_reboot(record: Record, now: Now) -> Record:

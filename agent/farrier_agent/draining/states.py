@@ -94,8 +94,9 @@ def _next(record: Record, event: events.Event, now: Now) -> Record:  # noqa: PLR
             return _replace(record, gate="open") if ours else record
         case events.DrainAsked():
             return drains.asked(record, event, now)
-        case events.ReadyAsked():
-            return _ready(record, event.asker, now)
+        case events.ReadyAsked(asker):
+            others = drains.others(record, event)
+            return drains.for_others(record, others) if others else _ready(record, asker, now)
         case events.StopBegan():
             return drains.stop_began(record, event, now)
         case events.Looked(in_flight):
@@ -184,6 +185,11 @@ def _news(old: Record, new: Record) -> str | None:
     elif drain and before and len(drain.askers) > len(before.askers):
         who = drain.askers[-1]
         return f"replica {new.replica}: drain also wanted by {who.by}: {who.reason}"
+    elif drain and before and len(drain.askers) < len(before.askers):
+        who = drain.askers[-1]
+        gone = next(one for one in before.askers if one not in drain.askers)
+        what = f"{gone.by} does not want it drained any more; it stays so for {who.by}"
+        return f"replica {new.replica}: {what}: {who.reason}"
     elif (drain is None) != (before is None):
         what = f"{yours}, to {'stay closed' if drain else 'be served'} once it is warm"
     else:

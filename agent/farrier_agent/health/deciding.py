@@ -22,6 +22,7 @@ __all__ = [
     "Held",
     "TakeBack",
     "begun",
+    "counting_of",
     "decide",
     "held_back",
     "may_drain",
@@ -84,7 +85,7 @@ def decide(
         if name not in drained and _is_ours(replica, by):
             # this file of ours is behind its record, or lost; or its engine came back by itself
             drained[name] = Held()
-        acting = _acting(verdict)
+        acting = counting_of(verdict)
         keys = {_key(reason) for reason in acting}
         if name in ignored:
             ignored[name] = tuple(key for key in ignored[name] if key in keys)
@@ -133,7 +134,7 @@ def overruled(book: Book, replica: str, health: Health) -> Book:
     """*book* after a person made *replica* ready: the reasons that *health* has now drain it no
     more, until they are over."""
     verdict = health.replicas.get(replica)
-    keys = tuple(_key(reason) for reason in _acting(verdict)) if verdict else ()
+    keys = tuple(_key(reason) for reason in counting_of(verdict)) if verdict else ()
     drained = {name: held for name, held in book.drained.items() if name != replica}
     ignored = {name: one for name, one in book.overruled.items() if name != replica}
     return _replace(
@@ -169,7 +170,7 @@ def held_back(health: Health, replica: str, why: str) -> Health:
     verdict = health.replicas.get(replica)
     if verdict is None:
         return health
-    acting = _acting(verdict)
+    acting = counting_of(verdict)
     told = {_key(one): _replace(one, held_back=f"{replica}: {why}") for one in acting}
 
     def with_it(one: Verdict) -> Verdict:
@@ -183,7 +184,8 @@ def held_back(health: Health, replica: str, why: str) -> Health:
     )
 
 
-def _acting(verdict: Verdict) -> list[Reason]:
+def counting_of(verdict: Verdict) -> list[Reason]:
+    """The reasons of *verdict* for which a replica is drained."""
     return [one for one in verdict.reasons if one.acts and one.state == "unhealthy"]
 
 

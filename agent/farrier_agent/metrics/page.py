@@ -31,6 +31,7 @@ from farrier_agent.metrics import (
     processes,
     replicas,
     requests,
+    rollouts,
     units,
     xids,
 )
@@ -59,6 +60,7 @@ FAMILIES: tuple[Family, ...] = (
     *health.FAMILIES,
     *requests.FAMILIES,
     *gateway.FAMILIES,
+    *rollouts.FAMILIES,
     *gpus.FAMILIES,
     *clocks.FAMILIES,
     *ecc.FAMILIES,
@@ -172,6 +174,7 @@ def _samples(status: Status, extra: Extra) -> Iterator[tuple[Family, list[Sample
         yield from requests.samples(extra.requests)
     if extra.gateway:
         yield from gateway.samples(extra.gateway)
+    yield from rollouts.samples(status.rollout)
     yield gateway.certificate(extra.certificate)
     if status.health:
         yield from health.samples(status.health)

@@ -54,6 +54,7 @@ class AuditLog:
     def write(self, line: AuditLine) -> None:
         """Append *line*; it is on the disk when this returns. Raises OSError."""
         data = msgspec.json.encode(line) + b"\n"
+        self._path.parent.mkdir(mode=0o750, exist_ok=True)
         with suppress(FileNotFoundError):
             if self._path.stat().st_size + len(data) > MOST:
                 self._path.replace(self._old)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 from farrier_agent.control.protocol import Progress
 from farrier_agent.control.server import Tell
@@ -11,7 +12,7 @@ from farrier_agent.draining.record import Phase, Record
 from farrier_agent.serving.house import OfReplica
 from farrier_agent.serving.life import boottime
 
-__all__ = ["follow", "progress"]
+__all__ = ["follow", "progress", "watch"]
 
 EVERY = 1.0
 
@@ -28,6 +29,15 @@ async def follow(one: OfReplica, tell: Tell, over: Callable[[Record], bool]) -> 
         await one.life.news(EVERY)
         # news may come in bursts, as a warm-up's words; nobody reads faster than this
         await asyncio.sleep(max(0.0, begun + 0.05 - asyncio.get_running_loop().time()))
+
+
+async def watch(one: OfReplica, task: asyncio.Task[Any], tell: Tell) -> None:
+    """Tell of *one* until *task* is done."""
+    while not task.done():
+        if one.life.record is not None:
+            await tell(progress(one, one.life.record))
+        news = asyncio.ensure_future(one.life.news(1.0))
+        await asyncio.wait({task, news}, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
 
 
 def progress(one: OfReplica, record: Record) -> Progress:

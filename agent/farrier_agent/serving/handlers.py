@@ -2,29 +2,48 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+import time
+from collections.abc import Callable
 from contextlib import aclosing
+from typing import TypeVar
+
+import msgspec
 
 from farrier_agent import status
 from farrier_agent.config import AgentConfig
 from farrier_agent.control import protocol
-from farrier_agent.control.errors import ControlError, UsageError
+from farrier_agent.control.errors import ControlError, RefusedError
 from farrier_agent.control.peer import Asker as Peer
-from farrier_agent.control.protocol import Bundle, Done, Final, Report, Result, Told
+from farrier_agent.control.protocol import Audited, Bundle, Done, Final, Report, Told
 from farrier_agent.control.server import Tell
-from farrier_agent.draining.events import DrainAsked, Event, ReadyAsked, StopBegan
-from farrier_agent.draining.record import Asker, Phase, Record
-from farrier_agent.draining.states import Transition
-from farrier_agent.draining.store import StoreError
+from farrier_agent.draining.events import DrainAsked, ReadyAsked, StopBegan
+from farrier_agent.draining.record import Phase
 from farrier_agent.hardware import Hardware
+from farrier_agent.rollout.audit import AuditLine
+from farrier_agent.rollout.lease import Lease
 from farrier_agent.serving.acting import ActError
-from farrier_agent.serving.following import follow, progress
+from farrier_agent.serving.asked import (
+    Begun,
+    BegunRestart,
+    all_of,
+    asker_of,
+    drained,
+    restarted,
+    served,
+    told,
+    told_one,
+)
+from farrier_agent.serving.following import follow
 from farrier_agent.serving.house import House, OfReplica
+from farrier_agent.serving.leases import Leases
 from farrier_agent.serving.life import boottime
 from farrier_agent.serving.restarting import Restarts
+from farrier_agent.serving.results import result
+from farrier_agent.serving.rollouts import RolloutRequests
 
 __all__ = ["Requests"]
+
+T = TypeVar("T")
 
 
 class Requests:
@@ -36,13 +55,17 @@ class Requests:
         house: House,
         restarts: Restarts,
         snapshot: Callable[[], status.Status],
+        *,
         hardware: Hardware,
+        leases: Leases,
     ) -> None:
         self._config = config
         self._house = house
         self._restarts = restarts
         self._snapshot = snapshot
         self._hardware = hardware
+        self._leases = leases
+        self._rollouts = RolloutRequests(config, house, restarts, leases)
 
     async def status(self, request: protocol.Status, asker: Peer, tell: Tell) -> Final:  # noqa: ARG002
         """The present snapshot."""
@@ -50,14 +73,24 @@ class Requests:
 
     async def drain(self, request: protocol.Drain, asker: Peer, tell: Tell) -> Final:
         """Drain, and wait for it where that is wanted."""
-        event = self._drain_asked(request, asker, "a drain was asked for")
-        return await _each(
-            self._drain(one, event, tell, wait=request.wait) for one in self._named(request)
-        )
+        ones = self._house.named(request.replicas, every=request.all)
+        line = self._line("drain", request, asker, ones)
+
+        async def begin(lease: Lease | None) -> tuple[Begun, ...]:
+            if request.wait:
+                await self._leases.note(line)
+            event = self._drain_asked(request, asker, lease, "a drain was asked for")
+            return await all_of(told_one(one, event) for one in ones)
+
+        async def drains() -> Final:
+            begun = await self._leases.for_rollout(request.token, begin)
+            return Done(results=await all_of(drained(it, tell, wait=request.wait) for it in begun))
+
+        return await self._leases.noted(line, drains())
 
     async def stopping(self, request: protocol.Stopping, asker: Peer, tell: Tell) -> Final:  # noqa: ARG002
         """Drain for systemd, which waits for it."""
-        (one,) = self._known((request.replica,))
+        (one,) = self._house.named((request.replica,))
         begun = boottime()
         event = StopBegan(
             request.invocation_id,
@@ -66,29 +99,60 @@ class Requests:
             policy=request.on_deadline,
             cap=request.cap,
         )
-        step = await _told(one, event)
+        step = await told(one, event)
         before = step.record.drain.in_flight if step.record.drain else None
         record = await follow(one, tell, lambda record: record.phase is not Phase.DRAINING)
-        return Done(results=(_result(record, begun, in_flight=before),))
+        return Done(results=(result(record, begun, in_flight=before),))
 
     async def ready(self, request: protocol.Ready, asker: Peer, tell: Tell) -> Final:
         """Take drains back."""
-        by = Asker(asker.user, "person", request.reason or "ready was asked for")
-        return await _each(
-            self._ready(one, ReadyAsked(by), tell, wait=request.wait)
-            for one in self._named(request)
-        )
+        ones = self._house.named(request.replicas, every=request.all)
+        line = self._line("ready", request, asker, ones)
+
+        async def begin(lease: Lease | None) -> tuple[Begun, ...]:
+            by = asker_of(request, asker, lease, "ready was asked for")
+            # whoever has the lease speaks for all rollouts, as after a takeover
+            event = ReadyAsked(msgspec.structs.replace(by, rollout=None))
+            return await all_of(told_one(one, event) for one in ones)
+
+        async def readies() -> Final:
+            begun = await self._leases.for_rollout(request.token, begin)
+            for it in begun:
+                # a rollout only takes back what it asked for itself
+                if request.token is None and not it.step.refused:
+                    self._hardware.overruled(it.one.life.name)
+            return Done(results=await all_of(served(it, tell, wait=request.wait) for it in begun))
+
+        return await self._leases.noted(line, readies())
 
     async def restart(self, request: protocol.Restart, asker: Peer, tell: Tell) -> Final:
         """Drain, restart the unit, warm up."""
-        event = self._drain_asked(request, asker, "a restart was asked for")
-        return await _each(
-            self._restart(one, event, tell, wait=request.wait) for one in self._named(request)
-        )
+        ones = self._house.named(request.replicas, every=request.all)
+        line = self._line("restart", request, asker, ones)
+
+        async def begin(lease: Lease | None) -> list[BegunRestart]:
+            if request.wait:
+                await self._leases.note(line)
+            event = self._drain_asked(request, asker, lease, "a restart was asked for")
+            return [self._begin_restart(one, event, request.token) for one in ones]
+
+        async def restarts() -> Final:
+            begun = await self._leases.for_rollout(request.token, begin)
+            works = (restarted(it, tell, wait=request.wait) for it in begun)
+            return Done(results=await all_of(works))
+
+        return await self._leases.noted(line, restarts())
+
+    def _begin_restart(self, one: OfReplica, event: DrainAsked, token: int | None) -> BegunRestart:
+        try:
+            task = self._restarts.begin(one, event, token)
+        except RefusedError as error:
+            return BegunRestart(one, boottime(), one.looker.in_flight, refused=str(error))
+        return BegunRestart(one, boottime(), one.looker.in_flight, task)
 
     async def evidence(self, request: protocol.Evidence, asker: Peer, tell: Tell) -> Final:  # noqa: ARG002
         """Have root's program keep evidence."""
-        self._known((request.replica,))
+        self._house.named((request.replica,))
         why = f"{request.reason or 'asked for'} ({asker})"
         try:
             bundle = await self._house.actor.evidence(request.replica, why)
@@ -101,7 +165,7 @@ class Requests:
         from farrier_agent.control.entries import entries  # noqa: PLC0415 - only for this verb
 
         if request.replica is not None:
-            self._known((request.replica,))
+            self._house.named((request.replica,))
         read = entries(request.replica, request.lines, follow=request.follow)
         async with aclosing(read):  # its journalctl ends with it
             async for entry in read:
@@ -111,183 +175,83 @@ class Requests:
     async def ack(self, request: protocol.Ack, asker: Peer, tell: Tell) -> Final:  # noqa: ARG002
         """Clear what is latched."""
         why = f" ({request.reason})" if request.reason else ""
-        return Told(lines=await self._hardware.ack(request.rule, request.gpu, f"{asker.user}{why}"))
+
+        async def work() -> Final:
+            who = f"{asker.user}{why}"
+            return Told(lines=await self._hardware.ack(request.rule, request.gpu, who))
+
+        verb = " ".join(filter(None, ("ack", request.rule, request.gpu)))
+        line = AuditLine(
+            at=time.time(), by=asker.user, verb=verb, outcome="", reason=request.reason or None
+        )
+        return await self._leases.noted(line, work())
 
     async def nvml(self, request: protocol.Nvml, asker: Peer, tell: Tell) -> Final:  # noqa: ARG002
         """Let go of the GPUs' driver, or take it up again."""
-        if request.action == "release":
-            return Told(lines=await self._hardware.release(request.seconds, asker.user))
-        return Told(lines=await self._hardware.acquire(asker.user))
 
-    async def lease(self, request: protocol.Lease, asker: Peer, tell: Tell) -> Final:
-        """Not yet."""
-        raise ControlError("this agent keeps no leases")
+        async def work() -> Final:
+            if request.action == "release":
+                return Told(lines=await self._hardware.release(request.seconds, asker.user))
+            return Told(lines=await self._hardware.acquire(asker.user))
+
+        verb = f"nvml {request.action}"
+        line = AuditLine(at=time.time(), by=asker.user, verb=verb, outcome="")
+        return await self._leases.noted(line, work())
+
+    async def lease(self, request: protocol.Lease, asker: Peer, tell: Tell) -> Final:  # noqa: ARG002
+        """Take, renew, release or show the lease of a rollout."""
+        return await self._rollouts.lease(request, asker)
 
     async def act(self, request: protocol.Act, asker: Peer, tell: Tell) -> Final:
-        """Not yet."""
-        raise ControlError("this agent keeps no leases")
+        """Let a rollout lay hands on the host."""
+        return await self._rollouts.act(request, asker, tell)
 
-    async def audit(self, request: protocol.Audit, asker: Peer, tell: Tell) -> Final:
-        """Not yet."""
-        raise ControlError("this agent keeps no audit")
+    async def audit(self, request: protocol.Audit, asker: Peer, tell: Tell) -> Final:  # noqa: ARG002
+        """What was done to this host."""
+        return Audited(lines=await self._leases.audit(request.lines))
 
     async def ledger(
-        self, request: protocol.Ledger, asker: Peer, tell: Tell, content: bytes
+        self,
+        request: protocol.Ledger,
+        asker: Peer,
+        tell: Tell,  # noqa: ARG002
+        content: bytes,
     ) -> Final:
-        """Not yet."""
-        raise ControlError("this agent keeps no ledgers")
-
-    # -- one replica ---------------------------------------------------------------------------
-
-    async def _drain(self, one: OfReplica, event: DrainAsked, tell: Tell, *, wait: bool) -> Result:
-        begun, before = boottime(), one.life.record
-        step = await _told(one, event)
-        in_flight = one.looker.in_flight
-        if step.refused:
-            return _refused(one, step)
-        record = step.record
-        changed = before is None or record.phase is not before.phase
-        if wait and record.phase is Phase.DRAINING:
-            record = await follow(one, tell, lambda record: record.phase is not Phase.DRAINING)
-            if not record.held and record.phase in {Phase.READY, Phase.WARMING}:
-                text = f"not drained: {record.reason} (asked by {record.by})"
-                return _result(record, begun, in_flight=in_flight, code=1, text=text)
-        text = "" if record.phase is not Phase.STOPPED else "its engine does not run"
-        return _result(record, begun, in_flight=in_flight, changed=changed, text=text, wait=wait)
-
-    async def _ready(self, one: OfReplica, event: ReadyAsked, tell: Tell, *, wait: bool) -> Result:
-        begun, was_open = boottime(), one.life.takes_requests
-        step = await _told(one, event)
-        if step.refused:
-            return _refused(one, step)
-        self._hardware.overruled(one.life.name)
-        record = step.record
-        if wait:
-            record = await follow(one, tell, lambda record: _settled(one, record))
-        code, text = 0, ""
-        if wait and not one.life.takes_requests:
-            code, text = 1, record.reason
-        elif record.phase is Phase.WARMING:
-            text = "its gate opens when it is warm"
-        elif record.phase in {Phase.STOPPED, Phase.STARTING, Phase.FAILED}:
-            text = f"it is not held any more: {record.reason}"
-        return _result(record, begun, code=code, text=text, changed=not was_open, wait=wait)
-
-    async def _restart(
-        self, one: OfReplica, event: DrainAsked, tell: Tell, *, wait: bool
-    ) -> Result:
-        begun, in_flight = boottime(), one.looker.in_flight
-        task = self._restarts.begin(one, event)
-        if not wait:
-            # a refusal comes at once; whatever comes later is in the journal
-            await asyncio.wait({task}, timeout=0.5)
-        while wait and not task.done():
-            if one.life.record is not None:
-                await tell(progress(one, one.life.record))
-            await asyncio.wait(
-                {task, asyncio.ensure_future(one.life.news(1.0))},
-                timeout=1.0,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-        record = one.life.record
-        assert record is not None  # noqa: S101 - it was told of the drain
-        if not task.done():
-            text = "its restart goes on: farrier-agent status"
-            return _result(record, begun, in_flight=in_flight, text=text, wait=False)
-        ended = task.result()
-        text = ended.why or ""
-        if ended.next:
-            text += f"; next: {ended.next}"
-        last = record.last_drain
-        cut = last.cut or 0 if last and last.forced and last.begun >= begun - 1 else 0
-        return _result(
-            record, begun, in_flight=in_flight, code=1 if ended.why else 0, text=text, cut=cut
-        )
+        """Keep a copy of a ledger, or hand one out."""
+        return await self._rollouts.ledger(request, asker, content)
 
     # -- all of them ---------------------------------------------------------------------------
 
     def _drain_asked(
-        self, request: protocol.Drain | protocol.Restart, asker: Peer, reason: str
+        self,
+        request: protocol.Drain | protocol.Restart,
+        asker: Peer,
+        lease: Lease | None,
+        reason: str,
     ) -> DrainAsked:
         config = self._config
         seconds = config.drain_seconds if request.deadline is None else request.deadline
         return DrainAsked(
-            Asker(asker.user, "person", request.reason or reason),
+            asker_of(request, asker, lease, reason),
             settle=config.settle_seconds,
             seconds=seconds,
             policy=request.on_deadline or config.drain_policy,
         )
 
-    def _named(
-        self, request: protocol.Drain | protocol.Ready | protocol.Restart
-    ) -> list[OfReplica]:
-        return list(self._house.replicas.values()) if request.all else self._known(request.replicas)
-
-    def _known(self, names: tuple[str, ...]) -> list[OfReplica]:
-        """The replicas *names*, each once. Raises UsageError."""
-        known = self._house.replicas
-        for name in names:
-            if name not in known:
-                has = ", ".join(sorted(known)) or "none"
-                raise UsageError(
-                    f"no replica is named {name!r} (this host has: {has})", "farrier-agent status"
-                )
-        return [known[name] for name in dict.fromkeys(names)]
-
-
-async def _each(works: Iterable[Awaitable[Result]]) -> Done:
-    """All of *works* at once."""
-    return Done(results=tuple(await asyncio.gather(*works)))
-
-
-async def _told(one: OfReplica, event: Event) -> Transition:
-    try:
-        if isinstance(event, DrainAsked | StopBegan):
-            return await one.drain(event)
-        return await one.life.tell(event)
-    except (StoreError, OSError) as error:
-        raise ControlError(
-            f"replica {one.life.name}: nothing was done: {error}", "df -h /var/lib/farrier"
-        ) from error
-
-
-def _settled(one: OfReplica, record: Record) -> bool:
-    """What became of a *ready* is known: it serves, or it will not by itself."""
-    if record.phase is Phase.READY:
-        return bool(one.life.gate_open)
-    return record.phase not in {Phase.WARMING, Phase.STARTING, Phase.DRAINING}
-
-
-def _refused(one: OfReplica, step: Transition) -> Result:
-    return Result(
-        replica=one.life.name,
-        state=step.record.phase.value,
-        code=3,
-        changed=False,
-        text=step.refused or "",
-    )
-
-
-def _result(
-    record: Record,
-    begun: float,
-    *,
-    in_flight: int | None = None,
-    code: int = 0,
-    text: str = "",
-    changed: bool = True,
-    wait: bool = True,
-    cut: int | None = None,
-) -> Result:
-    drain = record.drain
-    lost = cut if cut is not None else (drain.cut or 0) if drain and drain.forced else 0
-    return Result(
-        replica=record.replica,
-        state=record.phase.value,
-        code=1 if code else 0,
-        changed=changed,
-        text=text,
-        in_flight=in_flight,
-        cut=lost,
-        seconds=max(0.0, boottime() - begun) if wait else None,
-    )
+    def _line(
+        self,
+        verb: str,
+        request: protocol.Drain | protocol.Ready | protocol.Restart,
+        asker: Peer,
+        ones: list[OfReplica],
+    ) -> AuditLine:
+        return AuditLine(
+            at=time.time(),
+            by=asker.user,
+            holder=request.holder or None,
+            verb=verb,
+            outcome="begun",
+            replicas=tuple(one.life.name for one in ones),
+            token=request.token,
+            reason=request.reason or None,
+        )

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -41,10 +42,20 @@ LIMITS = Limits()
 
 
 class Health:
-    """The health of *life*. *every* is seconds between two looks."""
+    """The health of *life*. *every* is seconds between two looks.
+
+    One is not restarted while *hands_off* says so of its record: a rollout is at work on it.
+    """
 
     def __init__(
-        self, life: Life, config: AgentConfig, counter: Counter, actor: Actor, every: float
+        self,
+        life: Life,
+        config: AgentConfig,
+        counter: Counter,
+        actor: Actor,
+        every: float,
+        *,
+        hands_off: Callable[[Record], bool] = lambda _record: False,
     ) -> None:
         self.verdict: Verdict | None = None
         """The last one; None while the engine is not judged."""
@@ -53,6 +64,7 @@ class Health:
         self._actor = actor
         self._worker = Worker(f"health of {life.name}")
         self._every = every
+        self._hands_off = hands_off
         self._path = Path(config.records_dir) / f"{life.name}.health.json"
         self.history = self._read()
         replica = life.replica
@@ -137,6 +149,7 @@ class Health:
             and drain is not None
             and any(asker.by == BY for asker in drain.askers)
             and not record.stopping
+            and not self._hands_off(record)
             and record.invocation_id != self.history.given_up
         )
 

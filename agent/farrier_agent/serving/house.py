@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,8 +13,9 @@ import msgspec
 from farrier_agent import status
 from farrier_agent.collectors import CollectError
 from farrier_agent.config import AgentConfig, Replica
+from farrier_agent.control.errors import UsageError
 from farrier_agent.draining.events import DrainAsked, Looked, StopBegan
-from farrier_agent.draining.record import Now
+from farrier_agent.draining.record import Now, Record
 from farrier_agent.draining.states import Transition
 from farrier_agent.draining.store import StoreError
 from farrier_agent.serving.acting import Actor, evidence_unit
@@ -49,11 +50,12 @@ class OfReplica:
         *,
         connections: Connections,
         told: Callable[[bytes | None], None],
+        hands_off: Callable[[Record], bool],
     ) -> None:
         counter = Counter(replica.name, replica.port, config.nginx_user, connections)
         self.life = Life(replica, config, units, changed)
         every = min(config.tick, HEALTH_SECONDS)
-        self.health = Health(self.life, config, counter, actor, every)
+        self.health = Health(self.life, config, counter, actor, every, hands_off=hands_off)
         self.looker = Looker(self.life, units, counter, self.health, every, told=told)
 
     async def drain(self, event: DrainAsked | StopBegan) -> Transition:
@@ -104,7 +106,8 @@ class OfReplica:
 class House:
     """The replicas of *config*. *changed* is called whenever something about one may have.
 
-    *told* is given the pages of metrics that their engines tell (:class:`.Looker`).
+    *told* is given the pages of metrics that their engines tell (:class:`.Looker`). *hands_off*
+    says of a record that its replica is not the agent's to restart.
     """
 
     def __init__(
@@ -112,6 +115,7 @@ class House:
         config: AgentConfig,
         changed: Callable[[], None],
         told: Callable[[str, bytes | None], None] = lambda _name, _page: None,
+        hands_off: Callable[[Record], bool] = lambda _record: False,
     ) -> None:
         self._config = config
         self._changed = changed
@@ -125,9 +129,22 @@ class House:
                 *(replica, config, self.units, self.actor, changed),
                 connections=connections,
                 told=partial(told, replica.name),
+                hands_off=hands_off,
             )
             for replica in config.replicas
         }
+
+    def named(self, names: Sequence[str], *, every: bool = False) -> list[OfReplica]:
+        """The replicas *names*, each once, or *every* one. Raises UsageError."""
+        for name in names:
+            if name not in self.replicas:
+                has = ", ".join(sorted(self.replicas)) or "none"
+                raise UsageError(
+                    f"no replica is named {name!r} (this host has: {has})", "farrier-agent status"
+                )
+        if every:
+            return list(self.replicas.values())
+        return [self.replicas[name] for name in dict.fromkeys(names)]
 
     def loops(self) -> Iterator[asyncio.Task[None]]:
         """Begin everything that never ends."""

@@ -1,26 +1,36 @@
 """Restarts of replicas that somebody asked for: drained, restarted, warm again.
 
-A restart lives here and not with its asker, who may go away. Asked for twice, it is one.
+A restart lives here and not with its asker, who may go away. Asked for twice, it is one. For a
+rollout the host is marked first (*acting*, :mod:`.leases`), after which nothing returns by itself.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Coroutine
 from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
+from farrier_agent.control.errors import ControlError, RefusedError
 from farrier_agent.draining.events import DrainAsked, ReadyAsked
-from farrier_agent.draining.record import Phase, Record
+from farrier_agent.draining.record import Asker, Phase, Record
 from farrier_agent.draining.store import StoreError
+from farrier_agent.rollout import lease as rules
 from farrier_agent.serving.acting import ActError, Actor
 from farrier_agent.serving.house import OfReplica
+from farrier_agent.serving.leases import Leases
+from farrier_agent.serving.results import is_drained
 
 __all__ = ["Ended", "Restarts"]
+
+Kind = Literal["a person's", "a rollout's", "a rollout's own"]
+"""Whose a restart is. A rollout's leaves the gate closed, its own one ends with it open."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a restart ended: ``why`` it came to nothing (None: it is ready), and what to do then."""
+    """How a restart ended: ``why`` it came to nothing (None: all is well), and what to do then."""
 
     why: str | None = None
     next: str | None = None
@@ -30,44 +40,103 @@ class _NotDrainedError(Exception):
     """The drain came to nothing, so nothing was restarted; the message says why."""
 
 
-class Restarts:
-    """The restarts under way, by replica. *actor* has systemd do them."""
+class _UnderWay(NamedTuple):
+    kind: Kind
+    task: asyncio.Task[Ended]
 
-    def __init__(self, actor: Actor) -> None:
+
+class Restarts:
+    """The restarts under way, by replica. *actor* has systemd do them, *leases* keeps the mark."""
+
+    def __init__(self, actor: Actor, leases: Leases) -> None:
         self._actor = actor
-        self._tasks: dict[str, asyncio.Task[Ended]] = {}
+        self._leases = leases
+        self._under_way: dict[str, _UnderWay] = {}
         self._draining: set[str] = set()
         self._joining: deque[asyncio.Future[object]] = deque(maxlen=64)
 
-    def begin(self, one: OfReplica, drain: DrainAsked) -> asyncio.Task[Ended]:
-        """Restart *one* after *drain*, or join the restart that is under way, and its drain."""
+    @property
+    def under_way(self) -> tuple[str, ...]:
+        """The replicas that are being restarted."""
+        return tuple(name for name, one in self._under_way.items() if not one.task.done())
+
+    def begin(
+        self, one: OfReplica, drain: DrainAsked, token: int | None = None
+    ) -> asyncio.Task[Ended]:
+        """Restart *one* after *drain*, or join the restart that is under way, and its drain.
+
+        With a *token* it is a rollout's own, from its drain to its open gate. Raises RefusedError.
+        """
         name = one.life.name
-        task = self._tasks.get(name)
-        if task is None or task.done():
-            task = asyncio.get_running_loop().create_task(self._restart(one, drain))
-            self._tasks[name] = task
-        elif name in self._draining:
+        kind: Kind = "a person's" if token is None else "a rollout's own"
+        if (task := self._joined(name, kind)) is None:
+            return self._begin(name, kind, self._restart(one, drain, token))
+        if name in self._draining:
             # one who forces is not held up by one who waits
             self._joining.append(asyncio.ensure_future(one.try_to_drain(drain)))
         return task
+
+    def may_act(self, name: str) -> None:
+        """Raises RefusedError where somebody else restarts the replica *name*."""
+        self._joined(name, "a rollout's")
+
+    def act(
+        self, one: OfReplica, before: str | None, *, restart: bool = True
+    ) -> asyncio.Task[Ended]:
+        """Restart *one*, which is drained, and warm it up behind its closed gate.
+
+        *before* is the run of its unit that is to end. Without *restart* that was done, and is only
+        waited for. Raises RefusedError.
+        """
+        name = one.life.name
+        task = self._joined(name, "a rollout's")
+        work = self._act(one, before, restart=restart)
+        if task is not None:
+            work.close()
+            return task
+        return self._begin(name, "a rollout's", work)
 
     async def close(self) -> None:
         """End waiting for them. What systemd was asked for goes on; a drain that was asked for
         stays, and its replica closed, until somebody says ready or restart.
         """
-        for task in self._tasks.values():
+        tasks = [one.task for one in self._under_way.values()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _restart(self, one: OfReplica, drain: DrainAsked) -> Ended:
+    def _joined(self, name: str, kind: Kind) -> asyncio.Task[Ended] | None:
+        """The restart under way, if it is of this *kind*. Raises RefusedError."""
+        now = self._under_way.get(name)
+        if now is None or now.task.done():
+            return None
+        if now.kind != kind:
+            raise RefusedError(
+                f"replica {name}: a restart is under way already, {now.kind}",
+                "farrier-agent status",
+            )
+        return now.task
+
+    def _begin(
+        self, name: str, kind: Kind, work: Coroutine[Any, Any, Ended]
+    ) -> asyncio.Task[Ended]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._under_way[name] = _UnderWay(kind, task)
+        return task
+
+    async def _restart(self, one: OfReplica, drain: DrainAsked, token: int | None) -> Ended:
         name = one.life.name
         self._draining.add(name)
         try:
             record = await self._drained(one, drain)
+            if token is not None:
+                await self._mark(name, token)
         except (StoreError, OSError) as error:
             return Ended(f"its drain cannot be recorded: {error}", "df -h /var/lib/farrier")
         except _NotDrainedError as error:
             return Ended(str(error))
+        except ControlError as error:
+            return Ended(f"not restarted: {error}", error.next)
         finally:
             self._draining.discard(name)
         try:
@@ -76,23 +145,20 @@ class Restarts:
             return Ended(error.text, error.next)
         if (now := one.life.record) is not None and now.held and not now.stopping:
             # an orderly stop ends a drain, but the engine may have crashed before it
-            await one.life.try_to_tell(ReadyAsked(drain.asker))
-        return await self._warm(one, record.invocation_id)
+            await self._let_go(one, now, drain.asker)
+        ended = await self._warm(one, record.invocation_id, drain.asker)
+        if token is not None and ended.why is None:
+            await self._unmark(name)
+        return ended
 
     async def _drained(self, one: OfReplica, drain: DrainAsked) -> Record:
         """Wait until *one* may be restarted. Raises _NotDrainedError, StoreError or OSError."""
         step = await one.drain(drain)
         if step.refused:
             raise _NotDrainedError(step.refused)
-        while not _may_restart(record := one.life.record or step.record):
-            if record.phase in {Phase.READY, Phase.WARMING} and not record.held:
-                raise _NotDrainedError(
-                    f"its drain was taken back: {record.reason} (by {record.by})"
-                )
-            await one.life.news(5.0)
-        return record
+        return await _until_drained(one, step.record)
 
-    async def _warm(self, one: OfReplica, before: str | None) -> Ended:
+    async def _warm(self, one: OfReplica, before: str | None, asker: Asker) -> Ended:
         """Wait until the run after *before* serves, or does not."""
         while True:
             record = one.life.record
@@ -100,16 +166,68 @@ class Restarts:
                 if record.phase is Phase.READY and one.life.gate_open:
                     return Ended()
                 if record.phase is Phase.FAILED:
-                    log = f"journalctl -u {one.life.replica.unit} -e"
-                    return Ended(f"it does not come back: {record.reason}", log)
+                    return _does_not_come_back(one, record)
                 if record.phase is Phase.DRAINED:
-                    return Ended(
-                        f"it is warm, and kept closed: {record.reason}",
-                        f"farrier-agent ready {one.life.name}",
-                    )
+                    mine = record.drain is not None and asker in record.drain.askers
+                    if not mine or not await self._let_go(one, record, asker):
+                        return Ended(
+                            f"it is warm, and kept closed: {record.reason}",
+                            f"farrier-agent ready {one.life.name}",
+                        )
             await one.life.news(5.0)
 
+    async def _let_go(self, one: OfReplica, record: Record, asker: Asker) -> bool:
+        """What *asker* wanted is done. What a rollout holds closed besides, it holds on."""
+        own = asker.source == "rollout" or bool(record.rollouts)
+        step = await one.life.try_to_tell(ReadyAsked(asker, own=own))
+        return step is not None and not step.record.held
 
-def _may_restart(record: Record) -> bool:
-    """Nothing of it is in flight any more, or there is no engine that could have something."""
-    return record.phase is Phase.DRAINED or not record.engine_runs
+    async def _act(self, one: OfReplica, before: str | None, *, restart: bool) -> Ended:
+        if restart:
+            try:
+                # it is: but one that was opened by hand, or warms up, is looked at once more
+                await _until_drained(one, one.life.record)
+                await self._actor.restart(one.life.name)
+            except _NotDrainedError as error:
+                return Ended(str(error))
+            except ActError as error:
+                return Ended(error.text, error.next)
+        while True:
+            record = one.life.record
+            if record is not None and record.invocation_id != before:
+                if record.phase in {Phase.DRAINED, Phase.READY}:
+                    return Ended()
+                if record.phase is Phase.FAILED:
+                    return _does_not_come_back(one, record)
+                if record.phase is Phase.STOPPED:
+                    log = f"journalctl -u {one.life.replica.unit} -e"
+                    return Ended(f"it does not run: {record.reason}", log)
+            await one.life.news(5.0)
+
+    async def _mark(self, name: str, token: int) -> None:
+        """Raises ControlError: then nothing may be restarted."""
+        await self._leases.do(
+            lambda state, now: self._leases.keep(rules.alone(state, token, name, now))
+        )
+
+    async def _unmark(self, name: str) -> None:
+        try:
+            await self._leases.do(
+                lambda state, _: self._leases.keep(rules.alone_ended(state, name))
+            )
+        except ControlError:
+            return  # it is said elsewhere; the mark stays, which closes nothing that is open
+
+
+async def _until_drained(one: OfReplica, known: Record | None) -> Record:
+    """Wait until *one* is drained. Raises _NotDrainedError when its drain is taken back."""
+    while (record := one.life.record or known) is None or not is_drained(record):
+        if record and record.phase in {Phase.READY, Phase.WARMING} and not record.held:
+            raise _NotDrainedError(f"its drain was taken back: {record.reason} (by {record.by})")
+        await one.life.news(5.0)
+    return record
+
+
+def _does_not_come_back(one: OfReplica, record: Record) -> Ended:
+    log = f"journalctl -u {one.life.replica.unit} -e"
+    return Ended(f"it does not come back: {record.reason}", log)

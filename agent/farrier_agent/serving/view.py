@@ -55,7 +55,8 @@ def _why(record: Record, *, gate_open: bool | None, warming: str | None) -> str 
         case Phase.WARMING:
             return f"warming: {warming or record.reason}"
         case Phase.DRAINED:
-            why = record.drain.askers[-1].reason if record.drain else record.reason
-            return f"drained: {why} (asked by {record.by}); next: farrier-agent ready {name}"
+            who = record.drain.askers[-1] if record.drain else None
+            why, by = (who.reason, who.by) if who else (record.reason, record.by)
+            return f"drained: {why} (asked by {by}); next: farrier-agent ready {name}"
         case _:
             return f"{record.phase.value}: {record.reason}"
