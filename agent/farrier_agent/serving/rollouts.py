@@ -13,7 +13,7 @@ import msgspec
 
 from farrier_agent.config import AgentConfig
 from farrier_agent.control import protocol
-from farrier_agent.control.errors import RefusedError
+from farrier_agent.control.errors import ControlError, RefusedError
 from farrier_agent.control.peer import Asker as Peer
 from farrier_agent.control.protocol import Done, Final, Ledgers, Result
 from farrier_agent.control.server import Tell
@@ -33,6 +33,10 @@ from farrier_agent.serving.restarting import Ended, Restarts
 from farrier_agent.serving.results import is_drained, result
 
 __all__ = ["RolloutRequests"]
+
+
+KNOWN_SECONDS = 5.0
+"""Seconds that systemd and the records may take to be read after the agent started."""
 
 
 class _Acted(NamedTuple):
@@ -149,6 +153,10 @@ class RolloutRequests:
     async def _restart(
         self, request: protocol.Act, ones: list[OfReplica], line: AuditLine, tell: Tell
     ) -> Final:
+        # an agent that has just come back is asked again: what was done it does not do twice
+        await self._house.units.known(KNOWN_SECONDS)
+        await self._house.known(KNOWN_SECONDS)
+
         async def begin(state: State, now: Now) -> list[_Acted]:
             assert request.token is not None  # noqa: S101 - the request is checked
             lease = rules.fenced(state, request.token, now)
@@ -171,8 +179,15 @@ class RolloutRequests:
     def _was_restarted(self, one: OfReplica, runs: Mapping[str, str]) -> bool:
         """It is in another run than the asker, who asks again, saw when it asked first."""
         before = runs.get(one.life.name)
+        if before is None:
+            return False
         unit = self._house.units.state(one.life.replica.unit)
-        return before is not None and unit is not None and unit.invocation_id != before
+        if unit is None:
+            raise ControlError(
+                f"systemd does not say how {one.life.replica.unit} is; nothing was done",
+                f"systemctl status {one.life.replica.unit}",
+            )
+        return unit.invocation_id != before
 
     def _may_restart(self, ones: Iterable[OfReplica], *, named: bool) -> None:
         """Raises RefusedError, and then none is restarted."""
@@ -261,8 +276,6 @@ def _why_not(one: OfReplica, named: bool) -> str | None:
     record = one.life.record
     if record is None:
         return "is not known yet"
-    if record.stopping:
-        return "is being stopped by systemd"
     # warming up, or in vain, behind the gate that the rollout holds closed
     closed = bool(record.rollouts) and record.phase in {Phase.WARMING, Phase.FAILED}
     if not is_drained(record) and not closed:
