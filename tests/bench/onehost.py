@@ -221,6 +221,7 @@ def _converge(lab: Lab, scratch: Path, say: Say) -> None:
         "accelerator": "cuda",
         "agent_nvml_library": _NVML,
         "nvidia_driver_source": "none",
+        "nginx_clients": "keys",
         "roots": {name: f"{_TREE}/{name}" for name in ("proc", "sys", "dev", "usr")},
     }
     run = converge(limit=[HOST], timeout=300)
