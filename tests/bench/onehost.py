@@ -242,6 +242,7 @@ def converge(
         "accelerator": "cuda",
         "agent_nvml_library": _NVML,
         "nvidia_driver_source": "none",
+        "nginx_clients": "keys",
         "roots": {name: f"{_TREE}/{name}" for name in ("proc", "sys", "dev", "usr")},
         **(data or {}),
     }

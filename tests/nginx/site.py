@@ -95,8 +95,8 @@ class Site:
 
     def converge(
         self, keys: str = "", models: Sequence[Mapping[str, Any]] = MODELS, **data: Any
-    ) -> None:
-        """The role with this data; *keys* is what stands in the file of keys."""
+    ) -> list[str]:
+        """The role with this data: what it changed. *keys* is what stands in the file of keys."""
         if keys:
             file = self._directory / "keys.toml"
             file.write_text(keys, encoding="utf-8")
@@ -110,6 +110,7 @@ class Site:
         )
         if run.returncode:
             pytest.fail(run.last_words(), pytrace=False)
+        return run.changed(self.name)
 
     def refused(self, **data: Any) -> str:
         """What a converge with this data says that has to fail."""

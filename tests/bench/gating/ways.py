@@ -15,9 +15,11 @@ _COMPLETION = (
     '"message":{"role":"assistant","content":"the stand-in answers at once"},"finish_reason":'
     '"length"}],"usage":{"prompt_tokens":90,"completion_tokens":5,"total_tokens":95}}'
 )
-_FRAME = """user www-data; worker_processes auto; worker_rlimit_nofile 16384; pid {pid};
+_FRAME = """include /etc/nginx/modules-enabled/*.conf;
+user www-data; worker_processes auto; worker_rlimit_nofile 16384; pid {pid};
 error_log {here}/nginx-error.log; events {{ worker_connections 8192; }}
-http {{ access_log off; default_type application/json; {inside} }}
+http {{ access_log off; default_type application/json;
+variables_hash_max_size 4096; map_hash_bucket_size 256; map_hash_max_size 65536; {inside} }}
 """
 
 
