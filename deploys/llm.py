@@ -13,6 +13,7 @@ import roles.alertmanager
 import roles.base
 import roles.cuda_toolkit
 import roles.engine
+import roles.gateway
 import roles.grafana
 import roles.nginx
 import roles.node_exporter
@@ -55,7 +56,7 @@ unit_texts = {
 }
 
 if "gpu" in spec.groups:
-    roles.nginx.nginx(spec)
+    roles.nginx.nginx(spec, fleet.group("gateway"))
 
 roles.agent.agent(
     spec,
@@ -64,6 +65,10 @@ roles.agent.agent(
     gateways=bool(fleet.group("gateway")),
     fleet=fleet.hosts.values(),
 )
+
+# Before the engines load: a new model is known, and said to be not ready, from the first moment on.
+if "gateway" in spec.groups:
+    roles.gateway.gateway(spec, fleet.hosts.values())
 
 if any(model.engine == "vllm" for model in spec.models):
     roles.vllm.vllm(spec.accelerator)

@@ -19,6 +19,7 @@ import roles.alertmanager
 import roles.base
 import roles.cuda_toolkit
 import roles.engine
+import roles.gateway
 import roles.grafana
 import roles.nginx
 import roles.node_exporter
@@ -34,6 +35,7 @@ spec = current_fleet().hosts[host.name]
 
 # In the order in which they are taken away: what depends on others goes before them.
 REMOVALS = {
+    "gateway": ("gateway", roles.gateway.remove),
     "engine": ("gpu", lambda: roles.engine.remove(spec)),
     "agent": (None, roles.agent.remove),
     "nginx": ("gpu", roles.nginx.remove),

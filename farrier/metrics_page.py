@@ -11,6 +11,7 @@ from pathlib import Path
 from farrier_agent.metrics import (
     clocks,
     ecc,
+    gateway,
     gpus,
     health,
     host,
@@ -37,6 +38,7 @@ SUBJECTS: dict[str, tuple[Family, ...]] = {
     "The host and the agent": (*host.FAMILIES, *processes.AGENT),
     "Replicas": replicas.FAMILIES,
     "Requests": requests.FAMILIES,
+    "Requests at the gateway": gateway.FAMILIES,
     "Rollouts": rollouts.FAMILIES,
     "Verdicts": health.FAMILIES,
     "GPUs": gpus.FAMILIES,

@@ -66,6 +66,11 @@ def _members(group):
                 "api_keys_file": str(_lab.keys_file),
                 "models": _models.get(host.name, []),
             }
+        if "gateway" in host.groups:
+            data |= {
+                "api_keys_file": str(_lab.keys_file),
+                "gateway_tls_certificate": str(_lab.gateway_certificate),
+            }
         members.append((host.name, data | _data.get(host.name, {})))
     return members
 

@@ -4,6 +4,7 @@ import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,13 @@ def lab() -> Iterator[Lab]:
 
     FARRIER_KEEP_LAB=1 leaves it running for the next session.
     """
-    name = os.environ.get("FARRIER_LAB", "test")
+    with lab_of_tests(os.environ.get("FARRIER_LAB", "test")) as it:
+        yield it
+
+
+@contextmanager
+def lab_of_tests(name: str) -> Iterator[Lab]:
+    """The lab called *name*, brought up, and taken down unless FARRIER_KEEP_LAB=1."""
     # A second session on the same lab waits for the first: they would test each other's hosts.
     with Path(tempfile.gettempdir(), f"farrier-tests-{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

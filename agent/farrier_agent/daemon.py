@@ -37,7 +37,7 @@ from farrier_agent.serving.noticing import Noticing
 from farrier_agent.serving.restarting import Restarts
 from farrier_agent.serving.returning import Returning
 from farrier_agent.snapshot import changes, compose, summary
-from farrier_agent.traffic import RequestLogs, Traffic
+from farrier_agent.traffic import Logs, Traffic
 from farrier_agent.web import Endpoint, InForce, Pages
 
 __all__ = ["Daemon", "Kept", "cancel"]
@@ -57,7 +57,7 @@ class Kept:
 
     agent: status.Agent
     pages: Pages
-    requests: RequestLogs = field(default_factory=dict)
+    logs: Logs = field(default_factory=Logs)
     web: dict[str | None, InForce] = field(default_factory=dict)
 
     def web_of(self, path: str | None) -> InForce:
@@ -98,7 +98,7 @@ class Daemon:
         self._begun = time.monotonic()
         self._last: status.Status | None = None
         self._said = ""
-        self._traffic = Traffic(config, kept.requests, deadline=self._deadline)
+        self._traffic = Traffic(config, kept.logs, deadline=self._deadline)
         self._web = kept.web_of(config.web_config)
         self._rendered = 0.0
         self._leases = Leases(config, self._news.set)

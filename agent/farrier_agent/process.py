@@ -56,8 +56,7 @@ class _Agent:
             daemon = Daemon(self._config, self._environment, self._listeners, kept)
             await daemon.run(self._over)
         self._listeners.close()
-        for requests in kept.requests.values():
-            requests.close()
+        kept.logs.close()
         log.info("farrier-agent stopped; gates are as they were")
 
     def _stop(self) -> None:

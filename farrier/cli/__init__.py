@@ -9,8 +9,17 @@ import click
 __all__ = ["farrier", "main"]
 
 COMMANDS = {
+    "audit": "farrier.cli.audit:audit",
+    "completion": "farrier.cli.completion:completion",
+    "drain": "farrier.cli.drain:drain",
+    "exec": "farrier.cli.execute:execute",
     "lab": "farrier.cli.lab:lab",
+    "load": "farrier.cli.load:load",
+    "logs": "farrier.cli.logs:logs",
     "preflight": "farrier.cli.preflight:preflight",
+    "ready": "farrier.cli.drain:ready",
+    "rollout": "farrier.cli.rollout:rollout",
+    "status": "farrier.cli.status:status",
 }
 """Where each subcommand lives, ``module:attribute``."""
 

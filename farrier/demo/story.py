@@ -18,6 +18,7 @@ from farrier_agent.status import Status
 from farrier.demo.chat import Chat, curl
 from farrier.demo.errors import DemoError
 from farrier.demo.replicas import await_gates
+from farrier.demo.rolling import COMMAND, roll
 from farrier.demo.scrapes import Target, await_targets
 from farrier.demo.screen import Screen, printable
 from farrier.demo.web import AnswerError
@@ -59,20 +60,31 @@ class Story:
                 {host.name: f"http://{host.address}:9810" for host in self.lab.hosts},
                 lambda text: self.screen.line(f"   {text}"),
             )
-        with self._in("chat", f"a streamed answer of {MODEL} through every gpu host's nginx"):
-            chats = [self._chat(host) for host in self.gpu_hosts]
+        with self._in("chat", f"a streamed answer of {MODEL} through the fleet's one endpoint"):
+            chat = self._chat()
         with self._in("targets", "Prometheus scrapes every host"):
             targets = await_targets(
                 f"http://{self._one('monitor').address}:9090",
                 lambda text: self.screen.line(f"   {text}"),
             )
             self.screen.line(f"   {len(targets)} of {len(targets)} targets are up")
-        self._conclude(statuses, chats, targets)
+        with self._in("rollout", f"every engine restarted under load: farrier {' '.join(COMMAND)}"):
+            self.found["load"] = roll(
+                *(self.screen, self.url, self._key(), MODEL),
+                root=ROOT,
+                environment=self._environment(),
+            )
+        self._conclude(statuses, chat, targets)
 
     @property
     def gpu_hosts(self) -> list[Host]:
         """The hosts that serve models."""
         return [host for host in self.lab.hosts if "gpu" in host.groups]
+
+    @property
+    def url(self) -> str:
+        """Where clients reach the fleet: its gateway."""
+        return f"http://{self._one('gateway').address}"
 
     def write_phases(self) -> Path:
         """Keep the seconds of the phases for docs/benchmarks.md; where they are."""
@@ -105,7 +117,7 @@ class Story:
             raise DemoError(str(error), f".venv/bin/farrier lab status --name {LAB}") from error
 
     def _converge(self) -> None:
-        environment = os.environ | {"FARRIER_ENV": "lab", "FARRIER_LAB": LAB}
+        environment = self._environment()
         if self.screen.plain:
             environment["PYINFRA_PROGRESS"] = "off"
         command = [str(Path(sys.executable).with_name("pyinfra")), "-y", *DEPLOY]
@@ -118,26 +130,29 @@ class Story:
                 f"FARRIER_ENV=lab .venv/bin/pyinfra -y -v {' '.join(DEPLOY)}",
             )
 
-    def _chat(self, host: Host) -> dict[str, Any]:
-        chat = Chat(base_url(host), self._key(), MODEL, PROMPT)
-        self.screen.word(f"   {host.name} ", style="bold")
+    def _environment(self) -> dict[str, str]:
+        return os.environ | {"FARRIER_ENV": "lab", "FARRIER_LAB": LAB}
+
+    def _chat(self) -> dict[str, Any]:
+        chat = Chat(self.url, self._key(), MODEL, PROMPT)
+        self.screen.word("   ")
         try:
             for text in chat:
                 self.screen.word(printable(text))
         except AnswerError as error:
             self.screen.line("")
             raise DemoError(
-                f"{host.name}: {error}",
-                f".venv/bin/farrier lab ssh {host.name} -- sudo tail -n 5 /var/log/nginx/*.log",
+                str(error),
+                f".venv/bin/farrier lab ssh {self._one('gateway').name} --"
+                " sudo journalctl -n 20 -o cat -u haproxy",
             ) from error
         first = chat.first or chat.seconds
         self.screen.line(
-            f"\n         {chat.tokens or 'an unknown number of'} tokens in {chat.pieces} pieces,"
+            f"\n   {chat.tokens or 'an unknown number of'} tokens in {chat.pieces} pieces,"
             f" the first after {first:.2f} s, the last after {chat.seconds:.2f} s, then [DONE]",
             style="dim",
         )
         return {
-            "host": host.name,
             "text": chat.text,
             "tokens": chat.tokens,
             "first_token_seconds": round(first, 3),
@@ -158,12 +173,12 @@ class Story:
         return next(host for host in self.lab.hosts if group in host.groups)
 
     def _conclude(
-        self, statuses: dict[str, Status], chats: list[dict[str, Any]], targets: list[Target]
+        self, statuses: dict[str, Status], chat: dict[str, Any], targets: list[Target]
     ) -> None:
         self.screen.title("hosts and replicas")
         self.screen.table(HOST_COLUMNS, [row for h in self.lab.hosts for row in rows(h, statuses)])
-        first, monitor = self.gpu_hosts[0], self._one("monitor")
-        request = curl(base_url(first), self._key(), MODEL, PROMPT)
+        monitor = self._one("monitor")
+        request = curl(self.url, self._key(), MODEL, PROMPT)
         self.screen.title("now you")
         self.screen.line(
             f"the key ({KEY}):\n\n    {self._key()}\n\na request to copy:\n\n    {request}\n"
@@ -172,7 +187,7 @@ class Story:
         for command, meaning in NEXT:
             self.screen.line(f"    {command:44}{meaning}")
         self.screen.line(f"    {f'http://{monitor.address}:9090/targets':44}Prometheus")
-        self.found = {
+        self.found |= {
             "hosts": [
                 {
                     "name": host.name,
@@ -186,7 +201,7 @@ class Story:
                 }
                 for host in self.lab.hosts
             ],
-            "chats": chats,
+            "chat": chat,
             "targets": [
                 {"job": t.job, "instance": t.instance, "health": t.health} for t in targets
             ],
@@ -199,15 +214,11 @@ DEPLOY = ["inventory", "deploys/llm.py"]
 HOST_COLUMNS = ["host", "address", "groups", "replica", "engine", "model", "gate", "gpus"]
 NEXT = [
     ("README.md", "your own hosts, from inventory/production.py on"),
+    ("FARRIER_ENV=lab .venv/bin/farrier status", "hosts, replicas, verdicts, what is in flight"),
     (".venv/bin/farrier lab ssh gpu01", "look around on a host"),
     ("make test", "the same with every promise checked"),
     (".venv/bin/farrier lab down", "take the lab down; nothing of it stays"),
 ]
-
-
-def base_url(host: Host) -> str:
-    """Where clients reach *host*: its nginx."""
-    return f"http://{host.address}:8080"
 
 
 def rows(host: Host, statuses: dict[str, Status]) -> list[list[str]]:

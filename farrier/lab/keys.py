@@ -6,6 +6,7 @@ import secrets
 from ipaddress import IPv4Address
 
 from farrier.lab.base import USER
+from farrier.lab.certificates import make_certificates
 from farrier.lab.commands import run
 from farrier.lab.definitions import LabDefinition
 from farrier.lab.state import LabFiles, write_private
@@ -28,6 +29,7 @@ def make_keys(lab: LabDefinition, files: LabFiles) -> None:
     if not files.api_keys.exists():
         lines = [f'{name} = "sk-farrier-{secrets.token_urlsafe(32)}"\n' for name in API_KEY_NAMES]
         write_private(files.api_keys, "[keys]\n" + "".join(lines))
+    make_certificates(lab, files)
     known, config = [], []
     for host in lab.hosts:
         kind, key_text = (files.host_keys / f"{host.name}.pub").read_text("ascii").split()[:2]

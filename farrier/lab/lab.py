@@ -91,6 +91,16 @@ class Lab:
         """TOML with the table ``keys``: API keys of the lab's clients by name, mode 0600."""
         return self.files.api_keys
 
+    @property
+    def ca(self) -> Path:
+        """The certificate authority that clients of the lab's gateways have to know, PEM."""
+        return self.files.ca
+
+    @property
+    def gateway_certificate(self) -> Path:
+        """The gateways' certificate with its key, PEM, mode 0600."""
+        return self.files.gateway_certificate
+
     def up(self, hosts: Sequence[str] | None = None) -> None:
         """Bring up *hosts*, or all: make what is missing, repair what is broken, verify the rest.
 

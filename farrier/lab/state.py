@@ -4,6 +4,7 @@
 
     lab.json       hosts that were brought up
     keys.toml      API keys of the lab's clients
+    ca.pem         the lab's certificate authority; gateway.pem: its gateways' certificate and key
     id_ed25519     the operator's SSH key; known_hosts, ssh_config: for ssh -F
     host_keys/     the hosts' SSH keys, made before their first boot
     hosts/<host>/  disk.json (what the disk was made from), upper, work, merged, console.log
@@ -53,6 +54,8 @@ class LabFiles:
         self.directory = state / name
         self.lab = self.directory / "lab.json"
         self.api_keys = self.directory / "keys.toml"
+        self.ca = self.directory / "ca.pem"
+        self.gateway_certificate = self.directory / "gateway.pem"
         self.user_key = self.directory / "id_ed25519"
         self.known_hosts = self.directory / "known_hosts"
         self.ssh_config = self.directory / "ssh_config"

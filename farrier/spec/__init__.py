@@ -4,10 +4,11 @@ Pure: nothing here imports pyinfra or talks to a host, so that every problem of 
 known before the first connection.
 """
 
+from farrier.spec.access import OPEN_ACCESS
 from farrier.spec.agent import AgentSettings
 from farrier.spec.fleet import Fleet, check, read_fleet
-from farrier.spec.host import OPEN_ACCESS, HostSpec, read_host
-from farrier.spec.keys import KeysError, read_keys
+from farrier.spec.host import HostSpec, read_host
+from farrier.spec.keys import ApiKey, KeysError, read_keys
 from farrier.spec.model import Argument, HubSource, Model, PathSource, parse_source
 from farrier.spec.problems import Place, Problem, SpecError, report
 from farrier.spec.receivers import Mail, PagerDuty, Receiver, Slack, Webhook
@@ -15,6 +16,7 @@ from farrier.spec.receivers import Mail, PagerDuty, Receiver, Slack, Webhook
 __all__ = [
     "OPEN_ACCESS",
     "AgentSettings",
+    "ApiKey",
     "Argument",
     "Fleet",
     "HostSpec",

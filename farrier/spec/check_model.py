@@ -10,7 +10,15 @@ from typing import Any
 from farrier.spec.engines import ENGINES, PARALLEL_FLAGS, RESERVED_ENV, Engine
 from farrier.spec.model import Model, is_secret, is_secret_name, parse_source
 
-__all__ = ["Finding", "check_model", "did_you_mean", "is_label", "is_whole", "shown"]
+__all__ = [
+    "Finding",
+    "check_model",
+    "did_you_mean",
+    "is_label",
+    "is_served_name",
+    "is_whole",
+    "shown",
+]
 
 Finding = tuple[str, str]
 """A field, relative to what was checked, and a message."""
@@ -45,6 +53,11 @@ NO_SECRETS = (
 def is_label(value: object) -> bool:
     """Whether *value* is a DNS label in lower case."""
     return isinstance(value, str) and _LABEL.fullmatch(value) is not None
+
+
+def is_served_name(value: object) -> bool:
+    """Whether clients can ask for a model by the name *value*."""
+    return isinstance(value, str) and _SERVED_NAME.fullmatch(value) is not None
 
 
 def is_whole(value: object) -> bool:

@@ -54,6 +54,7 @@ def read_fleet(
     """
     hosts: dict[str, HostSpec] = {}
     problems: list[Problem] = []
+    behind: list[str] = []
     known = tuple(known)
     for host in sorted(inventory, key=lambda host: host.name):
         data: Mapping[str, Any] = host.data.dict()
@@ -62,6 +63,10 @@ def read_fleet(
         )
         hosts[spec.name] = spec
         problems += found
+        if data.get("nginx_clients") == "gateways" and not data.get("nginx_gateways"):
+            behind.append(spec.name)
+    if not any("gateway" in spec.groups for spec in hosts.values()):
+        problems += [_unreachable(name, where(name, "nginx_clients")) for name in behind]
     return Fleet(hosts, tuple(problems))
 
 
@@ -73,3 +78,8 @@ def check(fleet: Fleet) -> None:
 
 def _bound(where: Callable[[str, str], Place], host: str) -> Callable[[str], Place]:
     return lambda field: where(host, field)
+
+
+def _unreachable(host: str, place: Place) -> Problem:
+    message = "'gateways' would let nobody in: the inventory has no host in group gateway"
+    return Problem(place.file, place.line, host, "nginx_clients", message)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from farrier.facts.roots import Roots
+from farrier.spec.access import OPEN_ACCESS, check_access
 from farrier.spec.agent import AgentSettings, agent_findings, read_agent
 from farrier.spec.check_model import (
     Finding,
@@ -18,16 +19,13 @@ from farrier.spec.check_model import (
     shown,
 )
 from farrier.spec.grafana import check_grafana
-from farrier.spec.keys import KeysError, read_keys
+from farrier.spec.keys import ApiKey
 from farrier.spec.model import FIRST_PORT, Model
 from farrier.spec.places import argument_place
 from farrier.spec.problems import NOWHERE, Place, Problem
 from farrier.spec.receivers import Receiver, check_durations, check_receivers
 
-__all__ = ["FIELDS", "OPEN_ACCESS", "HostSpec", "read_host"]
-
-OPEN_ACCESS = "anyone who can reach this host may use its models"
-"""What ``open_access`` has to say, word for word, on hosts that serve without API keys."""
+__all__ = ["FIELDS", "HostSpec", "read_host"]
 
 FIELDS = (
     "accelerator",
@@ -37,6 +35,8 @@ FIELDS = (
     "alertmanager_receivers",
     "api_keys_file",
     "models",
+    "nginx_clients",
+    "nginx_gateways",
     "nginx_port",
     "open_access",
     "roots",
@@ -73,7 +73,7 @@ class HostSpec:
     address: str = ""
     accelerator: Literal["cuda", "cpu"] = "cuda"
     models: tuple[Model, ...] = ()
-    api_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+    api_keys: Mapping[str, ApiKey] = field(default_factory=dict, repr=False)
     open_access: bool = False
     nginx_port: int = 8080
     agent_port: int = 9810
@@ -120,7 +120,7 @@ class _Reading:
         self.root = root
         models = data.get("models", ())
         self.models: tuple[Any, ...] = tuple(models) if isinstance(models, list | tuple) else ()
-        self.api_keys: dict[str, str] = {}
+        self.api_keys: dict[str, ApiKey] = {}
         receivers = data.get("alertmanager_receivers", ())
         self.receivers: tuple[Any, ...] = (
             tuple(receivers) if isinstance(receivers, list | tuple) else ()
@@ -171,7 +171,8 @@ class _Reading:
             else:
                 yield f"models[{index}]", f"must be a Model(…), not {shown(model)}"
         yield from self._shared()
-        yield from self._access()
+        whose = "this host's" if self.models else "the fleet's" if "gateway" in self.groups else ""
+        yield from check_access(self.data, whose, self.root, self.api_keys)
         yield from self._told()
 
     def _fields(self, known: Iterable[str]) -> Iterator[Finding]:
@@ -254,28 +255,6 @@ class _Reading:
             yield name, "hosts of group monitor send alerts; this host is not in it"
         for path, message in check_receivers(self.data[name], self.root, self.receiver_secrets):
             yield f"{name}{path}", message
-
-    def _access(self) -> Iterator[Finding]:
-        file, sentence = self.data.get("api_keys_file"), self.data.get("open_access")
-        if sentence is not None and sentence != OPEN_ACCESS:
-            yield "open_access", f"has to say in words, exactly: open_access = {OPEN_ACCESS!r}"
-        if file is not None and sentence is not None:
-            yield "api_keys_file", "either keys or open_access, not both: leave one out"
-        elif file is None and sentence is None and self.models:
-            yield (
-                "api_keys_file",
-                "missing: who may use this host's models? Write api_keys_file = 'FILE' with keys "
-                f"of your clients, or in words: open_access = {OPEN_ACCESS!r}",
-            )
-        if file is None:
-            return
-        if not isinstance(file, str) or not file:
-            yield "api_keys_file", f"must be the path of a file on this machine, not {shown(file)}"
-            return
-        try:
-            self.api_keys = read_keys(self.root / Path(file).expanduser())
-        except (KeysError, RuntimeError) as error:  # RuntimeError: ~ of a user that is not there
-            yield "api_keys_file", str(error)
 
 
 def _claimed_ports(models: Mapping[str, Model], ports: dict[int, str]) -> Iterator[Finding]:

@@ -14,7 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from farrier_agent.collectors.requests import BATCH, MAX_MESSAGE, RequestLog, RequestsError
+from farrier_agent.collectors.datagrams import BATCH, MAX_MESSAGE, DatagramsError
+from farrier_agent.collectors.requests import RequestLog
 
 from tests.agent.test_requests_log import line
 
@@ -182,7 +183,7 @@ def test_what_is_wrong_is_said(path: Path, user: str, what: str, wanted: str) ->
     if what:
         path.touch()
     log = RequestLog(path, user, {})
-    with pytest.raises(RequestsError, match=wanted):
+    with pytest.raises(DatagramsError, match=wanted):
         asyncio.run(log.collect(1.0))
     assert path.exists() == bool(what)
 

@@ -21,11 +21,15 @@ PYINFRA = Path(sys.executable).with_name("pyinfra")
 NOT_CONNECTED = "Connecting to hosts"
 
 HOSTS = """\
+from farrier.spec import OPEN_ACCESS
+
 gpu = [
     "@local",
     ("gpu02", {"ssh_hostname": "127.0.0.1", "ssh_port": 1}),
 ]
-gateway = [("gw01", {"ssh_hostname": "127.0.0.1", "ssh_port": 1})]
+gateway = [
+    ("gw01", {"ssh_hostname": "127.0.0.1", "ssh_port": 1, "open_access": OPEN_ACCESS}),
+]
 """
 DEPLOY = """\
 from pyinfra import host
@@ -291,6 +295,7 @@ def test_a_slip_in_python_is_placed(project: Project) -> None:
 
 def test_a_key_stays_out_of_every_output(project: Project) -> None:
     key = "sk-farrier-very-secret-0123456789"
+    project.write("inventory/production.py", HOSTS.replace(', "open_access": OPEN_ACCESS', ""))
     project.write("secrets/keys.toml", f'[keys]\nalice = "{key}"\nbob = "{key}"\n').chmod(0o600)
     project.write(
         "inventory/group_data/all.py", f"api_keys_file = '{project.directory}/secrets/keys.toml'\n"

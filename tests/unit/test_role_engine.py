@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from farrier_agent.draining import start_check, stop
 
-from farrier.spec import AgentSettings, HostSpec, Model
+from farrier.spec import AgentSettings, ApiKey, HostSpec, Model
 from roles import engine
 from roles.engine.commands import argv, command_line, environment, systemd_quote
 from roles.engine.waiting import telling
@@ -186,7 +186,8 @@ def test_what_the_engine_never_sees_does_not() -> None:
     before = engine.config_hash(unit(BASE))
     patient = Model(**TINY, args={"max-model-len": 2048}, env={"A": "1"}, start_timeout=1800)
     assert before == engine.config_hash(unit(patient))
-    moved = replace(CUDA, name="gpu09", address="198.18.0.9", api_keys={"a": "b"}, nginx_port=80)
+    keys = {"a": ApiKey.of("a", "k" * 20)}
+    moved = replace(CUDA, name="gpu09", address="198.18.0.9", api_keys=keys, nginx_port=80)
     assert before == engine.config_hash(unit(BASE, moved))
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,13 +10,13 @@ import pytest
 
 from farrier.spec import (
     OPEN_ACCESS,
+    ApiKey,
     HostSpec,
-    KeysError,
     Model,
     Place,
     Problem,
+    read_fleet,
     read_host,
-    read_keys,
     report,
 )
 from farrier.spec.places import (
@@ -63,7 +61,7 @@ def test_a_host_is_read_into_its_spec(tmp_path: Path) -> None:
         address="198.18.1.11",
         accelerator="cuda",
         models=(TINY,),
-        api_keys={"alice": KEY},
+        api_keys={"alice": ApiKey.of("alice", KEY)},
         nginx_port=8443,
         agent_port=9810,
     )
@@ -191,6 +189,64 @@ def test_somebody_has_to_say_who_may_use_the_models() -> None:
     assert OPEN_ACCESS in found["api_keys_file"]
 
 
+def test_somebody_has_to_say_who_may_use_the_fleets_models_through_a_gateway() -> None:
+    for data in ({}, {"nginx_port": 8443}):
+        _, problems = read_host("gw01", ["gateway"], data)
+        assert [problem.field for problem in problems] == ["api_keys_file"]
+        assert "who may use the fleet's models?" in problems[0].message
+    spec, problems = read_host("gw01", ["gateway"], {"open_access": OPEN_ACCESS})
+    assert (spec.open_access, problems) == (True, [])
+
+
+@pytest.mark.parametrize(
+    ("data", "field", "message"),
+    [
+        ({"nginx_clients": "gateway"}, "nginx_clients", "did you mean 'gateways'?"),
+        ({"nginx_clients": ["keys"]}, "nginx_clients", "neither 'gateways' nor 'keys'"),
+        ({"nginx_gateways": "198.51.100.1"}, "nginx_gateways", "must be a list"),
+        ({"nginx_gateways": ["::1", "gw01"]}, "nginx_gateways[1]", "'gw01' is no IP address"),
+        ({"nginx_gateways": ["198.51.100.1/28"]}, "nginx_gateways[0]", "is no IP address and"),
+        ({"nginx_gateways": ["0.0.0.0/0"]}, "nginx_gateways[0]", "is no IP address and"),
+        ({"nginx_gateways": [1]}, "nginx_gateways[0]", "is no IP address and"),
+    ],
+)
+def test_who_is_let_in_is_said_in_words_and_addresses(
+    data: dict[str, Any], field: str, message: str
+) -> None:
+    _, found = read({"models": [TINY], "open_access": OPEN_ACCESS, **data})
+    assert list(found) == [field]
+    assert message in found[field]
+
+
+class Data:
+    """Host data, as pyinfra has it."""
+
+    def __init__(self, **data: Any) -> None:
+        self._data = data
+
+    def dict(self) -> dict[str, Any]:
+        return self._data
+
+
+class Host:
+    """A host of an inventory."""
+
+    def __init__(self, name: str, group: str, **data: Any) -> None:
+        self.name = name
+        self.groups = [group]
+        self.data = Data(open_access=OPEN_ACCESS, **data)
+
+
+def test_a_host_that_lets_in_gateways_only_needs_some() -> None:
+    gpu = Host("gpu01", "gpu", nginx_clients="gateways")
+    [problem] = read_fleet([gpu]).problems
+    assert (problem.host, problem.field) == ("gpu01", "nginx_clients")
+    assert "would let nobody in" in problem.message
+    assert read_fleet([gpu, Host("gw01", "gateway")]).problems == ()
+    named = Host("gpu01", "gpu", nginx_clients="gateways", nginx_gateways=["192.0.2.1"])
+    assert read_fleet([named]).problems == ()
+
+
 def test_open_access_is_said_in_these_words_only() -> None:
     spec, found = read({"models": [TINY], "open_access": OPEN_ACCESS})
     assert (spec.open_access, spec.api_keys, found) == (True, {}, {})
@@ -218,57 +274,7 @@ def test_the_keys_file_may_be_in_the_operators_home(
     monkeypatch.setenv("HOME", str(tmp_path))
     keys_file(tmp_path, f'[keys]\nalice = "{KEY}"\n')
     spec, found = read({"models": [TINY], "api_keys_file": "~/keys.toml"}, Path("/nowhere"))
-    assert (dict(spec.api_keys), found) == ({"alice": KEY}, {})
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "at least one key"),
-        ("[keys]\n", "at least one key"),
-        (f'alice = "{KEY}"\n', "at least one key"),
-        (f'[keys]\nalice = "{KEY}"\n[more]\n', "one table"),
-        ("[keys]\nalice = 7\n", "entry 1 under [keys]: a key is 20 to 256"),
-        (f'[keys]\nalice = "{KEY[:19]}"\n', "entry 1 under [keys]: a key is 20 to 256"),
-        (f'[keys]\na = "{KEY}"\nb = "{KEY} "\n', "entry 2 under [keys]: a key is"),
-        (f'[keys]\na = "{KEY}"\nb = "{KEY}\\n"\n', "entry 2 under [keys]: a key is"),
-        (f'[keys]\nAlice = "{KEY}"\n', "entry 1 under [keys]: its name is no label"),
-        (f'[keys]\n{KEY}x = "alice"\n', "entry 1 under [keys]"),
-        (f'[keys]\na = "{KEY}"\nb = "{KEY}"\n', "entry 2 under [keys] has the same key as entry 1"),
-        (f'[keys]\nalice = "{KEY}\n', "is not valid TOML (at line 2"),
-        (f"[keys]\nalice = {KEY}\n", "is not valid TOML (at line 2"),
-    ],
-)
-def test_a_keys_file_is_refused_without_showing_a_key(
-    tmp_path: Path, text: str, message: str
-) -> None:
-    file = keys_file(tmp_path, text)
-    with pytest.raises(KeysError) as caught:
-        read_keys(file)
-    assert message in str(caught.value)
-    assert str(file) in str(caught.value)
-    assert KEY[:19] not in str(caught.value)
-
-
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644])
-def test_a_keys_file_is_its_owners_alone(tmp_path: Path, mode: int) -> None:
-    file = keys_file(tmp_path, f'[keys]\nalice = "{KEY}"\n', mode)
-    with pytest.raises(KeysError, match=f"chmod 600 {file}"):
-        read_keys(file)
-
-
-def test_a_keys_file_is_a_file(tmp_path: Path) -> None:
-    with pytest.raises(KeysError, match="No such file"):
-        read_keys(tmp_path / "absent.toml")
-    with pytest.raises(KeysError, match="not a regular file"):
-        read_keys(tmp_path)
-    os.mkfifo(tmp_path / "pipe", stat.S_IRUSR | stat.S_IWUSR)
-    with pytest.raises(KeysError, match="not a regular file"):
-        read_keys(tmp_path / "pipe")
-    (tmp_path / "binary").write_bytes(b"\xff\xfe")
-    (tmp_path / "binary").chmod(0o600)
-    with pytest.raises(KeysError, match="not UTF-8"):
-        read_keys(tmp_path / "binary")
+    assert (dict(spec.api_keys), found) == ({"alice": ApiKey.of("alice", KEY)}, {})
 
 
 # where it was written, and the report

@@ -21,17 +21,16 @@ take, and a thousand refusals of no time at all would hide a slow one.
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
 from collections.abc import Mapping
-from itertools import accumulate
 from typing import Annotated
 
 import msgspec
 
+from farrier_agent.collectors.histogram import Buckets, Histogram
+
 __all__ = [
     "FIRST_BYTE_BOUNDS",
     "SECONDS_BOUNDS",
-    "Histogram",
     "Line",
     "LineError",
     "ReplicaRequests",
@@ -52,17 +51,6 @@ MAX_SECONDS = 30 * 86400.0
 
 class LineError(ValueError):
     """A message is not one that the role's nginx writes."""
-
-
-class Histogram(msgspec.Struct, frozen=True):
-    """A classic histogram: ``cumulative`` counts for each of ``bounds`` and then for +Inf.
-
-    The last one is the number of all observations; ``sum`` is of their seconds.
-    """
-
-    bounds: tuple[float, ...]
-    cumulative: tuple[int, ...]
-    sum: float
 
 
 class ReplicaRequests(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,30 +133,14 @@ def broken_connection(text: bytes) -> int | None:
     return int(found[1]) if found else None
 
 
-class _Buckets:
-    """A histogram that grows."""
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)
-        self._sum = 0.0
-
-    def add(self, value: float) -> None:
-        self._counts[bisect_left(self._bounds, value)] += 1
-        self._sum += value
-
-    def shown(self) -> Histogram:
-        return Histogram(self._bounds, tuple(accumulate(self._counts)), round(self._sum, 6))
-
-
 class _Replica:
     """The counts of one replica."""
 
     def __init__(self) -> None:
         self.codes: dict[str, int] = {}
         self.incomplete = 0
-        self.seconds = _Buckets(SECONDS_BOUNDS)
-        self.first_byte = _Buckets(FIRST_BYTE_BOUNDS)
+        self.seconds = Buckets(SECONDS_BOUNDS)
+        self.first_byte = Buckets(FIRST_BYTE_BOUNDS)
 
     def add(self, line: Line, *, broken: bool) -> None:
         self.codes[line.code] = self.codes.get(line.code, 0) + 1

@@ -15,11 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, cast, get_args
 
+from farrier_agent.collectors.gateway import GatewayCounts
 from farrier_agent.collectors.requests import RequestCounts
 from farrier_agent.engines.passthrough import Family as EngineFamily
 from farrier_agent.metrics import (
     clocks,
     ecc,
+    gateway,
     gpus,
     health,
     host,
@@ -57,6 +59,7 @@ FAMILIES: tuple[Family, ...] = (
     *replicas.FAMILIES,
     *health.FAMILIES,
     *requests.FAMILIES,
+    *gateway.FAMILIES,
     *rollouts.FAMILIES,
     *gpus.FAMILIES,
     *clocks.FAMILIES,
@@ -87,15 +90,18 @@ _SUFFIXES = {
 
 @dataclass(frozen=True)
 class Extra:
-    """What is on the page beside the status: engines' families, nginx's counts, and /proc.
+    """What is on the page beside the status: engines' families, what proxies told, and /proc.
 
-    ``faulty`` are the lines of each replica's engine that could not be passed on.
+    ``faulty`` are the lines of each replica's engine that could not be passed on. ``certificate``
+    is when that of the gateway runs out, in seconds since the epoch.
     """
 
     engine_families: Sequence[EngineFamily] = ()
     requests: RequestCounts | None = None
     proc: Path = Path("/proc")
     faulty: Mapping[str, int] = field(default_factory=dict)
+    gateway: GatewayCounts | None = None
+    certificate: float | None = None
 
 
 NOTHING = Extra()
@@ -154,7 +160,9 @@ def _own(status: Status, extra: Extra) -> Iterator[tuple[Family, list[str]]]:
     for one, samples in _samples(status, extra):
         yield one, lines(one, samples)
     if extra.requests:
-        yield from requests.histogram_lines(extra.requests)
+        yield from requests.written_histograms(extra.requests)
+    if extra.gateway:
+        yield from gateway.written_histograms(extra.gateway)
 
 
 def _samples(status: Status, extra: Extra) -> Iterator[tuple[Family, list[Sample]]]:
@@ -164,7 +172,10 @@ def _samples(status: Status, extra: Extra) -> Iterator[tuple[Family, list[Sample
     yield replicas.faulty(extra.faulty)
     if extra.requests:
         yield from requests.samples(extra.requests)
+    if extra.gateway:
+        yield from gateway.samples(extra.gateway)
     yield from rollouts.samples(status.rollout)
+    yield gateway.certificate(extra.certificate)
     if status.health:
         yield from health.samples(status.health)
     devices = status.gpus.devices if status.gpus else ()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from farrier_agent.collectors.requests import Histogram, RequestCounts
-from farrier_agent.metrics.family import Family, Sample, family, lines
+from farrier_agent.collectors.requests import RequestCounts
+from farrier_agent.metrics.family import Family, Sample, family
+from farrier_agent.metrics.histogram import histogram_lines
 from farrier_agent.status import Replica
 
-__all__ = ["FAMILIES", "histogram_lines", "in_flight", "samples"]
+__all__ = ["FAMILIES", "in_flight", "samples", "written_histograms"]
 
 REQUESTS = family(
     "llm_requests_total",
@@ -82,7 +83,7 @@ def in_flight(replicas: Sequence[Replica]) -> tuple[Family, list[Sample]]:
     return IN_FLIGHT, [((one.model, one.name), one.in_flight) for one in replicas]
 
 
-def histogram_lines(counts: RequestCounts) -> Iterator[tuple[Family, list[str]]]:
+def written_histograms(counts: RequestCounts) -> Iterator[tuple[Family, list[str]]]:
     """The histograms of *counts*, as lines."""
     for one, field in ((DURATION, "seconds"), (FIRST_BYTE, "first_byte")):
         yield (
@@ -90,35 +91,8 @@ def histogram_lines(counts: RequestCounts) -> Iterator[tuple[Family, list[str]]]
             [
                 line
                 for replica in counts.replicas
-                for line in _histogram(
+                for line in histogram_lines(
                     one, (replica.model, replica.replica), getattr(replica, field)
                 )
             ],
         )
-
-
-def _histogram(one: Family, key: tuple[str, ...], histogram: Histogram) -> list[str]:
-    parts = _parts(one)
-    bounds = [*map(_bound, histogram.bounds), "+Inf"]
-    buckets: list[Sample] = [
-        ((*key, bound), count) for bound, count in zip(bounds, histogram.cumulative, strict=True)
-    ]
-    return [
-        *lines(parts[0], buckets),
-        *lines(parts[1], [(key, histogram.cumulative[-1])]),
-        *lines(parts[2], [(key, histogram.sum)]),
-    ]
-
-
-def _parts(one: Family) -> tuple[Family, Family, Family]:
-    """The three names under which a histogram has samples."""
-    return (
-        one._replace(name=f"{one.name}_bucket", labels=(*one.labels, "le")),
-        one._replace(name=f"{one.name}_count"),
-        one._replace(name=f"{one.name}_sum"),
-    )
-
-
-def _bound(bound: float) -> str:
-    # OpenMetrics wants 1.0, not 1: the same bound is to be the same series in both formats
-    return repr(float(bound))

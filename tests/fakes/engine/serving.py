@@ -49,7 +49,7 @@ class Engine(ThreadingHTTPServer):
     """
 
     daemon_threads = True
-    request_queue_size = 128
+    request_queue_size = 1024
 
     def __init__(
         self,
@@ -250,7 +250,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         chunks = shapes.Chunks(self.server.model, chat=self.path == COMPLETIONS[0])
-        count = shapes.tokens_wanted(request)
+        count, said = shapes.tokens_wanted(request), 0
         for number in range(count):
             self.server.conduct.pause()
             manner = self.server.conduct.now.answers
@@ -263,10 +263,13 @@ class Handler(BaseHTTPRequestHandler):
                 self._hang_up()
                 return
             self.server.work.token()
+            said = number + 1
             finish = "length" if number == count - 1 else None
             event = chunks.chunk(shapes.word(number), first=not number, finish=finish)
             self._event(json.dumps(event))
             run.end = finish or run.end
+        if (request.get("stream_options") or {}).get("include_usage"):
+            self._event(json.dumps(chunks.usage(said, shapes.prompt_tokens(request))))
         if self.server.conduct.now.answers != "undone":
             self._event("[DONE]")
         self.wfile.write(b"0\r\n\r\n")

@@ -40,9 +40,12 @@ def completion(
     text = "".join(map(word, range(count)))
     choice: dict[str, Any] = {"index": 0, "finish_reason": finish, "logprobs": None}
     choice |= {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
-    usage = {"prompt_tokens": prompt, "completion_tokens": count, "total_tokens": count + prompt}
     envelope = _envelope("chat.completion" if chat else "text_completion", model)
-    return envelope | {"choices": [choice], "usage": usage}
+    return envelope | {"choices": [choice], "usage": _usage(count, prompt)}
+
+
+def _usage(count: int, prompt: int) -> dict[str, int]:
+    return {"prompt_tokens": prompt, "completion_tokens": count, "total_tokens": count + prompt}
 
 
 class Chunks:
@@ -60,6 +63,10 @@ class Chunks:
         else:
             choice["text"] = text
         return self._head | {"choices": [choice]}
+
+    def usage(self, count: int, prompt: int) -> dict[str, Any]:
+        """The event that comes last where a client asked for it."""
+        return self._head | {"choices": [], "usage": _usage(count, prompt)}
 
 
 def models(model: str) -> dict[str, Any]:

@@ -1,0 +1,183 @@
+"""What the commands of ``farrier rollout`` do: ask, show, drive, and end with the right code."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+from rich.console import Console
+
+from farrier.fleet import InventoryError, ShellError, read_fleet_targets
+from farrier.rollout.capacity import Room
+from farrier.rollout.errors import RefusedError, RolloutError, UsageError
+from farrier.rollout.hooks import check_hook
+from farrier.rollout.host import Host
+from farrier.rollout.ledger import Ledger, Options, encode
+from farrier.rollout.looking import look_at, serving
+from farrier.rollout.pages import ledger_lines, ledger_table, plan_lines
+from farrier.rollout.plan import Kind, Plan
+from farrier.rollout.preparing import new_ledger, refuse_gaps
+from farrier.rollout.rolling import Rolling
+from farrier.rollout.store import Store
+from farrier.rollout.telling import Telling
+
+__all__ = ["as_line", "begin", "drive", "errors", "serving_hosts", "show_ledger"]
+
+CODES = {"done": 0, "failed": 1, "stopped": 1, "refused": 3, "aborted": 0}
+"""The exit code of an outcome."""
+
+
+def begin(kind: Kind, given: dict[str, Any], command: tuple[str, ...] = ()) -> None:
+    """Plan a new rollout from the options *given*, show it, ask, and drive it."""
+
+    as_json = given.pop("as_json")
+    dry, yes, takeover = given.pop("dry"), given.pop("yes"), given.pop("takeover")
+    with errors(as_json=as_json):
+        check_hook(given["hook_before"])
+        check_hook(given["hook_after"])
+        wanted, hosts = _limited(given["inventory"], given["limit"])
+        given["limit"] = wanted
+        options: Options = Options(command=command, **given)
+        looks, silent = look_at(hosts.values())
+        for name, why in silent.items():
+            click.echo(f"{name}: {why}", err=True)
+        ledger, plan = new_ledger(kind, options, looks)
+        if not as_json or not dry:
+            _show_plan(plan, refuse_gaps(plan, looks, options), err=as_json)
+        else:
+            refuse_gaps(plan, looks, options)
+        if dry:
+            if as_json:
+                click.echo(as_line(ledger))
+            return
+        if not ledger.hosts:
+            click.echo("nothing to do", err=True)
+            return
+        if not yes and not _agreed():
+            raise RefusedError("nobody agreed: nothing was changed", "the same with -y")
+        drive(ledger, hosts, as_json=as_json, takeover=takeover)
+
+
+def _agreed() -> bool:
+    return sys.stdin.isatty() and click.confirm("Go on?", err=True)
+
+
+def drive(
+    ledger: Ledger,
+    hosts: dict[str, Host],
+    *,
+    as_json: bool,
+    run_again: bool = False,
+    takeover: bool = False,
+    give_up: bool = False,
+) -> None:
+    """Drive *ledger* on *hosts* to its end, or give it up, and end this process."""
+
+    stop = threading.Event()
+    with Telling(Console(stderr=True, soft_wrap=True)) as tell, _interrupts(tell, stop):
+        tell("", f"{ledger.id} as {ledger.holder}")
+        it = Rolling(ledger, hosts, Store(), tell, stop, run_again=run_again, takeover=takeover)
+        ledger = it.abort() if give_up else it.run()
+    show_ledger(ledger, as_json=as_json)
+    for host in hosts.values():
+        host.close()
+    code = CODES.get(ledger.outcome, 1)
+    if give_up and ledger.next:
+        code = 1  # something is left to be looked at
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+@contextmanager
+def _interrupts(tell: Callable[[str, str], None], stop: threading.Event) -> Iterator[None]:
+    """Ctrl-C once stops after the present steps, twice leaves at once."""
+
+    def interrupted(_signal: int, _frame: object) -> None:
+        if stop.is_set():
+            click.echo(
+                "left at once: hosts take back what is safe when the leases run out", err=True
+            )
+            os._exit(1)
+        tell("", "stopping after the present steps; once more to leave at once")
+        stop.set()
+
+    before = {one: signal.signal(one, interrupted) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+def _limited(inventory: str, limit: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, Host]]:
+    """The names that *limit* picks among the hosts that serve, and all that serve."""
+
+    fleet = read_fleet_targets(inventory, limit)
+    hosts = serving(fleet)
+    if not hosts:
+        raise UsageError("no host of the inventory serves a model")
+    chosen = tuple(one.name for one in fleet if one.name in hosts)
+    if limit and not chosen:
+        raise UsageError(f"--limit {' '.join(limit)}: none of these hosts serves a model")
+    return (chosen if limit else ()), hosts
+
+
+def serving_hosts(inventory: str) -> dict[str, Host]:
+    """Every host of *inventory* that serves models."""
+    return _limited(inventory, ())[1]
+
+
+def _show_plan(plan: Plan, rooms: Iterable[Room], *, err: bool) -> None:
+
+    console = Console(stderr=err, soft_wrap=True, highlight=False)
+    for line in plan_lines(plan, rooms):
+        console.print(line)
+
+
+def show_ledger(ledger: Ledger, *, as_json: bool) -> None:
+    """Print *ledger* for people, or as JSON."""
+
+    if as_json:
+        click.echo(as_line(ledger))
+        return
+    console = Console(soft_wrap=True, highlight=False)
+    # a table is not to be cut where nobody watches: in a pipe, or a file
+    console.print(ledger_table(ledger), width=None if console.is_terminal else 140)
+    for line in ledger_lines(ledger):
+        console.print(line)
+
+
+def as_line(ledger: Ledger) -> str:
+    """*ledger* as a line of JSON, with what is computed of it."""
+
+    return json.dumps(json.loads(encode(ledger)) | {"lost": ledger.lost, "cut": ledger.cut})
+
+
+@contextmanager
+def errors(*, as_json: bool) -> Iterator[None]:
+    """Say what went wrong, and what to type next, and end with its code."""
+
+    try:
+        yield
+    except RolloutError as error:
+        _die(error.what, error.next, error.code, as_json=as_json)
+    except ShellError as error:
+        _die(f"{error.host}: {error.what}", error.next, 1, as_json=as_json)
+    except InventoryError as error:
+        _die(str(error), None, error.code, as_json=as_json)
+
+
+def _die(what: str, next_command: str | None, code: int, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"error": what, "next": next_command, "code": code}))
+    click.echo(f"farrier rollout: {what}", err=True)
+    if next_command:
+        click.echo(f"  next: {next_command}", err=True)
+    sys.exit(code)

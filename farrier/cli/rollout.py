@@ -1,0 +1,203 @@
+"""``farrier rollout``: rolling changes that lose nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+
+from farrier.cli.rolling import as_line, begin, drive, errors, serving_hosts, show_ledger
+from farrier.rollout.errors import RolloutError
+from farrier.rollout.pages import rollouts_table
+from farrier.rollout.preparing import every, find, go_on_with
+from farrier.rollout.store import Store
+
+__all__ = ["rollout"]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+@click.group()
+def rollout() -> None:
+    """Change a fleet host by host, without losing a request.
+
+    Exit codes: 0 done, 1 failed or stopped, 2 wrong usage, 3 refused by a safety check.
+    """
+
+
+def _inventory(command: _F) -> _F:
+    return click.option(
+        "--inventory",
+        default="inventory",
+        show_default=True,
+        help="As for pyinfra; the directory means inventory/$FARRIER_ENV.py.",
+    )(command)
+
+
+def _as_json(command: _F) -> _F:
+    return click.option("--json", "as_json", is_flag=True, help="The ledger as JSON.")(command)
+
+
+_OPTIONS = (
+    click.option("--limit", multiple=True, help="Only these hosts: names, patterns, groups."),
+    click.option("--model", "models", multiple=True, help="Only replicas of this model."),
+    click.option("--pending", is_flag=True, help="Only what runs an older configuration."),
+    click.option("--batch", default="1", show_default=True, metavar="N|P%", help="Hosts at once."),
+    click.option(
+        "--max-unavailable",
+        type=click.IntRange(min=1),
+        help="Never more replicas of one model not ready, for whatever reason.",
+    ),
+    click.option(
+        "--max-in-flight",
+        type=click.IntRange(min=1),
+        default=256,
+        show_default=True,
+        help="What one replica is taken to carry while others are drained.",
+    ),
+    click.option("--first", multiple=True, metavar="HOST", help="The canary: before all others."),
+    click.option("--allow-gap", is_flag=True, help="Also where a model is served by nobody else."),
+    click.option(
+        "--soak", type=click.FloatRange(min=0), default=0.0, metavar="S", help="Watch each so long."
+    ),
+    click.option("--deadline", type=click.FloatRange(min=0), metavar="S", help="Of each drain."),
+    click.option(
+        "--on-deadline",
+        type=click.Choice(["extend", "abort", "force"]),
+        help="Wait on, take the drain back and stop, or cut what still runs.",
+    ),
+    click.option(
+        "--patience",
+        type=click.FloatRange(min=0),
+        default=900.0,
+        show_default=True,
+        metavar="S",
+        help="How long to wait until the others have room.",
+    ),
+    click.option(
+        "--lease",
+        type=click.FloatRange(min=5, max=3600),
+        default=60.0,
+        show_default=True,
+        metavar="S",
+        help="After so long without a word from here hosts take their drains back.",
+    ),
+    click.option("--hook-before", type=click.Path(dir_okay=False), help="Run before each host."),
+    click.option("--hook-after", type=click.Path(dir_okay=False), help="Run after each host."),
+    click.option("--takeover", is_flag=True, help="Also where another rollout left it half done."),
+    click.option("--dry", is_flag=True, help="Only show the plan."),
+    click.option("-y", "--yes", is_flag=True, help="Do not ask."),
+)
+
+
+def _rolling(command: _F) -> _F:
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return _inventory(_as_json(command))
+
+
+@rollout.command()
+@_rolling
+def restart(**given: Any) -> None:
+    """Restart engines."""
+    begin("restart", given)
+
+
+@rollout.command()
+@_rolling
+def converge(**given: Any) -> None:
+    """Converge hosts, and restart engines whose configuration changed."""
+    begin("converge", given)
+
+
+@rollout.command()
+@_rolling
+def reboot(**given: Any) -> None:
+    """Reboot hosts."""
+    begin("reboot", given)
+
+
+@rollout.command(context_settings={"ignore_unknown_options": False})
+@_rolling
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="CMD…")
+def run(command: tuple[str, ...], **given: Any) -> None:
+    """Run CMD as root on each host while it is drained (behind --)."""
+    begin("run", given, command)
+
+
+@rollout.command()
+@click.argument("rollout_id", metavar="[ID]", required=False)
+@click.option("--run-again", is_flag=True, help="Run a command again where its end is not known.")
+@click.option("--takeover", is_flag=True, help="Also where another rollout left it half done.")
+@_inventory
+@_as_json
+def resume(
+    rollout_id: str | None, run_again: bool, takeover: bool, inventory: str, as_json: bool
+) -> None:
+    """Go on with a rollout, also one that was begun on another machine [the newest unfinished]."""
+    with errors(as_json=as_json):
+        hosts = serving_hosts(inventory)
+        ledger = find(Store(), hosts.values(), rollout_id)
+        go_on_with(ledger)
+        drive(ledger, hosts, as_json=as_json, run_again=run_again, takeover=takeover)
+
+
+@rollout.command()
+@click.argument("rollout_id", metavar="[ID]", required=False)
+@_inventory
+@_as_json
+def abort(rollout_id: str | None, inventory: str, as_json: bool) -> None:
+    """Give a rollout up: take back what is safe to take back [the newest unfinished]."""
+    with errors(as_json=as_json):
+        hosts = serving_hosts(inventory)
+        store = Store()
+        ledger = find(store, hosts.values(), rollout_id)
+        if store.is_driven(ledger.id):
+            click.echo(f"{ledger.id}: asking its process to stop after the present step", err=True)
+            store.ask_to_abort(ledger.id)
+            while store.is_driven(ledger.id):
+                time.sleep(0.5)
+            ledger = find(store, hosts.values(), ledger.id)
+        if ledger.outcome == "done":
+            show_ledger(ledger, as_json=as_json)
+            return
+        go_on_with(ledger)
+        drive(ledger, hosts, as_json=as_json, give_up=True)
+
+
+@rollout.command()
+@click.argument("rollout_id", metavar="[ID]", required=False)
+@click.option("--fleet", is_flag=True, help="Ask the hosts, too.")
+@_inventory
+@_as_json
+def show(rollout_id: str | None, fleet: bool, inventory: str, as_json: bool) -> None:
+    """Show a ledger [the newest]."""
+    with errors(as_json=as_json):
+        store = Store()
+        newest = next(iter(store.all()), None)
+        ledger = (store.load(rollout_id) if rollout_id else newest) if not fleet else None
+        if ledger is None:
+            if rollout_id is None and not fleet:
+                raise RolloutError("no rollout in this directory", "farrier rollout show --fleet")
+            ledger = find(store, serving_hosts(inventory).values(), rollout_id)
+        show_ledger(ledger, as_json=as_json)
+
+
+@rollout.command("list")
+@click.option("--fleet", is_flag=True, help="Ask the hosts, too.")
+@_inventory
+@_as_json
+def list_(fleet: bool, inventory: str, as_json: bool) -> None:
+    """List rollouts."""
+    with errors(as_json=as_json):
+        ledgers = every(Store(), serving_hosts(inventory).values() if fleet else ())
+        if as_json:
+            for one in ledgers:
+                click.echo(as_line(one))
+        elif ledgers:
+            Console(soft_wrap=True).print(rollouts_table(ledgers))
+        else:
+            click.echo("no rollout in this directory; those that hosts know: --fleet")

@@ -1,0 +1,46 @@
+"""What can go wrong with a rollout as a whole.
+
+RolloutError            exit code 1
+├── RefusedError        3: a safety check says no; nothing was changed by what was refused
+│   └── FencedError     3: this process no longer holds the lease of a host
+└── UsageError          2: asked for what makes no sense
+"""
+
+from __future__ import annotations
+
+__all__ = ["FencedError", "RefusedError", "RolloutError", "UsageError"]
+
+
+class RolloutError(Exception):
+    """What failed, where and why; ``next`` is the command to type."""
+
+    code = 1
+
+    def __init__(self, what: str, next: str | None = None) -> None:  # noqa: A002 - its name
+        super().__init__(what)
+        self.next = next
+
+    def __str__(self) -> str:
+        said = super().__str__()
+        return f"{said}\n  next: {self.next}" if self.next else said
+
+    @property
+    def what(self) -> str:
+        """The message without the next command."""
+        return super().__str__()
+
+
+class RefusedError(RolloutError):
+    """A safety check says no."""
+
+    code = 3
+
+
+class FencedError(RefusedError):
+    """The host's lease is another process's, or ran out: nothing more is done there."""
+
+
+class UsageError(RolloutError, ValueError):
+    """Asked for what makes no sense."""
+
+    code = 2

@@ -1,0 +1,140 @@
+"""After the act: is it warm, as well as before, ready, and does it stay so?"""
+
+from __future__ import annotations
+
+import time
+
+from farrier.fleet import ShellError
+from farrier.rollout.counts import in_between
+from farrier.rollout.errors import RolloutError
+from farrier.rollout.judging import not_warm, problems, soaked
+from farrier.rollout.one_host import OneHost
+from farrier.rollout.steps import Step, in_words
+
+__all__ = ["check", "ready", "settle", "soak", "warm"]
+
+WARM_SECONDS = 1800.0
+"""How long a replica may take until it has generated, where its agent gave no verdict before."""
+SOAK_LOOK = 5.0
+"""Seconds between two looks at a host that soaks."""
+
+
+def warm(it: OneHost) -> None:
+    """Wait until every replica has generated in its new run."""
+    end = time.monotonic() + WARM_SECONDS
+    began = time.monotonic()
+
+    def wait() -> None:
+        while True:
+            now = it.look().seen
+            waits = list(not_warm(it.record, now))
+            if not waits:
+                return
+            failed = [
+                one.name
+                for one in it.record.replicas
+                if (state := now.replica(one.name)) and state.phase == "failed"
+            ]
+            if failed or time.monotonic() >= end:
+                what = "; ".join(waits)
+                name = failed[0] if failed else waits[0].split(":", 1)[0]
+                raise RolloutError(f"{it.record.host}: {what}", it.look_into(name))
+            it.tell(f"{in_words(Step.WARM)}: {waits[0]}")
+            time.sleep(1)
+
+    try:
+        it.watched(wait)
+    except RolloutError:
+        it.keep_evidence("it did not become warm")
+        raise
+    if it.ledger.kind == "reboot":
+        for one in it.record.replicas:
+            one.warm_seconds = time.monotonic() - began
+
+
+def check(it: OneHost) -> str:
+    """Compare the host with how it was; how it is in words."""
+    look = it.look()
+    now, record = look.seen, it.record
+    record.boot_after = now.boot_id
+    record.agent_after = now.agent
+    for one in record.replicas:
+        if state := now.replica(one.name):
+            one.invocation_after = state.invocation
+            one.configuration_after = state.configuration
+            one.verdict_after = state.verdict
+    if bad := list(problems(it.ledger.kind, record, now)):
+        it.keep_evidence(bad[0])
+        raise RolloutError(
+            f"{record.host}: not as well as before, so it stays closed: {'; '.join(bad)}",
+            f"farrier status {record.host}",
+        )
+    return f"{now.verdict or 'no verdict'}"
+
+
+def ready(it: OneHost) -> None:
+    """Open the gates again."""
+    names = [one.name for one in it.record.replicas]
+
+    def ready() -> None:
+        done = it.host.ready(names, it.ledger.id)
+        bad = [one for one in done.results if one.code or one.state != "ready"]
+        if bad:
+            said = "; ".join(f"{one.replica}: {one.state}: {one.text}" for one in bad)
+            raise RolloutError(f"{it.record.host}: {said}", it.look_into(bad[0].replica))
+
+    # it is ready, or it becomes so: asked twice is once
+    it.watched(lambda: it.through_cuts(ready))
+
+
+def soak(it: OneHost) -> str:
+    """Watch it serve for a while; what it showed in words."""
+    start, end = it.look(), time.monotonic() + it.ledger.options.soak
+    it.count(start)
+    look = start
+
+    def wait() -> None:
+        nonlocal look
+        while (left := end - time.monotonic()) > 0 and not it.around.stop.is_set():
+            it.around.stop.wait(min(SOAK_LOOK, left))
+            look = it.look()
+            if gone := [
+                one.name
+                for one in it.record.replicas
+                if (state := look.seen.replica(one.name)) is None or not state.serves
+            ]:
+                raise RolloutError(
+                    f"{it.record.host}: while it soaked {', '.join(gone)} stopped serving",
+                    it.look_into(gone[0]),
+                )
+            it.tell(f"{in_words(Step.SOAK)}: {max(0.0, left):.0f} s left")
+
+    it.watched(wait)
+    it.count(look)
+    since = in_between(start.counts, look.counts) if start.counts and look.counts else None
+    found = soaked(it.record.counts_before, since)
+    it.record.soak = found.line
+    if found.bad:
+        _close_again(it, found.bad)
+        raise RolloutError(
+            f"{it.record.host}: worse than before: {found.bad}",
+            f"farrier logs {it.record.host}",
+        )
+    return found.line
+
+
+def _close_again(it: OneHost, why: str) -> None:
+    """What serves worse than before is drained, where the others can carry the load."""
+    names = [one.name for one in it.record.replicas]
+    it.keep_evidence(why)
+    try:
+        it.around.room(it.record, lambda: None)
+        it.host.drain(names, it.ledger.id, deadline=None, on_deadline=None, on_news=it.news)
+    except (RolloutError, ShellError) as error:
+        it.tell(f"it goes on serving: {getattr(error, 'what', error)}")
+
+
+def settle(it: OneHost) -> None:
+    """Take the durable mark away."""
+    it.watched(lambda: it.through_cuts(it.host.settle))
+    it.count(it.look())

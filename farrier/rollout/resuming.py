@@ -1,0 +1,122 @@
+"""Where to go on with a host, from its record in the ledger and what it says now. Pure.
+
+The host is right where the two differ. A step that was done is not done again, and one that may
+have been done is never repeated blindly: a replica whose unit runs anew since the plan was
+restarted, whoever was told of it; a host with another boot_id was rebooted. Everything else (a
+converge, a drain, a check, a soak) may be done twice and is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from farrier.rollout.ledger import HostRecord
+from farrier.rollout.plan import Kind
+from farrier.rollout.seen import HostSeen
+from farrier.rollout.steps import Step
+
+__all__ = ["GoOn", "TakeBack", "acted", "go_on", "still_to_restart", "take_back"]
+
+
+@dataclass(frozen=True)
+class GoOn:
+    """The step to go on with; None: nothing is left to do. ``stop``: why it must not go on."""
+
+    step: Step | None
+    stop: str | None = None
+
+
+@dataclass(frozen=True)
+class TakeBack:
+    """What to do about a host when a rollout is given up.
+
+    ``ready``: open what is drained; ``settle``: take the mark away. ``leave``: why it stays closed.
+    """
+
+    ready: bool = False
+    settle: bool = False
+    leave: str | None = None
+
+
+def still_to_restart(record: HostRecord, seen: HostSeen) -> tuple[str, ...]:
+    """The replicas whose unit is in the run that is to end."""
+    names = []
+    for one in record.replicas:
+        now = seen.replica(one.name)
+        if now is not None and (one.invocation_before or None) == (now.invocation or None):
+            names.append(one.name)
+    return tuple(names)
+
+
+def acted(kind: Kind, record: HostRecord, seen: HostSeen) -> bool | None:
+    """Whether what the drain is for has happened; None where nobody can know."""
+    if kind == "reboot":
+        if seen.boot_id is None or record.boot_before is None:
+            return None
+        return seen.boot_id != record.boot_before
+    if kind == "run":
+        step = record.last(Step.ACT)
+        if step is None:
+            return False
+        return True if step.outcome == "done" else None
+    return not still_to_restart(record, seen)
+
+
+def go_on(kind: Kind, record: HostRecord, seen: HostSeen, *, run_again: bool = False) -> GoOn:
+    """The step with which to go on.
+
+    *run_again*: a command may be run twice on a host where its end is not known.
+    """
+    if record.state == "done" or record.did(Step.HOOK_AFTER):
+        return GoOn(None)
+    if {one.step for one in record.steps} <= {Step.HOOK_BEFORE}:
+        # where there is no hook nothing is recorded of it
+        return GoOn(Step.HOOK_BEFORE)
+    if kind == "converge" and not record.did(Step.CONVERGE):
+        return GoOn(Step.CONVERGE)
+    if record.did(Step.SETTLE):
+        return GoOn(Step.HOOK_AFTER)
+    happened = acted(kind, record, seen)
+    if happened is None and not run_again:
+        unknown = "whether the command ran to its end" if kind == "run" else "in which boot it is"
+        return GoOn(None, f"it is not known {unknown}")
+    return GoOn(_behind(kind, record) if happened else Step.DRAIN)
+
+
+def _behind(kind: Kind, record: HostRecord) -> Step:
+    """The step after what the drain was for has happened."""
+    if kind == "reboot" and not record.did(Step.BACK):
+        return Step.BACK
+    if not record.did(Step.CHECK):
+        return Step.WARM
+    # opened is asked for again, whatever was done: it serves if it says so now
+    return Step.SETTLE if record.did(Step.SOAK) else Step.READY
+
+
+def take_back(  # noqa: PLR0911 - one a state
+    kind: Kind, record: HostRecord, seen: HostSeen
+) -> TakeBack:
+    """What to do about a host when the rollout is given up now.
+
+    Opened is what the rollout drained, if it was not touched, or came back well. What a step may
+    have left half done stays closed.
+    """
+    if record.state in {"waiting", "done", "taken back"} and seen.acting is None:
+        return TakeBack()
+    drained = any(one.drained_by_rollout for one in seen.replicas)
+    if record.state == "failed":
+        return TakeBack(leave=record.failure or "it failed")
+    if seen.acting is None:
+        return TakeBack(ready=drained)
+    if kind == "run" and not record.did(Step.ACT):
+        return TakeBack(leave="it is not known how far the command came")
+    if seen.acting == "reboot" and acted(kind, record, seen) is not True:
+        return TakeBack(leave="it is about to reboot")
+    bad = [
+        f"{one.name} is {now.phase if now else 'unknown'}"
+        for one in record.replicas
+        if (now := seen.replica(one.name)) is None or now.up is not True or now.phase == "failed"
+    ]
+    if bad:
+        return TakeBack(leave=", ".join(bad))
+    return TakeBack(ready=True, settle=True)

@@ -1,0 +1,131 @@
+"""What a host says of itself at one moment, as far as a rollout decides by it. Pure.
+
+``None`` means *not known* everywhere; what is not known never counts as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from farrier_agent.status import Replica, Status
+
+__all__ = ["OUR_REASON", "HostSeen", "ReplicaSeen", "seen"]
+
+OUR_REASON = "rollout "
+"""How the reason of a rollout's own drain begins; any other one is somebody else's."""
+_OURS = (OUR_REASON, f"held by {OUR_REASON}")
+"""Also as the agent says it of what it holds while a rollout acts."""
+
+
+@dataclass(frozen=True)
+class ReplicaSeen:
+    """One replica. ``held_by``: who else than a rollout keeps it drained, and why.
+
+    ``invocation`` names the run of its unit. ``configuration`` is the hash that the running engine
+    was started with. ``waiting`` are the requests queued in its engine.
+    """
+
+    name: str
+    model: str
+    phase: str | None = None
+    gate_open: bool | None = None
+    up: bool | None = None
+    in_flight: int | None = None
+    waiting: int | None = None
+    pending: bool | None = None
+    invocation: str | None = None
+    configuration: str | None = None
+    verdict: str | None = None
+    reason: str | None = None
+    drained_by_rollout: bool = False
+    held_by: tuple[str, ...] = ()
+
+    @property
+    def serves(self) -> bool:
+        """New requests may go there: what counts when others are to carry the load."""
+        return (
+            self.phase == "ready"
+            and self.gate_open is True
+            and self.up is True
+            and self.verdict != "unhealthy"
+        )
+
+
+@dataclass(frozen=True)
+class HostSeen:
+    """One host. ``gpus`` are the UUIDs of those that answer, None without NVML.
+
+    ``rollout`` is the ID of the live lease's rollout, ``acting`` what is being done under the
+    durable mark, if there is one.
+    """
+
+    host: str
+    boot_id: str | None = None
+    agent: str | None = None
+    replicas: tuple[ReplicaSeen, ...] = ()
+    gpus: tuple[str, ...] | None = None
+    verdict: str | None = None
+    reasons: tuple[str, ...] = ()
+    rollout: str | None = None
+    acting: str | None = None
+
+    def replica(self, name: str) -> ReplicaSeen | None:
+        """The replica called *name*."""
+        return next((one for one in self.replicas if one.name == name), None)
+
+
+def seen(
+    status: Status,
+    *,
+    boot_id: str | None = None,
+    configurations: Mapping[str, str] | None = None,
+    waiting: Mapping[str, int] | None = None,
+) -> HostSeen:
+    """What *status* says; *configurations* and *waiting* are by replica."""
+    lease = getattr(status, "rollout", None)
+    verdict = status.health.host if status.health else None
+    gpus = None
+    if status.gpus is not None:
+        gpus = tuple(sorted(gpu.uuid for gpu in status.gpus.devices if gpu.up))
+    return HostSeen(
+        host=status.host,
+        boot_id=boot_id,
+        agent=status.agent.version,
+        replicas=tuple(
+            _replica(one, status, (configurations or {}).get(one.name), waiting or {})
+            for one in status.replicas
+        ),
+        gpus=gpus,
+        verdict=verdict.state if verdict else None,
+        reasons=tuple(reason.text for reason in verdict.reasons) if verdict else (),
+        rollout=lease.rollout if lease else None,
+        acting=lease.acting if lease else None,
+    )
+
+
+def _replica(
+    one: Replica, status: Status, configuration: str | None, waiting: Mapping[str, int]
+) -> ReplicaSeen:
+    verdict = status.health.replicas.get(one.name) if status.health else None
+    askers = tuple(zip(one.drain.asked_by, one.drain.reasons, strict=False)) if one.drain else ()
+    return ReplicaSeen(
+        name=one.name,
+        model=one.model,
+        phase=one.phase,
+        gate_open=None if one.gate is None else one.gate == "open",
+        up=one.up,
+        in_flight=one.in_flight,
+        waiting=waiting.get(one.name),
+        pending=one.restart_pending,
+        invocation=one.unit_state.invocation_id if one.unit_state else None,
+        configuration=configuration,
+        verdict=verdict.state if verdict else None,
+        reason=one.reason or one.detail,
+        drained_by_rollout=any(why.startswith(_OURS) for _, why in askers),
+        held_by=tuple(
+            f"{who}: {why}" if why else who
+            for who, why in askers
+            if not why.startswith(_OURS) and who != "systemd"
+        ),
+    )

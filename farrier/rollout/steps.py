@@ -1,0 +1,70 @@
+"""The steps of a host, in their order, for each kind of rollout. Pure data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from farrier.rollout.plan import Kind
+
+__all__ = ["SEQUENCES", "Step", "after", "first", "in_words"]
+
+
+class Step(StrEnum):
+    """What is done on a host; each is recorded before it begins and when it has ended."""
+
+    HOOK_BEFORE = "hook-before"
+    CONVERGE = "converge"
+    DRAIN = "drain"
+    ACT = "act"
+    BACK = "back"
+    """Wait until a rebooted host is back, and take its lease again."""
+    WARM = "warm"
+    CHECK = "check"
+    READY = "ready"
+    SOAK = "soak"
+    SETTLE = "settle"
+    """Take the durable mark *acting* away: all is well."""
+    HOOK_AFTER = "hook-after"
+
+
+_HEAD = (Step.HOOK_BEFORE,)
+_TAIL = (Step.WARM, Step.CHECK, Step.READY, Step.SOAK, Step.SETTLE, Step.HOOK_AFTER)
+
+SEQUENCES: Mapping[Kind, tuple[Step, ...]] = {
+    "restart": (*_HEAD, Step.DRAIN, Step.ACT, *_TAIL),
+    "converge": (*_HEAD, Step.CONVERGE, Step.DRAIN, Step.ACT, *_TAIL),
+    "reboot": (*_HEAD, Step.DRAIN, Step.ACT, Step.BACK, *_TAIL),
+    "run": (*_HEAD, Step.DRAIN, Step.ACT, *_TAIL),
+}
+
+_WORDS = {
+    Step.HOOK_BEFORE: "hook before",
+    Step.CONVERGE: "converging",
+    Step.DRAIN: "draining",
+    Step.ACT: "acting",
+    Step.BACK: "waiting for the host",
+    Step.WARM: "warming up",
+    Step.CHECK: "checking",
+    Step.READY: "opening",
+    Step.SOAK: "soaking",
+    Step.SETTLE: "settling",
+    Step.HOOK_AFTER: "hook after",
+}
+
+
+def first(kind: Kind) -> Step:
+    """The step that a host begins with."""
+    return SEQUENCES[kind][0]
+
+
+def after(kind: Kind, step: Step) -> Step | None:
+    """The step after *step*, None at the end."""
+    sequence = SEQUENCES[kind]
+    at = sequence.index(step) + 1
+    return sequence[at] if at < len(sequence) else None
+
+
+def in_words(step: Step) -> str:
+    """For a person, while it goes on."""
+    return _WORDS[step]
