@@ -61,6 +61,7 @@ def test_drain_restart_ready(host: Host) -> None:
 
     last = result(rollout.act("restart", "tiny"))
     assert (last.state, last.code, last.text) == ("drained", 0, "warm, and closed until ready")
+    assert None not in {last.stop_seconds, last.start_seconds, last.warm_seconds}
     assert run(host) != before
     assert not host.gate()
     assert host.check() == "up drain\n"
