@@ -21,6 +21,7 @@ from farrier_agent.metrics import (
     processes,
     replicas,
     requests,
+    rollouts,
     units,
     xids,
 )
@@ -38,6 +39,7 @@ SUBJECTS: dict[str, tuple[Family, ...]] = {
     "Replicas": replicas.FAMILIES,
     "Requests": requests.FAMILIES,
     "Requests at the gateway": gateway.FAMILIES,
+    "Rollouts": rollouts.FAMILIES,
     "Verdicts": health.FAMILIES,
     "GPUs": gpus.FAMILIES,
     "Clocks held down": clocks.FAMILIES,

@@ -235,7 +235,7 @@ def test_a_stream_that_breaks_off_is_its_servers_and_one_that_is_left_its_client
     body = json.dumps({"model": MODEL, "user": "endless", "stream": True})
     with socket.create_connection(("127.0.0.1", told.port), timeout=30) as client:
         client.sendall(
-            f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ALICE.key}\r\n"
+            f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nX-API-Key: {ALICE.key}\r\n"
             f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
         )
         answer = b""

@@ -129,6 +129,7 @@ def test_what_the_agents_unit_may_write_and_who_it_is() -> None:
     lines = agent.unit_text(GPU, "/opt/farrier/agent/1").splitlines()
     places = "/run/farrier /var/lib/farrier/replicas /var/lib/farrier/agent"
     assert f"ReadWritePaths={places}" in lines
+    assert "ReadWritePaths=/var/lib/farrier/rollout" in lines
     # of a host without a GPU the kernel's log tells nothing that is asked for
     on_cpu = agent.unit_text(replace(GPU, accelerator="cpu"), "/opt/x").splitlines()
     for text, capability in ((lines, "CAP_SYSLOG"), (on_cpu, "")):

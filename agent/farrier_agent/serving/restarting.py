@@ -143,8 +143,10 @@ class Restarts:
             await self._actor.restart(name)
         except ActError as error:
             return Ended(error.text, error.next)
-        if (now := one.life.record) is not None and now.held and not now.stopping:
-            # an orderly stop ends a drain, but the engine may have crashed before it
+        now = one.life.record
+        if token is None and now is not None and now.held and not now.stopping:
+            # an orderly stop ends a drain, but the engine may have crashed before it; a rollout's
+            # stays until it is warm
             await self._let_go(one, now, drain.asker)
         ended = await self._warm(one, record.invocation_id, drain.asker)
         if token is not None and ended.why is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +13,7 @@ import msgspec
 
 from farrier_agent.config import AgentConfig
 from farrier_agent.control import protocol
-from farrier_agent.control.errors import RefusedError
+from farrier_agent.control.errors import ControlError, RefusedError
 from farrier_agent.control.peer import Asker as Peer
 from farrier_agent.control.protocol import Done, Final, Ledgers, Result
 from farrier_agent.control.server import Tell
@@ -33,6 +33,10 @@ from farrier_agent.serving.restarting import Ended, Restarts
 from farrier_agent.serving.results import is_drained, result
 
 __all__ = ["RolloutRequests"]
+
+
+KNOWN_SECONDS = 5.0
+"""Seconds that systemd and the records may take to be read after the agent started."""
 
 
 class _Acted(NamedTuple):
@@ -149,6 +153,9 @@ class RolloutRequests:
     async def _restart(
         self, request: protocol.Act, ones: list[OfReplica], line: AuditLine, tell: Tell
     ) -> Final:
+        # an agent that has just come back is asked again: what was done it does not do twice
+        await self._known(ones)
+
         async def begin(state: State, now: Now) -> list[_Acted]:
             assert request.token is not None  # noqa: S101 - the request is checked
             lease = rules.fenced(state, request.token, now)
@@ -163,6 +170,15 @@ class RolloutRequests:
         begun = await self._leases.do(begin)
         return Done(results=await all_of(_acted(it, tell) for it in begun))
 
+    async def _known(self, ones: Sequence[OfReplica]) -> None:
+        """Wait until the units and the records of *ones* were read, but not for ever."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + KNOWN_SECONDS
+        units = [one.life.replica.unit for one in ones]
+        while loop.time() < end and any(self._house.units.state(unit) is None for unit in units):
+            await asyncio.sleep(0.1)
+        await self._house.known(max(0.0, end - loop.time()))
+
     def _act(self, one: OfReplica, runs: Mapping[str, str], *, restart: bool) -> _Acted:
         record = one.life.record
         before = record.invocation_id if record and restart else runs.get(one.life.name)
@@ -171,8 +187,15 @@ class RolloutRequests:
     def _was_restarted(self, one: OfReplica, runs: Mapping[str, str]) -> bool:
         """It is in another run than the asker, who asks again, saw when it asked first."""
         before = runs.get(one.life.name)
+        if before is None:
+            return False
         unit = self._house.units.state(one.life.replica.unit)
-        return before is not None and unit is not None and unit.invocation_id != before
+        if unit is None:
+            raise ControlError(
+                f"systemd does not say how {one.life.replica.unit} is; nothing was done",
+                f"systemctl status {one.life.replica.unit}",
+            )
+        return unit.invocation_id != before
 
     def _may_restart(self, ones: Iterable[OfReplica], *, named: bool) -> None:
         """Raises RefusedError, and then none is restarted."""
@@ -261,8 +284,6 @@ def _why_not(one: OfReplica, named: bool) -> str | None:
     record = one.life.record
     if record is None:
         return "is not known yet"
-    if record.stopping:
-        return "is being stopped by systemd"
     # warming up, or in vain, behind the gate that the rollout holds closed
     closed = bool(record.rollouts) and record.phase in {Phase.WARMING, Phase.FAILED}
     if not is_drained(record) and not closed:
