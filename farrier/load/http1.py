@@ -83,7 +83,7 @@ class Http1(asyncio.Protocol):
                     with suppress(asyncio.CancelledError):
                         await task
             self.served += 1
-            if not (keep and self._sent and answer.whole and self._kept):
+            if not (keep and self._sent and answer.whole and self._kept and not self._held):
                 self.close()
             self._answer = self._over = None
 
@@ -209,24 +209,33 @@ class Http1(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
-        status = self._parser.get_status_code()
-        if self._answer and status >= 200:
-            self._answer.head(status, self._headers)
+        status, answer = self._parser.get_status_code(), self._asked()
+        if answer and status >= 200:
+            answer.head(status, self._headers)
         self._headers = []
 
     def on_body(self, data: bytes) -> None:
         """A piece of the body."""
-        if self._answer is None or self._sending is None:
+        answer = self._asked()
+        if answer is None or self._sending is None:
             return
-        self._answer.data(data)
-        if self._sending.leave_after and self._answer.events >= self._sending.leave_after:
-            self.give_up(self._answer, LEFT)
+        answer.data(data)
+        if self._sending.leave_after and answer.events >= self._sending.leave_after:
+            self.give_up(answer, LEFT)
 
     def on_message_complete(self) -> None:
         """HTTP's own end of the answer."""
-        if self._answer and self._answer.status >= 200:
+        answer = self._asked()
+        if answer and answer.status >= 200:
             self._kept = self._parser.should_keep_alive()
             self._end("")
+
+    def _asked(self) -> Answer | None:
+        """The answer that is waited for; one that nobody asked for ends the connection."""
+        if self._answer and self._over and not self._over.done():
+            return self._answer
+        self._kept = False
+        return None
 
 
 def _readable(sock: socket.socket) -> bool:

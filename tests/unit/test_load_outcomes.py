@@ -310,6 +310,13 @@ def test_words_that_nobody_asked_for_answer_no_request() -> None:
     assert server.connections == 2
 
 
+def test_a_second_answer_to_one_request_is_nobodys() -> None:
+    with Rude(Answer(sized(completion()) + error("500 Oops"), then="keep"), KEPT) as server:
+        ledger = ask(server.port, plan("post", 2))
+    assert ledger.outcomes == {"complete": 2}
+    assert server.connections == 2
+
+
 def test_kept_or_not_is_the_plans() -> None:
     for keep, connections in ((True, 1), (False, 3)):
         with Rude(KEPT) as server:
