@@ -153,7 +153,10 @@ def gateway(spec: HostSpec, fleet: Iterable[HostSpec]) -> None:
     # Before the configuration: what a reload or a restart does has to be true before one is due.
     tree(
         Directory(PLACES.maps, mode="700"),
-        Text(f"{PLACES.maps}/usage.lua", (_TEMPLATES / "usage.lua").read_text(), mode="600"),
+        *(
+            Text(f"{PLACES.maps}/{name}", (_TEMPLATES / name).read_text(), mode="600")
+            for name in ("usage.lua", "states.awk")
+        ),
         Text(f"{PLACES.maps}/run", run_text(found, settings), mode="700"),
         Text(
             f"{PLACES.maps}/share",

@@ -258,7 +258,11 @@ class Gateway:
     def reload(self) -> None:
         """Hand the servers' states to a new worker, as the role's program does."""
         before = self._worker()
-        Path(self.places.state).write_text(self.command("show servers state") + "\n\n")
+        kept = self.directory / "states"
+        kept.write_text(self.command("show servers state") + "\n\n")
+        argv = ["awk", "-f", str(TEMPLATES / "states.awk"), str(self.config), str(kept)]
+        fit = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+        Path(self.places.state).write_text(fit)
         # A master that has just started has no ear for it yet.
         for _ in range(5):
             self.process.send_signal(signal.SIGUSR2)
@@ -273,6 +277,11 @@ class Gateway:
         except OSError:
             return ""
         return "".join(line for line in lines if line.startswith("Pid:"))
+
+    @property
+    def config(self) -> Path:
+        """Its configuration; a reload takes what is there."""
+        return self.directory / "haproxy.cfg"
 
     def settled(self) -> None:
         """Wait until every server's agent was asked once."""

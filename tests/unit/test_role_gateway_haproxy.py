@@ -636,6 +636,25 @@ def test_keys_change_with_a_reload_that_drops_nothing(
     assert stream.read().endswith(b"[DONE]\n\n")
 
 
+def test_a_reload_takes_ports_from_the_configuration(running: Gateway, hosts: list[Host]) -> None:
+    hosts[1].takes = False
+    until(lambda: running.servers()["tiny", "gpu02:tiny"] == "DRAIN (agent)", 10)
+    hosts[1].takes = None
+    moved = Host("gpu01")
+    text = running.config.read_text()
+    for before, after in ((hosts[0].port, moved.port), (hosts[0].check_port, moved.check_port)):
+        text = text.replace(str(before), str(after))
+    running.config.write_text(text)
+    running.reload()
+    for _ in range(4):
+        assert running.ask(body=TINY).status == 200
+    until(lambda: moved.asked, 10)
+    assert len(moved.seen) == 4
+    assert not hosts[0].seen
+    assert not hosts[1].seen, "its state was kept"
+    moved.end()
+
+
 def test_the_log_tells_of_each_request_and_holds_no_key(
     running: Gateway, hosts: list[Host]
 ) -> None:
