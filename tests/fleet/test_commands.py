@@ -89,7 +89,7 @@ def test_a_drain_lets_what_runs_finish(site: Site) -> None:
     answers: list[Any] = []
 
     def ask() -> None:
-        answers.append(site.chat("gw01", max_tokens=50))
+        answers.append(site.chat("gw01", max_tokens=600))
 
     for host in site.gpus:
         site.manners(host, token_delay=0.3)
@@ -99,16 +99,22 @@ def test_a_drain_lets_what_runs_finish(site: Site) -> None:
         client.start()
     try:
         until(lambda: replica(site, "gpu01")["in_flight"] == 1, 20, "one is in flight")
-        done = site.farrier("drain", "gpu01", "--reason", "ticket 4711")
+        drain = site.start(["drain", "gpu01", "--reason", "ticket 4711"])
+        assert drain.stdout is not None
+        progress = next((line for line in drain.stdout if "1 in flight" in line), "")
     finally:
+        for host in site.gpus:
+            site.manners(host, token_delay=0.001)
         for client in clients:
             client.join()
         for host in site.gpus:
             site.manners(host, token_delay=0.02)
+    said = drain.communicate(timeout=60)[0]
+    assert drain.returncode == 0, said
     assert [answer.status for answer in answers] == [200, 200, 200]
-    assert "gpu01/tiny: draining, 1 in flight" in done.stderr, "progress, while it goes on"
-    assert "gpu01/tiny: drained, after " in done.stdout
-    assert "1 in flight when it began" in done.stdout
+    assert progress.startswith("gpu01/tiny: draining, 1 in flight"), "told while it goes on"
+    assert "gpu01/tiny: drained, after " in said
+    assert "1 in flight when it began" in said
     now = replica(site, "gpu01")
     assert (now["phase"], now["gate"], now["in_flight"]) == ("drained", "closed", 0)
     assert any("ticket 4711" in line for line in now["story"])
