@@ -116,6 +116,7 @@ def config_text(fleet: Sequence[HostSpec], settings: Mapping[str, Any]) -> str:
     return render(
         _TEMPLATES / "prometheus.yml.j2",
         fleet=fleet,
+        gateways=[one for one in fleet if "gateway" in one.groups],
         settings=settings,
         rules=RULES,
         haproxy_kept=HAPROXY_KEPT,
