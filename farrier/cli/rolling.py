@@ -148,7 +148,8 @@ def show_ledger(ledger: Ledger, *, as_json: bool) -> None:
         click.echo(as_line(ledger))
         return
     console = Console(soft_wrap=True, highlight=False)
-    console.print(ledger_table(ledger))
+    # a table is not to be cut where nobody watches: in a pipe, or a file
+    console.print(ledger_table(ledger), width=None if console.is_terminal else 140)
     for line in ledger_lines(ledger):
         console.print(line)
 

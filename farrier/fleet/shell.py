@@ -18,7 +18,13 @@ from farrier.explain import explain_sudo
 from farrier.fleet.answers import AgentReply, Hearing
 from farrier.fleet.connecting import opened
 from farrier.fleet.conversation import QUIET, Hear, Lines, converse
-from farrier.fleet.errors import LostError, NoAgentError, NoAnswerError, SudoError
+from farrier.fleet.errors import (
+    LostError,
+    NoAgentError,
+    NoAnswerError,
+    SudoError,
+    UnreachableError,
+)
 from farrier.fleet.target import Target
 
 __all__ = ["Done", "Shell"]
@@ -159,13 +165,17 @@ class Shell:
                 with self._lock:
                     self._drop()
                 if not again:
-                    raise self._lost(error) from error
+                    raise UnreachableError(
+                        self.target.name,
+                        f"connected, and no session can be opened: {error or 'it closed it'}",
+                        f"{self.target.login.ssh} true",
+                    ) from error
         raise AssertionError
 
     def _transport(self) -> Any:
         with self._lock:
             if self._closed:
-                raise LostError(self.target.name, "this shell was closed")
+                raise UnreachableError(self.target.name, "this shell was closed")
             transport = self._connection.transport if self._connection else None
             if transport is None or not transport.is_active():
                 self._drop()

@@ -71,7 +71,10 @@ class Book:
 
     @contextmanager
     def step(self, record: HostRecord, step: Step) -> Iterator[StepRecord]:
-        """Record that *step* begins, and how it ends, with a copy on its host both times."""
+        """Record that *step* begins, with a copy on its host, and how it ends.
+
+        That copy says how the step before ended, too; the others are made while this one is done.
+        """
         one = StepRecord(step=step.value, began_at=time.time())
         with self.changing():
             record.steps.append(one)
@@ -87,7 +90,6 @@ class Book:
         with self.changing():
             one.ended_at = time.time()
             one.outcome = "done"
-        self._copy_to(record.host)
 
     def count(self, host: str, counts: Counts | None) -> None:
         """Add what *host* counted since it was looked at the last time."""

@@ -14,6 +14,8 @@ __all__ = ["OUR_REASON", "HostSeen", "ReplicaSeen", "seen"]
 
 OUR_REASON = "rollout "
 """How the reason of a rollout's own drain begins; any other one is somebody else's."""
+_OURS = (OUR_REASON, f"held by {OUR_REASON}")
+"""Also as the agent says it of what it holds while a rollout acts."""
 
 
 @dataclass(frozen=True)
@@ -120,10 +122,10 @@ def _replica(
         configuration=configuration,
         verdict=verdict.state if verdict else None,
         reason=one.reason or one.detail,
-        drained_by_rollout=any(why.startswith(OUR_REASON) for _, why in askers),
+        drained_by_rollout=any(why.startswith(_OURS) for _, why in askers),
         held_by=tuple(
             f"{who}: {why}" if why else who
             for who, why in askers
-            if not why.startswith(OUR_REASON) and who != "systemd"
+            if not why.startswith(_OURS) and who != "systemd"
         ),
     )

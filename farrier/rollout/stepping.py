@@ -61,16 +61,19 @@ class Stepping:
             record.state, record.failure, record.next = "running", None, None
             record.code = 0
         step = next_step.step
+        acted = False
         while step is not None:
             self._it.on_lease()
             if self._may_stop_before(step) and self._around.stop.is_set():
                 raise StoppedError
-            if not self._skips(step):
+            if not (self._skips(step) or (step is Step.WARM and acted)):
                 again = " (resumed)" if resumed else ""
                 self._it.tell(f"{in_words(step)}{again}")
                 resumed = False
                 with self._book.step(record, step) as told:
                     told.note = _DOING[step](self._it) or ""
+            # a restart waits until its replicas are warm, and a command cools nothing
+            acted = step is Step.ACT and kind != "reboot"
             step = after(kind, step)
         self._end("done", "done")
 

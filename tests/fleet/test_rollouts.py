@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,18 @@ def as_it_was(site: Site) -> Iterator[None]:
     """Every replica serves again, and no lease is left, for the next test."""
     yield
     for host in site.gpus:
+        until(lambda: not leased(site, host), 70, f"the lease of {host} is over")  # noqa: B023
         site.root(host, "farrier-agent act done; farrier-agent ready --all --wait", check=False)
         site.root(
             host, "systemctl start 'engine-*' --all; rm -f /tmp/begun /tmp/go-on", check=False
         )
         until(lambda: site.ready(host), 120, f"{host} serves")  # noqa: B023
+
+
+def leased(site: Site, host: str) -> bool:
+    """A rollout has the lease of *host*."""
+    lease = site.root(host, "farrier-agent lease show --json")
+    return json.loads(lease.splitlines()[-1]).get("rollout") is not None
 
 
 @pytest.fixture
@@ -196,7 +204,7 @@ def test_the_second_of_two_rollouts_is_told_who_has_the_lease(
     site: Site, here: Path, tmp_path: Path
 ) -> None:
     argv = ["rollout", "run", "-y", "--limit", "gpu01", "--", "sh", "-c", WAIT]
-    with site.start(argv, cwd=here) as first:
+    with started(site, argv, here) as first:
         until(lambda: begun(site, "gpu01"), 60, "the command runs")
         other = checkout(tmp_path / "other")
         done = site.farrier("rollout", "restart", "-y", "--model", "tiny", cwd=other, check=3)
@@ -205,8 +213,7 @@ def test_the_second_of_two_rollouts_is_told_who_has_the_lease(
         assert "@" in done.stderr
         # all or none
         for host in ("gpu02", "gpu03"):
-            lease = site.root(host, "farrier-agent lease show --json")
-            assert json.loads(lease.splitlines()[-1]).get("rollout") is None
+            assert not leased(site, host)
         site.root("gpu01", "touch /tmp/go-on")
         assert first.wait(timeout=120) == 0
 
@@ -225,6 +232,19 @@ WAIT = "touch /tmp/begun; while ! [ -e /tmp/go-on ]; do sleep 0.1; done; rm /tmp
 
 def begun(site: Site, host: str) -> bool:
     return site.ssh(host, "ls /tmp/begun 2>/dev/null", check=False) != ""
+
+
+@contextmanager
+def started(site: Site, argv: list[str], cwd: Path) -> Iterator[subprocess.Popen[str]]:
+    """``farrier``, begun; whatever a test finds, it is not left behind."""
+    process = site.start(argv, cwd=cwd)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            kill(process)
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 def kill(process: subprocess.Popen[str]) -> None:
@@ -251,7 +271,7 @@ def test_killed_at_any_step_it_goes_on_elsewhere(
     argv = ["rollout", "restart", "-y", "--model", "tiny", "--lease", "10"]
     with load(site) as it:
         warmed_up(it)
-        with site.start(argv, cwd=here) as first:
+        with started(site, argv, here) as first:
             quickly(lambda: step_of(here, "gpu02") == step, 180, f"gpu02 is at {step}")
             kill(first)
         at = runs(site)
@@ -273,7 +293,7 @@ def test_an_operator_who_sleeps_longer_than_the_lease_is_refused(site: Site, her
     argv = ["rollout", "restart", "-y", "--model", "tiny", "--limit", "gpu01", "--lease", "5"]
     with load(site) as it:
         warmed_up(it)
-        with site.start(argv, cwd=here) as process:
+        with started(site, argv, here) as process:
             quickly(lambda: site.phase("gpu01") == "draining", 60, "gpu01 drains")
             os.killpg(process.pid, signal.SIGSTOP)
             try:
@@ -298,7 +318,7 @@ def test_ctrl_c_takes_back_what_is_drained(site: Site, here: Path) -> None:
     argv = ["rollout", "restart", "-y", "--model", "tiny", "--limit", "gpu01"]
     with load(site) as it:
         warmed_up(it)
-        with site.start(argv, cwd=here) as process:
+        with started(site, argv, here) as process:
             until(lambda: site.phase("gpu01") == "draining", 60, "gpu01 drains")
             os.kill(process.pid, signal.SIGINT)
             said, _ = process.communicate(timeout=60)
@@ -315,7 +335,7 @@ def test_abort_from_elsewhere_takes_back_and_fences(site: Site, here: Path, tmp_
     argv = ["rollout", "restart", "-y", "--model", "tiny", "--limit", "gpu01"]
     with load(site) as it:
         warmed_up(it)
-        with site.start(argv, cwd=here) as process:
+        with started(site, argv, here) as process:
             quickly(lambda: site.phase("gpu01") == "draining", 60, "gpu01 drains")
             ledger = rollout(site, "abort", cwd=checkout(tmp_path / "elsewhere"))
             assert ledger["outcome"] == "aborted"
@@ -394,7 +414,7 @@ def test_ssh_cut_for_half_a_minute_is_survived(site: Site, here: Path) -> None:
     )
     with load(site) as it:
         warmed_up(it)
-        with site.start(argv, cwd=here) as process:
+        with started(site, argv, here) as process:
             quickly(lambda: site.phase("gpu01") == "draining", 60, "gpu01 drains")
             # for both ways of a cut: packets that vanish, and connections that are gone after it
             site.root(

@@ -196,7 +196,7 @@ ANSWERS: dict[str, tuple[str, Answer, Outcome, str]] = {
         "model big, tiny",
     ),
     "nothing but DONE": ("stream", Answer(whole(DONE)), "wrong", "no event"),
-    "nothing": ("stream", Answer(whole()), "wrong", "no event"),
+    "nothing": ("stream", Answer(whole()), "incomplete", "[DONE]"),
     "no JSON": ("stream", Answer(whole(b"data: {]\n\n", DONE)), "wrong", "no completion"),
     "no events": ("stream", Answer(whole(b"<html>\n", DONE)), "wrong", "no event"),
     "more after DONE": ("stream", Answer(whole(*GOOD, words()[0])), "wrong", "after [DONE]"),

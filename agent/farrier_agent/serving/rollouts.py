@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -154,8 +154,7 @@ class RolloutRequests:
         self, request: protocol.Act, ones: list[OfReplica], line: AuditLine, tell: Tell
     ) -> Final:
         # an agent that has just come back is asked again: what was done it does not do twice
-        await self._house.units.known(KNOWN_SECONDS)
-        await self._house.known(KNOWN_SECONDS)
+        await self._known(ones)
 
         async def begin(state: State, now: Now) -> list[_Acted]:
             assert request.token is not None  # noqa: S101 - the request is checked
@@ -170,6 +169,15 @@ class RolloutRequests:
 
         begun = await self._leases.do(begin)
         return Done(results=await all_of(_acted(it, tell) for it in begun))
+
+    async def _known(self, ones: Sequence[OfReplica]) -> None:
+        """Wait until the units and the records of *ones* were read, but not for ever."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + KNOWN_SECONDS
+        units = [one.life.replica.unit for one in ones]
+        while loop.time() < end and any(self._house.units.state(unit) is None for unit in units):
+            await asyncio.sleep(0.1)
+        await self._house.known(max(0.0, end - loop.time()))
 
     def _act(self, one: OfReplica, runs: Mapping[str, str], *, restart: bool) -> _Acted:
         record = one.life.record

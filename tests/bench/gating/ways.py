@@ -23,12 +23,21 @@ http {{ access_log off; default_type application/json; {inside} }}
 
 @dataclass(frozen=True)
 class Way:
-    """One way to the engine: *words* for the table, where it listens, which unit its nginx is."""
+    """One way to the engine: *words* for the table, where it listens, which unit its nginx is.
+
+    *beyond* are the units of further proxies on the way.
+    """
 
     words: str
     port: int
     unit: str | None
     prefix: str = ""
+    beyond: tuple[str, ...] = ()
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """The units of all proxies on the way."""
+        return (*((self.unit,) if self.unit else ()), *self.beyond)
 
 
 ROLE = Way("**nginx as the role configures it**", 8080, "nginx.service", "/replicas/{}")
