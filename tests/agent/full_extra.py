@@ -47,7 +47,13 @@ def gateway() -> GatewayCounts:
     """What HAProxy told, of a model and of requests for none."""
     one = ModelRequests(
         model=MODEL,
-        codes={("", "401"): 2, ("alice", "200"): 950, ("alice", "429"): 7, ("batch", "200"): 50},
+        codes={
+            ("", "401"): 2,
+            ("alice", "200"): 950,
+            ("alice", "429"): 7,
+            ("batch", "200"): 50,
+            ("batch", "502"): 1,
+        },
         tokens={("alice", "completion"): 120_000, ("alice", "prompt"): 800_000},
         incomplete={"client": 3, "server": 1},
         retries=12,

@@ -130,6 +130,7 @@ def written_histograms(counts: GatewayCounts) -> Iterator[tuple[Family, list[str
             [
                 line
                 for model in counts.models
+                if model.model
                 for line in histogram_lines(one, (model.model,), getattr(model, field))
             ],
         )
