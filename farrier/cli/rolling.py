@@ -147,9 +147,10 @@ def show_ledger(ledger: Ledger, *, as_json: bool) -> None:
     if as_json:
         click.echo(as_line(ledger))
         return
-    console = Console(soft_wrap=True, highlight=False)
     # a table is not to be cut where nobody watches: in a pipe, or a file
-    console.print(ledger_table(ledger), width=None if console.is_terminal else 140)
+    width = None if sys.stdout.isatty() else 140
+    console = Console(soft_wrap=True, highlight=False, width=width)
+    console.print(ledger_table(ledger))
     for line in ledger_lines(ledger):
         console.print(line)
 

@@ -44,6 +44,8 @@ def _restart(it: OneHost, seen: HostSeen) -> None:
         done = it.host.restart(runs, on_news=hear)
         bad = [one for one in done.results if one.code]
         if bad:
+            it.host.confirm()
+            it.keep_evidence(bad[0].text or "it did not come back")
             said = "; ".join(f"{one.replica}: {one.state}: {one.text}" for one in bad)
             raise RolloutError(f"{it.record.host}: {said}", it.look_into(bad[0].replica))
 

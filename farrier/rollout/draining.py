@@ -32,6 +32,7 @@ def drain_host(it: OneHost) -> str | None:
         )
         for result in done.results:
             if result.code or result.state not in {"drained", "stopped", "failed"}:
+                it.host.confirm()
                 raise RolloutError(
                     f"{record.host}:{result.replica}: not drained: {result.state}"
                     f"{': ' if result.text else ''}{result.text}",

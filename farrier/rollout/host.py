@@ -274,6 +274,11 @@ class Host:
             raise FencedError(what, final.next)
         raise RefusedError(what, final.next)
 
+    def confirm(self) -> None:
+        """Raise FencedError unless its lease is ours: then what went wrong is for others to say."""
+        if not self._is_ours():
+            raise FencedError(f"{self.name}: its lease ran out, or is another process's now")
+
     def _is_ours(self) -> bool:
         now = self.lease()
         return now is None or (now.token == self.token and now.expires_in is not None)

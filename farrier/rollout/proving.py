@@ -72,19 +72,24 @@ def check(it: OneHost) -> str:
     return f"{now.verdict or 'no verdict'}"
 
 
-def ready(it: OneHost) -> None:
-    """Open the gates again."""
+def ready(it: OneHost) -> str:
+    """Open the gates again; what somebody else wants closed meanwhile stays so, in words."""
     names = [one.name for one in it.record.replicas]
 
-    def ready() -> None:
+    def ready() -> str:
         done = it.host.ready(names, it.ledger.id)
-        bad = [one for one in done.results if one.code or one.state != "ready"]
-        if bad:
+        if bad := [one for one in done.results if one.code]:
+            it.host.confirm()
             said = "; ".join(f"{one.replica}: {one.state}: {one.text}" for one in bad)
             raise RolloutError(f"{it.record.host}: {said}", it.look_into(bad[0].replica))
+        return "; ".join(
+            f"{one.replica} stays {one.state}: {one.text}"
+            for one in done.results
+            if one.state != "ready"
+        )
 
     # it is ready, or it becomes so: asked twice is once
-    it.watched(lambda: it.through_cuts(ready))
+    return it.watched(lambda: it.through_cuts(ready))
 
 
 def soak(it: OneHost) -> str:
