@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
 
-from farrier.lab import Lab, LabError
+from farrier.lab import Lab
+from tests.conftest import lab_of_tests
 from tests.nginx.site import HOSTS, Site
 from tests.roles.converging import Converge
 
 
 @pytest.fixture(scope="session")
 def nginx_lab() -> Iterator[Lab]:
-    """The lab, up. FARRIER_KEEP_LAB=1 leaves it running.
-
-    Without the lock of ``tests/driver``, which a session that runs both still holds.
-    """
-    it = Lab.open("depot", report=print)
-    try:
-        it.up()
-    except LabError as error:
-        pytest.fail(str(error), pytrace=False)
-    yield it
-    if os.environ.get("FARRIER_KEEP_LAB") != "1":
-        it.down()
+    """The lab, up and ours alone."""
+    with lab_of_tests("nginx") as it:
+        yield it
 
 
 @pytest.fixture(scope="session")
