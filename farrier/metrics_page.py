@@ -11,6 +11,7 @@ from pathlib import Path
 from farrier_agent.metrics import (
     clocks,
     ecc,
+    gateway,
     gpus,
     health,
     host,
@@ -20,6 +21,7 @@ from farrier_agent.metrics import (
     processes,
     replicas,
     requests,
+    rollouts,
     units,
     xids,
 )
@@ -36,6 +38,8 @@ SUBJECTS: dict[str, tuple[Family, ...]] = {
     "The host and the agent": (*host.FAMILIES, *processes.AGENT),
     "Replicas": replicas.FAMILIES,
     "Requests": requests.FAMILIES,
+    "Requests at the gateway": gateway.FAMILIES,
+    "Rollouts": rollouts.FAMILIES,
     "Verdicts": health.FAMILIES,
     "GPUs": gpus.FAMILIES,
     "Clocks held down": clocks.FAMILIES,

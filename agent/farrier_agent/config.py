@@ -77,7 +77,7 @@ class Peer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     replica: Label
 
 
-Collector = Literal["gpu", "xid", "pci", "process", "engine", "requests", "gateway"]
+Collector = Literal["gpu", "xid", "pci", "process", "engine", "requests", "gateway", "certificate"]
 COLLECTORS: tuple[str, ...] = get_args(Collector)
 """Those that may be switched off; units and replicas are what the agent works with."""
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=7 * 86400)]
@@ -101,7 +101,8 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     ``proc_root`` and ``kmsg`` are where sysfs, procfs and the kernel's log are. nginx tells its
     requests to ``requests_socket`` (None: not told), and on a gateway HAProxy, run by
     ``gateway_user``, tells its own to ``gateway_socket``: counted for ``gateway_models``, those of
-    the fleet. ``web_config`` is a file of Prometheus's exporter-toolkit for the HTTP endpoint.
+    the fleet; ``gateway_tls`` is ``address:port`` where it answers with TLS, None for nowhere.
+    ``web_config`` is a file of Prometheus's exporter-toolkit for the HTTP endpoint.
     ``collectors_off`` are not run, ``observe_only`` are rules of health that drain nothing.
     ``fabric``: whether GPUs need NVIDIA's fabric manager; ``auto`` goes by what they say
     themselves. ``peers`` are the replicas of the same models on other hosts: asked whether they
@@ -139,6 +140,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     gateway_socket: str | None = None
     gateway_user: str = "haproxy"
     gateway_models: list[str] = []
+    gateway_tls: str | None = None
     web_config: str | None = None
     collectors_off: list[Collector] = []
     observe_only: list[str] = []
@@ -158,7 +160,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     replicas: list[Replica] = []
 
     def __post_init__(self) -> None:
-        for name in ("listen", "check_listen", "notices_address"):
+        for name in ("listen", "check_listen", "notices_address", "gateway_tls"):
             if (address := getattr(self, name)) is not None:
                 _checked(name, address)
         for peer in self.peers:
@@ -188,9 +190,8 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 _PATHS = (
     *("gate_dir", "started_dir", "records_dir", "evidence_dir", "run_dir", "state_dir"),
-    "rollout_dir",
-    *("nvml_library", "sys_root", "proc_root", "kmsg", "requests_socket", "gateway_socket"),
-    *("web_config", "bus"),
+    *("rollout_dir", "nvml_library", "sys_root", "proc_root", "kmsg", "requests_socket"),
+    *("gateway_socket", "web_config", "bus"),
 )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from farrier_agent import status
+from farrier_agent.collectors.certificate import Certificate
 from farrier_agent.collectors.engine import EngineMetrics
 from farrier_agent.collectors.gateway import GatewayCounts, GatewayLog
 from farrier_agent.collectors.requests import RequestCounts, RequestLog
@@ -46,7 +47,7 @@ class Logs:
 
 
 class Traffic:
-    """The collectors ``engine``, ``requests`` and ``gateway`` of *config*; *kept* outlives it."""
+    """The collectors of what passes the host: of *config*; *kept* outlives it."""
 
     def __init__(self, config: AgentConfig, kept: Logs, *, deadline: float) -> None:
         models = {replica.name: replica.model for replica in config.replicas}
@@ -57,9 +58,13 @@ class Traffic:
             self._engines = EngineMetrics(models, max_age=STALE_TICKS * config.tick)
         self._requests = _request_log(config, models, kept)
         self._gateway = _gateway_log(config, kept)
+        self._certificate: Certificate | None = None
+        if config.gateway_tls is not None and "certificate" not in config.collectors_off:
+            self._certificate = Certificate(config.gateway_tls)
         self._engine_slot: Slot[tuple[Family, ...]] = Slot("engine", config.tick)
         self._request_slot: Slot[RequestCounts] = Slot("requests", config.tick)
         self._gateway_slot: Slot[GatewayCounts] = Slot("gateway", config.tick)
+        self._certificate_slot: Slot[float] = Slot("certificate", config.tick)
 
     def told(self, replica: str, page: bytes | None) -> None:
         """The engine of *replica* told *page*; None: it does not run."""
@@ -74,6 +79,8 @@ class Traffic:
             yield self._request_slot
         if self._gateway:
             yield self._gateway_slot
+        if self._certificate:
+            yield self._certificate_slot
 
     def looks(self) -> Iterator[Callable[[], Awaitable[object]]]:
         """What is to be done each tick."""
@@ -86,6 +93,9 @@ class Traffic:
         if self._gateway:
             hear = partial(self._gateway.collect, self._deadline)
             yield partial(self._gateway_slot.attempt, hear)
+        if self._certificate:
+            look = partial(self._certificate.collect, self._deadline)
+            yield partial(self._certificate_slot.attempt, look)
 
     def page(self, now: float) -> Extra:
         """What ``/metrics`` has besides the snapshot, at *now* (``time.monotonic()``)."""
@@ -95,6 +105,7 @@ class Traffic:
             self._proc,
             self._engines.faulty if self._engines else {},
             self._gateway_slot.current(now),
+            self._certificate_slot.current(now),
         )
 
     def requests(self, now: float) -> status.Requests | None:

@@ -22,6 +22,7 @@ LOAD = Plan(
     seconds=1800,
     streams=4,
     stream_seconds=(1, 8),
+    most_tokens=1024,
     posts=2,
     pause=1.0,
     fresh=0.5,

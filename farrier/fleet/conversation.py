@@ -73,6 +73,7 @@ def converse(
     *,
     stdin: bytes | None = None,
     timeout: float | None = None,
+    quiet: float = QUIET,
     alive: Callable[[], object] = lambda: None,
 ) -> int:
     """Send *command* and *stdin*, read both *streams* to their ends; its exit code.
@@ -80,7 +81,7 @@ def converse(
     Without *stdin* (None) its input stays open as long as the channel. The exit code is -1 where
     there is none: a signal ended it, or the connection broke. Raises
     :class:`TimeoutError` after *timeout* seconds, and what paramiko raises. Whenever nothing was
-    heard for :data:`QUIET` seconds, *alive* is called: it raises if the other side is gone.
+    heard for *quiet* seconds, *alive* is called: it raises if the other side is gone.
     """
     time_for_it = _Time(timeout)
     channel.settimeout(time_for_it.left())
@@ -88,7 +89,7 @@ def converse(
     if stdin is not None:
         channel.sendall(stdin)
         channel.shutdown_write()
-    _read(channel, time_for_it, streams, alive)
+    _read(channel, time_for_it, streams, quiet, alive)
     if not channel.status_event.wait(time_for_it.left()):
         raise TimeoutError
     return int(channel.recv_exit_status())
@@ -98,6 +99,7 @@ def _read(
     channel: Any,
     time_for_it: _Time,
     streams: tuple[Lines, Lines],
+    quiet: float,
     alive: Callable[[], object],
 ) -> None:
     out, err = streams
@@ -105,7 +107,7 @@ def _read(
     poll.register(channel.fileno(), select.POLLIN)
     while True:
         left = time_for_it.left()
-        heard = poll.poll(min(QUIET, QUIET if left is None else left) * 1000)
+        heard = poll.poll(min(quiet, quiet if left is None else left) * 1000)
         if not heard:
             time_for_it.left()
             alive()

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from traceback import extract_tb
 from typing import TYPE_CHECKING, Any, cast
 
 import click
@@ -49,9 +50,18 @@ def _mistakes() -> tuple[type[Exception], ...]:
 
 
 def _mistake(error: Exception) -> dict[str, Any]:
-    message = error.message if isinstance(error, click.ClickException) else str(error)
     problems = [problem.to_json() for problem in getattr(error, "problems", ())]
-    return {"error": message, "problems": problems}
+    return {"error": _said(error), "problems": problems}
+
+
+def _said(error: Exception) -> str:
+    crash = getattr(error, "exception", None)
+    filename = getattr(error, "filename", None)
+    if crash is not None and filename:  # what the inventory's own code raised
+        frames = [one for one in extract_tb(crash.__traceback__) if one.filename == str(filename)]
+        line = f":{frames[-1].lineno}" if frames else ""
+        return f"{filename}{line}: {type(crash).__name__}: {crash}"
+    return error.message if isinstance(error, click.ClickException) else str(error)
 
 
 def _resolved(inventory: str, limit: tuple[str, ...]) -> dict[str, Any]:

@@ -17,8 +17,14 @@ from farrier_agent.control.protocol import News
 from farrier.explain import explain_sudo
 from farrier.fleet.answers import AgentReply, Hearing
 from farrier.fleet.connecting import opened
-from farrier.fleet.conversation import Hear, Lines, converse
-from farrier.fleet.errors import LostError, NoAgentError, NoAnswerError, SudoError
+from farrier.fleet.conversation import QUIET, Hear, Lines, converse
+from farrier.fleet.errors import (
+    LostError,
+    NoAgentError,
+    NoAnswerError,
+    SudoError,
+    UnreachableError,
+)
 from farrier.fleet.target import Target
 
 __all__ = ["Done", "Shell"]
@@ -59,8 +65,10 @@ class Shell:
     :class:`LostError`, the next one connects anew. Several threads may use one Shell.
     """
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, *, quiet: float = QUIET) -> None:
+        """After *quiet* seconds without a word of a command its host is asked whether it lives."""
         self.target = target
+        self._quiet = quiet
         self._lock = threading.Lock()
         self._connection: Any = None
         self._closed = False
@@ -157,13 +165,17 @@ class Shell:
                 with self._lock:
                     self._drop()
                 if not again:
-                    raise self._lost(error) from error
+                    raise UnreachableError(
+                        self.target.name,
+                        f"connected, and no session can be opened: {error or 'it closed it'}",
+                        f"{self.target.login.ssh} true",
+                    ) from error
         raise AssertionError
 
     def _transport(self) -> Any:
         with self._lock:
             if self._closed:
-                raise LostError(self.target.name, "this shell was closed")
+                raise UnreachableError(self.target.name, "this shell was closed")
             transport = self._connection.transport if self._connection else None
             if transport is None or not transport.is_active():
                 self._drop()
@@ -191,6 +203,7 @@ class Shell:
                 streams,
                 stdin=stdin,
                 timeout=timeout,
+                quiet=self._quiet,
                 alive=lambda: self._alive(channel.get_transport()),
             )
         except TimeoutError as error:

@@ -138,6 +138,12 @@ LABS: dict[str, LabDefinition] = {
             IPv4Network("198.18.6.0/24"),
             (_gpu(1, "bookworm"), _gpu(2, "trixie")),
         ),
+        # Single roles that are converged alone (tests/nginx).
+        LabDefinition(
+            "nginx",
+            IPv4Network("198.18.8.0/24"),
+            (_gpu(1, "bookworm"), _gpu(2, "trixie")),
+        ),
         # One host, up and down in seconds: for whoever tests the lab itself.
         LabDefinition("brief", IPv4Network("198.18.2.0/24"), (_gpu(1, "bookworm"),)),
     )

@@ -81,7 +81,8 @@ class Answer:
         self.done = False
         self.garbage = ""
         self._line = b""
-        self._streams = False
+        self.streams = False
+        """It is a stream of events, by its Content-Type."""
 
     def began(self) -> None:
         """A byte of it is there."""
@@ -92,12 +93,12 @@ class Answer:
         """Its status and headers are there."""
         self.status = status
         self.headers = {name.lower(): value.strip() for name, value in headers}
-        self._streams = self.headers.get("content-type", "").startswith("text/event-stream")
+        self.streams = self.headers.get("content-type", "").startswith("text/event-stream")
 
     def data(self, data: bytes) -> None:
         """More of its body is there."""
         self.received += len(data)
-        if not self._streams:
+        if not self.streams:
             if len(self.body) < MOST_KEPT:
                 self.body += data
             return
@@ -108,7 +109,7 @@ class Answer:
     def end(self, broken: str = "") -> None:
         """Nothing more comes: it is whole, or *broken* says why not."""
         self.whole, self.broken = not broken, broken
-        if self._streams:
+        if self.streams:
             if self._line.strip():
                 self.garbage = self.garbage or f"half a line at its end: {self._line[:80]!r}"
         elif self.status == 200 and self.whole:

@@ -17,14 +17,11 @@ from typing import cast
 import httptools
 
 from farrier.load.answer import Answer
-from farrier.load.sending import Sending
+from farrier.load.sending import LEFT, TICK, Sending, ended
 
-__all__ = ["LEFT", "Http1"]
+__all__ = ["Http1"]
 
 CHUNKED_END = b"0\r\n\r\n"
-TICK = 0.1
-"""Seconds between two looks of a slow reader."""
-LEFT = "its client went away"
 
 
 class Http1(asyncio.Protocol):
@@ -70,7 +67,7 @@ class Http1(asyncio.Protocol):
         self._over = asyncio.get_running_loop().create_future()
         self._headers = []
         if self.closed:  # by the server, between its accept and now
-            self._end(_ended(None, answer))
+            self._end(ended(None, answer))
         reading = (
             asyncio.create_task(self._read_slowly(sending.slow_bytes))
             if sending.slow_bytes
@@ -86,14 +83,15 @@ class Http1(asyncio.Protocol):
                     with suppress(asyncio.CancelledError):
                         await task
             self.served += 1
-            if not (keep and self._sent and answer.whole and self._kept):
+            if not (keep and self._sent and answer.whole and self._kept and not self._held):
                 self.close()
             self._answer = self._over = None
 
-    def give_up(self, why: str) -> None:
-        """The client waits no longer: the answer is broken."""
-        self._end(why)
-        self.close()
+    def give_up(self, answer: Answer, why: str) -> None:
+        """The client waits no longer for *answer*: it is broken."""
+        if answer is self._answer:
+            self._end(why)
+            self.close()
 
     def close(self) -> None:
         """Let go of the connection at once."""
@@ -167,7 +165,7 @@ class Http1(asyncio.Protocol):
         if self._held:
             self._feed(bytes(self._held))
             self._held.clear()
-        self._end(_ended(error, self._answer), by_close=error is None)
+        self._end(ended(error, self._answer), by_close=error is None)
 
     # -- receiving ---------------------------------------------------------------------------
 
@@ -211,29 +209,33 @@ class Http1(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
-        status = self._parser.get_status_code()
-        if self._answer and status >= 200:
-            self._answer.head(status, self._headers)
+        status, answer = self._parser.get_status_code(), self._asked()
+        if answer and status >= 200:
+            answer.head(status, self._headers)
         self._headers = []
 
     def on_body(self, data: bytes) -> None:
         """A piece of the body."""
-        if self._answer is None or self._sending is None:
+        answer = self._asked()
+        if answer is None or self._sending is None:
             return
-        self._answer.data(data)
-        if self._sending.leave_after and self._answer.events >= self._sending.leave_after:
-            self.give_up(LEFT)
+        answer.data(data)
+        if self._sending.leave_after and answer.events >= self._sending.leave_after:
+            self.give_up(answer, LEFT)
 
     def on_message_complete(self) -> None:
         """HTTP's own end of the answer."""
-        if self._answer and self._answer.status >= 200:
+        answer = self._asked()
+        if answer and answer.status >= 200:
             self._kept = self._parser.should_keep_alive()
             self._end("")
 
-
-def _ended(error: Exception | None, answer: Answer | None) -> str:
-    how = "the connection was closed" if error is None else f"the connection broke: {error}"
-    return how if answer and answer.first_byte else f"{how} before a byte of an answer"
+    def _asked(self) -> Answer | None:
+        """The answer that is waited for; one that nobody asked for ends the connection."""
+        if self._answer and self._over and not self._over.done():
+            return self._answer
+        self._kept = False
+        return None
 
 
 def _readable(sock: socket.socket) -> bool:

@@ -71,10 +71,10 @@ def judge(asked: Asked, answer: Answer) -> tuple[Outcome, str]:
 
 
 def _without_head(answer: Answer) -> tuple[Outcome, str]:
-    if answer.first_byte is None:
-        return "dropped", answer.broken
     if answer.garbage:
         return "wrong", answer.garbage
+    if answer.first_byte is None:
+        return "dropped", answer.broken
     return "incomplete", f"in the answer's head: {answer.broken}"
 
 
@@ -97,7 +97,8 @@ def _incomplete(asked: Asked, answer: Answer) -> str:
         return f"{answer.broken} after {answer.received} bytes of its body"
     if answer.error:
         return f"an error in it: {answer.error}"
-    if asked.stream and answer.events and not answer.done:
+    # HAProxy 2.6 ends a stream that broke off behind it with END_STREAM: whole, as HTTP/2 goes
+    if asked.stream and answer.streams and not answer.done:
         return "no [DONE] at its end"
     return ""
 

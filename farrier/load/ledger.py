@@ -160,11 +160,11 @@ class Ledger:
         return found
 
     def latency(self, kind: str) -> Spread:
-        """Seconds from the first byte sent to the last one received, of the complete ones."""
+        """Seconds from its beginning to its end, of the complete ones, with its new connection."""
         return Spread.of(one.ended - one.began for one in self._complete(kind))
 
     def to_first_token(self, kind: str) -> Spread:
-        """Seconds from the first byte sent to the first token, of the complete ones."""
+        """Seconds from its beginning to the first token, of the complete ones."""
         return Spread.of(
             one.first_token - one.began
             for one in self._complete(kind)

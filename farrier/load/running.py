@@ -12,19 +12,19 @@ from contextlib import suppress
 
 from farrier.load.answer import Answer
 from farrier.load.asking import Pace, first_model, headers, sending, streams
-from farrier.load.connecting import connect
+from farrier.load.connecting import Connections
 from farrier.load.endpoint import Endpoint, EndpointError, Key
-from farrier.load.http1 import LEFT, Http1
 from farrier.load.judging import Asked, judge
 from farrier.load.ledger import Ledger, Request
 from farrier.load.plan import Plan, PlanError
-from farrier.load.sending import Sending, UnreachedError
+from farrier.load.sending import LEFT, Connection, Sending, UnreachedError, UntouchedError
 
 __all__ = ["run"]
 
 LOOPS = ("stream", "post", "upload", "slow", "vanish")
 FRESH_AT_ONCE = 1000
 """Fresh requests beyond so many that run are held back, and counted."""
+MOST_REPEATS = 3
 SPARE_FILES = 100
 RAMP = 5.0
 """Seconds within which all clients of a kind have begun."""
@@ -61,7 +61,7 @@ class _Client:
         self.kind = kind
         self.key_name = key[0] if key else ""
         self.key = key[1] if key else None
-        self.connection: Http1 | None = None
+        self.connection: Connection | None = None
         self.serial = 0
 
 
@@ -71,11 +71,11 @@ class _Load:
         self.ledger.prefix = self.ledger.prefix or f"load-{uuid.uuid4().hex[:10]}"
         self.random = random.Random(plan.seed)  # noqa: S311 - a load, not a secret
         self.pace = Pace(plan, self.random)
-        self.context = endpoint.context(http2=plan.http2)
+        self.from_where = Connections(plan, endpoint)
         self.models = plan.models
         self.keys = list(endpoint.client_keys().items())
         self.left = plan.requests
-        self.connections: dict[str, Http1] = {}
+        self.connections: dict[str, Connection] = {}
 
     # -- before the first request ------------------------------------------------------------
 
@@ -132,6 +132,7 @@ class _Load:
             for task in [*tasks, *beside]:
                 task.cancel()
             await asyncio.gather(*tasks, *beside, return_exceptions=True)
+            self.from_where.close()
             self.ledger.seconds = self.ledger.now
         del late
         if on_progress:
@@ -146,7 +147,7 @@ class _Load:
             for name, connection in list(self.connections.items()):
                 _, answer = self.ledger.running[name]
                 if now - answer.last_byte > self.plan.silence:
-                    connection.give_up(f"nothing came for {self.plan.silence:g} s")
+                    connection.give_up(answer, f"nothing came for {self.plan.silence:g} s")
             if on_progress:
                 on_progress(self.ledger)
 
@@ -165,17 +166,17 @@ class _Load:
                     # at all distances: a server closes idle connections after a time of its own
                     await self._rest(self.random.uniform(0, 2 * self.plan.pause))
         finally:
-            if client.connection:
+            if client.connection and not self.plan.http2:  # there it is shared
                 client.connection.close()
 
     async def _fresh(self) -> None:
         """Requests at a rate, whatever becomes of those before."""
-        running: set[asyncio.Task[None]] = set()
+        running: set[asyncio.Task[Request]] = set()
         number, began = 0, time.monotonic()
         try:
             while not self.over.is_set() and self._may():
                 if len(running) < FRESH_AT_ONCE:
-                    task = asyncio.create_task(self._one_fresh(self._client("fresh", number)))
+                    task = asyncio.create_task(self._one(self._client("fresh", number)))
                     running.add(task)
                     task.add_done_callback(running.discard)
                 else:
@@ -188,13 +189,6 @@ class _Load:
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
-
-    async def _one_fresh(self, client: _Client) -> None:
-        try:
-            await self._one(client)
-        finally:
-            if client.connection:
-                client.connection.close()
 
     def _may(self) -> bool:
         """One more request, if the plan has it."""
@@ -220,41 +214,46 @@ class _Load:
         request = Request(name, client.kind, self.ledger.now, model, tokens, client.key_name)
         answer = Answer()
         self.ledger.begin(request, answer)
-        try:
-            connection = await self._connection(client)
-        except UnreachedError as error:
-            self.ledger.end(request, "unreached", str(error))
-            return request
-        except asyncio.CancelledError:
-            self.ledger.end(request, "unreached", "no connection by the load's end")
-            raise
-        request.reused = connection.served > 0
-        self.connections[name] = connection
         to_send = sending(self.plan, self.endpoint, request, client.key, serial)
         try:
-            keep = self.plan.keep_alive and client.kind != "fresh"
-            await connection.ask(to_send, answer, keep=keep)
+            while not await self._asked(client, request, to_send, answer):
+                request.repeats += 1
+        except UnreachedError as error:
+            self.ledger.end(request, "unreached", str(error))
         except asyncio.CancelledError:
             if not answer.whole:
                 answer.end(f"not over {self.plan.at_the_end:g} s after the load's end")
+            self._settle(request, answer)
             raise
-        finally:
-            del self.connections[name]
+        else:
             self._settle(request, answer)
         return request
 
-    async def _connection(self, client: _Client) -> Http1:
-        kept = client.connection
-        if kept is not None and await kept.usable():
-            return kept
-        if kept is not None:
-            kept.close()
-        client.connection = await connect(
-            Http1,
-            (self.endpoint.host, self.endpoint.port),
-            self.context,
-            seconds=self.plan.connect_seconds,
-            small=client.kind == "slow",
+    async def _asked(
+        self, client: _Client, request: Request, to_send: Sending, answer: Answer
+    ) -> bool:
+        """Send it once; False where the server says that it did not touch it."""
+        try:
+            connection = await self._connection(client)
+        except asyncio.CancelledError:
+            raise UnreachedError("no connection by the load's end") from None
+        request.reused = connection.served > 0
+        self.connections[request.name] = connection
+        try:
+            await connection.ask(
+                to_send, answer, keep=self.plan.keep_alive and client.kind != "fresh"
+            )
+        except UntouchedError as error:
+            if request.repeats < MOST_REPEATS:
+                return False
+            answer.end(str(error))
+        finally:
+            del self.connections[request.name]
+        return True
+
+    async def _connection(self, client: _Client) -> Connection:
+        client.connection = await self.from_where.get(
+            client.connection, fresh=client.kind == "fresh", small=client.kind == "slow"
         )
         return client.connection
 

@@ -5,11 +5,46 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Protocol
 
-__all__ = ["Sending", "UnreachedError"]
+from farrier.load.answer import Answer
+
+__all__ = ["LEFT", "TICK", "Connection", "Sending", "UnreachedError", "UntouchedError", "ended"]
 
 DROPS = 16
 """Pieces that a slow body is sent in."""
+TICK = 0.1
+"""Seconds between two looks of a slow reader."""
+LEFT = "its client went away"
+"""Why an answer is broken whose client vanished."""
+
+
+class UntouchedError(Exception):
+    """The server said that it did nothing of the request, or it was never sent."""
+
+
+class Connection(Protocol):
+    """What carries requests. ``served`` is how many were sent on it before."""
+
+    served: int
+
+    async def usable(self) -> bool:
+        """Whether it may carry another request, as far as can be seen from here."""
+
+    async def ask(self, sending: Sending, answer: Answer, *, keep: bool) -> None:
+        """Send one request and return when its *answer* ended, in whatever way."""
+
+    def give_up(self, answer: Answer, why: str) -> None:
+        """The client waits no longer for *answer*: it is broken."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+def ended(error: Exception | None, answer: Answer | None) -> str:
+    """How a connection ended, in words."""
+    how = "the connection was closed" if error is None else f"the connection broke: {error}"
+    return how if answer and answer.first_byte else f"{how} before a byte of an answer"
 
 
 class UnreachedError(Exception):

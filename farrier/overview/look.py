@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from farrier_agent import status
-from farrier_agent.control.protocol import Failed
+from farrier_agent.control.errors import ProtocolError
+from farrier_agent.control.protocol import Failed, decode_reply
 from farrier_agent.status import Status
 
 from farrier.explain import explain_sudo
-from farrier.fleet.answers import Hearing
 from farrier.fleet.errors import NoAgentError, SudoError
 from farrier.fleet.shell import Done, Shell
 from farrier.fleet.target import Target
@@ -71,31 +72,28 @@ def look(shell: Shell, timeout: float | None = None) -> Look:
 
 def parsed(done: Done, target: Target) -> Look:
     """What :func:`command` printed. Raises :class:`SudoError`, :class:`NoAgentError`."""
-    told, _, running = done.stdout.partition(f"\n{_RUNNING}\n")
-    head, gap, body = told.replace("\r\n", "\n").partition("\n\n")
+    told, _, running = f"\n{done.stdout}".partition(f"\n{_RUNNING}\n")
+    head, gap, body = told.lstrip("\n").replace("\r\n", "\n").partition("\n\n")
     if not (gap and head.startswith("HTTP/")):
         body = told
-    if done.code or not body.strip():
-        raise _refused(done, target)
+    body = body.strip()
+    if done.code or not body:
+        raise _refused(done, target, body)
     try:
-        found = status.loads(body.strip().encode())
+        return Look(status.loads(body.encode()), dict(_versions(running)))
     except status.StatusError as error:
-        # `status --json` of an agent that wants a password ends with its refusal as a reply
-        final = _final(body) or str(error)
-        raise NoAgentError(target.name, f"its agent cannot be understood: {final}") from error
-    return Look(found, dict(_versions(running)))
+        raise NoAgentError(target.name, f"its agent cannot be understood: {error}") from error
 
 
-def _final(body: str) -> str:
-    hearing = Hearing()
-    hearing.line(body.strip())
-    final = hearing.reply(1, "").final
-    return final.error if isinstance(final, Failed) else ""
-
-
-def _refused(done: Done, target: Target) -> Exception:
+def _refused(done: Done, target: Target, body: str) -> Exception:
     if sentence := explain_sudo(done.stderr, target.login.user):
         return SudoError.told(target.name, sentence)
+    with suppress(ProtocolError):
+        final = decode_reply(body.encode())  # over the socket it fails as it answers: in JSON
+        if isinstance(final, Failed):
+            return NoAgentError(
+                target.name, final.error, f"{target.login.ssh} {final.next}" if final.next else ""
+            )
     last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
     if "not found" in last:
         return NoAgentError(

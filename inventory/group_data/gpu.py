@@ -31,12 +31,26 @@
 #
 #     [keys]
 #     alice = "…"          # openssl rand -hex 24
-#     batch-jobs = "…"
+#
+#     [keys.batch-jobs]    # what its client may do; or sha256 = "…" instead of the key
+#     key = "…"
+#     models = ["qwen3-8b"]
+#     requests_per_minute = 600
+#     streams = 8
 #
 # api_keys_file = "secrets/api_keys.toml"
 #
 # or nobody asks, which has to be said in words:
 #
 # open_access = "anyone who can reach this host may use its models"
+
+# Where the inventory has gateways, machines of this group let in nobody else. This lets clients
+# with a key in as well:
+#
+# nginx_clients = "keys"
+#
+# Addresses of gateways are those of the inventory; where they ask from others:
+#
+# nginx_gateways = ["198.51.100.0/28"]
 
 # accelerator = "cpu"   # machines without a GPU (vLLM's CPU build); default "cuda"

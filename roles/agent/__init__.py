@@ -108,7 +108,8 @@ DEFAULTS = Defaults(
         Default(
             "agent_collectors_off",
             [],
-            "Collectors that are not run, of `gpu`, `xid`, `pci`, `process`, `engine`, `requests`."
+            "Collectors that are not run, of `gpu`, `xid`, `pci`, `process`, `engine`, `requests`,"
+            " `gateway`, `certificate`."
             " Without `gpu` nothing is concluded about GPUs, and what was is forgotten.",
         ),
         Default(
@@ -181,6 +182,7 @@ def agent(
     *,
     gateways: bool,
     fleet: Iterable[HostSpec] = (),
+    gateway_tls: str | None = None,
 ) -> None:
     """Install the agent and (re)start it when its program or configuration changed.
 
@@ -214,7 +216,9 @@ def agent(
             Text(RULES, rules_text(spec)),
             name="Its ways to systemd",
         )
-    config = agent_config(spec, settings, hashes, drains, gateways=gateways, fleet=fleet)
+    config = agent_config(
+        spec, settings, hashes, drains, gateways=gateways, fleet=fleet, gateway_tls=gateway_tls
+    )
     tree(
         Text("/etc/farrier/agent.toml", dumps(config)),
         _web_config(settings["agent_web_config"]),

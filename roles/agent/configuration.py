@@ -18,6 +18,8 @@ CONTROL_GROUP = "farrier"
 """Made by the role base; its members may use the agent's control socket."""
 REQUESTS = "/run/farrier/agent/requests.sock"
 """Where the host's nginx tells the agent of its requests; named in the role nginx, too."""
+GATEWAY = "/run/farrier/agent/gateway.sock"
+"""Where a gateway's HAProxy tells the agent of its requests; named in the role gateway, too."""
 WEB_CONFIG = "/etc/farrier/web.yml"
 WARM_UP = 1800.0
 """Seconds; the agent's own default."""
@@ -34,16 +36,20 @@ def agent_config(
     *,
     gateways: bool,
     fleet: Iterable[HostSpec] = (),
+    gateway_tls: str | None = None,
 ) -> AgentConfig:
     """The host's ``agent.toml``.
 
     *hashes* maps a replica to its unit's configuration hash. *drains* are the settings of the role
     ``engine``, whose drains are this host's where the agent's own are not said. *gateways*: the
     fleet has some, which take a moment to hear that a replica drains. *fleet* is asked for the
-    other replicas of the host's models.
+    other replicas of the host's models, and on a gateway for all models. *gateway_tls* is the
+    ``address:port`` at which this host, a gateway, answers with TLS.
     """
     said = spec.agent
     serves = "gpu" in spec.groups
+    is_gateway = "gateway" in spec.groups
+    fleet = tuple(fleet)
     config = AgentConfig(
         host=spec.name,
         accelerator=spec.accelerator if serves else "cpu",
@@ -62,6 +68,9 @@ def agent_config(
         sys_root=spec.roots.sys,
         kmsg=f"{spec.roots.dev}/kmsg",
         requests_socket=REQUESTS if serves else None,
+        gateway_socket=GATEWAY if is_gateway else None,
+        gateway_models=_models(fleet) if is_gateway else [],
+        gateway_tls=gateway_tls if is_gateway else None,
         web_config=WEB_CONFIG if settings["agent_web_config"] else None,
         collectors_off=list(said.collectors_off),
         observe_only=list(said.observe_only),
@@ -83,6 +92,11 @@ def agent_config(
     if said.notices_address is None:
         return config
     return msgspec.structs.replace(config, notices_address=said.notices_address)
+
+
+def _models(fleet: Iterable[HostSpec]) -> list[str]:
+    """All that clients may ask the gateway for."""
+    return sorted({model.name for host in fleet for model in host.models})
 
 
 def _peers(spec: HostSpec, fleet: Iterable[HostSpec]) -> list[Peer]:

@@ -13,8 +13,8 @@ from farrier.converge.templates import render
 from farrier.converge.typed import deploy
 from farrier.defaults import Default, Defaults
 from roles.gateway.certificate import CertificateError, read_certificate
-from roles.gateway.configuration import Bounds, Places, affinity, bounds, config_text, maps
-from roles.gateway.operations import fit, in_force
+from roles.gateway.configuration import SHARES, Bounds, Places, affinity, bounds, config_text, maps
+from roles.gateway.operations import fit, in_force, present
 from roles.gateway.room import Room, RoomFact
 from roles.gateway.routes import Route, routes
 
@@ -153,8 +153,16 @@ def gateway(spec: HostSpec, fleet: Iterable[HostSpec]) -> None:
     # Before the configuration: what a reload or a restart does has to be true before one is due.
     tree(
         Directory(PLACES.maps, mode="700"),
-        Text(f"{PLACES.maps}/usage.lua", (_TEMPLATES / "usage.lua").read_text(), mode="600"),
+        *(
+            Text(f"{PLACES.maps}/{name}", (_TEMPLATES / name).read_text(), mode="600")
+            for name in ("usage.lua", "states.awk")
+        ),
         Text(f"{PLACES.maps}/run", run_text(found, settings), mode="700"),
+        Text(
+            f"{PLACES.maps}/share",
+            render(_TEMPLATES / "share.sh.j2", places=PLACES),
+            mode="700",
+        ),
         Directory(DROP_IN.rpartition("/")[0]),
         Text(DROP_IN, unit_text(spec, settings, limits)),
         name="Unit",
@@ -176,6 +184,7 @@ def gateway(spec: HostSpec, fleet: Iterable[HostSpec]) -> None:
         applied=UNIT,
     )
     check = f"/usr/sbin/haproxy -c -q -f {CONFIG}"
+    present(*(f"{PLACES.maps}/{name}" for name in SHARES), name="Shares")
     in_force(UNIT, DROP_IN, name="Drop-in")
     units(
         Unit(UNIT, apply="restart", check=check, mark=RESTARTED),

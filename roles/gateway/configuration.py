@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from farrier.spec import ApiKey
     from roles.gateway.routes import Route
 
-__all__ = ["Bounds", "Places", "bounds", "config_text", "maps"]
+__all__ = ["SHARES", "Bounds", "Places", "bounds", "config_text", "maps"]
 
 _TEMPLATE = Path(__file__).parent / "templates" / "haproxy.cfg.j2"
 
@@ -141,6 +141,10 @@ def maps(routes: Iterable[Route], keys: Mapping[str, ApiKey]) -> dict[str, str]:
         ),
         "streams.map": _map((name, key.streams) for name, key in named if key.streams is not None),
     }
+
+
+SHARES = ("canaries.map", "shares.map")
+"""Maps that the program ``share`` writes on the host; empty at first."""
 
 
 def _map(entries: Iterable[tuple[str, object]]) -> str:

@@ -10,6 +10,7 @@ from pyinfra.api import FactBase
 
 from farrier.converge import Refuse
 from farrier.converge.commands import Script, in_words
+from farrier.converge.paths import PathStates
 from farrier.converge.questions import Question, answer
 from farrier.converge.typed import operation
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from farrier.converge.commands import Commands
 
-__all__ = ["DropInPaths", "fit", "in_force"]
+__all__ = ["DropInPaths", "fit", "in_force", "present"]
 
 
 @operation
@@ -32,6 +33,20 @@ def fit(problems: Sequence[str]) -> Commands:
         )
     else:
         host.noop("the gateway's data can be used")
+
+
+@operation(asks=lambda *paths: Question(PathStates, {"paths": paths}, several="paths"))
+def present(*paths: str) -> Commands:
+    """Make empty files, root's alone, where there are none; what is there stays as it is."""
+    found = answer() or {}
+    missing = [shlex.quote(path) for path in paths if path not in found]
+    if not missing:
+        host.noop(f"{', '.join(paths)}: there")
+        return
+    yield Script(
+        f"umask 077\nfor path in {' '.join(missing)}; do : >>$path; done",
+        explain=in_words(f"{', '.join(missing)} not made"),
+    )
 
 
 class DropInPaths(FactBase[list[str]]):

@@ -21,9 +21,9 @@ __all__ = ["DASHBOARDS", "DEFAULTS", "grafana", "remove"]
 
 DEFAULTS = Defaults(
     "grafana",
-    "Grafana from its own package repository, with Prometheus as its source and three dashboards:"
-    " the fleet, a host, a model. Off unless asked for, and on loopback unless told otherwise:"
-    " reach it through an SSH tunnel ([monitoring](../monitoring.md)).",
+    "Grafana from its own package repository, with Prometheus as its source and four dashboards:"
+    " the fleet, the gateway, a host, a model. Off unless asked for, and on loopback unless told"
+    " otherwise: reach it through an SSH tunnel ([monitoring](../monitoring.md)).",
     (
         Default("grafana", False, "Whether the host has it."),
         Default(

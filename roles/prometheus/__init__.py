@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pyinfra import host
 
@@ -15,18 +15,18 @@ from farrier.defaults import Default, Defaults
 from roles.prometheus.rules import rule_texts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from farrier.spec import HostSpec
 
-__all__ = ["DEFAULTS", "prometheus", "remove"]
+__all__ = ["DEFAULTS", "HAPROXY_KEPT", "config_text", "prometheus", "remove"]
 
 DEFAULTS = Defaults(
     "prometheus",
     "Debian's Prometheus on port 9090 of the monitor hosts, with every host of the inventory as a"
-    " target: its node exporter and its agent. With Farrier's alert and recording rules in"
-    " `/etc/prometheus/rules/farrier-*.yml`, beside which yours may stand, and the host's own"
-    " Alertmanager as where alerts go. Changed rules and targets are reloaded.",
+    " target: its node exporter and its agent, and on gateways HAProxy. With Farrier's alert and"
+    " recording rules in `/etc/prometheus/rules/farrier-*.yml`, beside which yours may stand, and"
+    " the host's own Alertmanager as where alerts go. Changed rules and targets are reloaded.",
     (
         Default("prometheus_scrape_interval", "15s", "Time between two scrapes of a target."),
         Default(
@@ -35,6 +35,11 @@ DEFAULTS = Defaults(
             "How agents with an `agent_web_config` are scraped, in the words of Prometheus:"
             " `{'scheme': 'https', 'tls_config': {'ca_file': …}, 'basic_auth': {'username': …,"
             " 'password_file': …}}`; the files are on the monitor host.",
+        ),
+        Default(
+            "prometheus_haproxy_port",
+            8405,
+            "Port of HAProxy's own metrics on gateways: their `gateway_metrics_port`.",
         ),
         Default("prometheus_retention", "15d", "How long samples are kept."),
         Default("prometheus_retention_size", "10GB", "How much disk they may take at the most."),
@@ -57,6 +62,15 @@ _TEMPLATES = Path(__file__).parent / "templates"
 UNIT = "prometheus.service"
 CONFIG = "/etc/prometheus/prometheus.yml"
 RULES = "/etc/prometheus/rules"
+HAPROXY_KEPT = (
+    "haproxy_(process_(build_info|start_time_seconds|max_connections|current_connections)"
+    "|frontend_(status|current_sessions|http_requests_total|http_responses_total|bytes_.*_total)"
+    "|backend_(active_servers|current_queue|current_sessions|http_responses_total"
+    "|retry_warnings_total|redispatch_warnings_total|connection_errors_total)"
+    "|server_(status|weight|current_sessions|current_queue|http_responses_total"
+    "|connection_errors_total|check_failures_total|check_duration_seconds))"
+)
+"""The families of HAProxy's exporter that are kept."""
 RELOADED = "prometheus-configuration"
 """The mark of what Prometheus reads again without a restart."""
 
@@ -77,10 +91,7 @@ def prometheus(fleet: Sequence[HostSpec]) -> None:
             Text(f"{RULES}/{name}", text)
             for name, text in rule_texts(settings["prometheus_runbook_url"]).items()
         ),
-        Text(
-            CONFIG,
-            render(_TEMPLATES / "prometheus.yml.j2", fleet=fleet, settings=settings, rules=RULES),
-        ),
+        Text(CONFIG, config_text(fleet, settings)),
         name="Targets and rules",
         applied=RELOADED,
     )
@@ -97,6 +108,18 @@ def prometheus(fleet: Sequence[HostSpec]) -> None:
         Unit(UNIT, apply="restart", check=check),
         Unit(UNIT, apply="reload", check=check, mark=RELOADED),
         name="Service",
+    )
+
+
+def config_text(fleet: Sequence[HostSpec], settings: Mapping[str, Any]) -> str:
+    """``prometheus.yml``: what is scraped, and where the rules are."""
+    return render(
+        _TEMPLATES / "prometheus.yml.j2",
+        fleet=fleet,
+        gateways=[one for one in fleet if "gateway" in one.groups],
+        settings=settings,
+        rules=RULES,
+        haproxy_kept=HAPROXY_KEPT,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from farrier_agent.collectors.gateway_log import GatewayCounts, ModelRequests
 from farrier_agent.collectors.histogram import Histogram
 from farrier_agent.collectors.requests import ReplicaRequests, RequestCounts
 from farrier_agent.engines.passthrough import Family
@@ -11,13 +12,15 @@ from farrier_agent.metrics.page import Extra
 
 from tests.agent.full_gpus import AT, MODEL, replica_name
 
-__all__ = ["engine_families", "full_extra", "proc_tree", "requests"]
+__all__ = ["engine_families", "full_extra", "gateway", "proc_tree", "requests"]
 
 
 def full_extra(proc: Path, replicas: int = 4) -> Extra:
     """What else is on a page, with *proc* as :func:`proc_tree` makes it."""
     faulty = {replica_name(number): 0 for number in range(replicas)}
-    return Extra(engine_families(replicas), requests(replicas), proc, faulty)
+    return Extra(
+        engine_families(replicas), requests(replicas), proc, faulty, gateway(), AT + 30 * 86400
+    )
 
 
 def requests(replicas: int = 4) -> RequestCounts:
@@ -37,6 +40,40 @@ def requests(replicas: int = 4) -> RequestCounts:
         lines={"counted": 4016, "other": 5, "refused": 1, "garbled": 2},
         full=1,
         last_at=AT - 0.25,
+    )
+
+
+def gateway() -> GatewayCounts:
+    """What HAProxy told, of a model and of requests for none."""
+    one = ModelRequests(
+        model=MODEL,
+        codes={
+            ("", "401"): 2,
+            ("alice", "200"): 950,
+            ("alice", "429"): 7,
+            ("batch", "200"): 50,
+            ("batch", "502"): 1,
+        },
+        tokens={("alice", "completion"): 120_000, ("alice", "prompt"): 800_000},
+        incomplete={"client": 3, "server": 1},
+        retries=12,
+        seconds=Histogram((1.0, 10.0, 60.0), (200, 900, 990, 1000), 4400.25),
+        first_byte=Histogram((0.1, 1.0, 10.0), (700, 990, 1000, 1000), 101.5),
+    )
+    nobody = Histogram((1.0, 10.0, 60.0), (0, 0, 0, 0), 0.0)
+    unknown = ModelRequests(
+        model="",
+        codes={("alice", "404"): 4},
+        tokens={},
+        incomplete={"client": 0, "server": 0},
+        retries=0,
+        seconds=nobody,
+        first_byte=nobody,
+    )
+    return GatewayCounts(
+        models=(one, unknown),
+        last_sent={f"gpu01:{replica_name(0)}": AT - 2.5},
+        lines={"counted": 1013, "refused": 0, "garbled": 1},
     )
 
 

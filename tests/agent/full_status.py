@@ -17,6 +17,7 @@ from farrier_agent.status import (
     Reason,
     Replica,
     Requests,
+    Rollout,
     Status,
     Unit,
     Verdict,
@@ -125,6 +126,14 @@ def full_status(gpus: int = 8, replicas: int = 4, at: float = AT) -> Status:
         ),
         requests=Requests(lines=123456, refused=7, last_at=at - 0.25),
         web_good=False,
+        rollout=Rollout(
+            rollout="r-20261122-0110-x7",
+            holder="alice@laptop",
+            token=1795311098,
+            expires_in=42.5,
+            acting="restart",
+            acting_since=at - 20.0,
+        ),
         web_problem="/etc/farrier/web.yml: unknown key tls_server_config.cert_fil",
     )
 

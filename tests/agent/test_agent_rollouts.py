@@ -14,7 +14,7 @@ from farrier_agent.control.protocol import (
     Restart,
 )
 
-from tests.agent.host import Host, until
+from tests.agent.host import Host, replica, until
 from tests.agent.replicas import (
     UNIT,
     counts,
@@ -22,6 +22,7 @@ from tests.agent.replicas import (
     result,
     run_by_its_unit,
     serving,
+    two_that_serve,
 )
 from tests.agent.rollouts import ID, Rollout, audit, kept
 
@@ -60,11 +61,12 @@ def test_drain_restart_ready(host: Host) -> None:
 
     last = result(rollout.act("restart", "tiny"))
     assert (last.state, last.code, last.text) == ("drained", 0, "warm, and closed until ready")
+    assert None not in {last.stop_seconds, last.start_seconds, last.warm_seconds}
     assert run(host) != before
     assert not host.gate()
     assert host.check() == "up drain\n"
     assert kept(host)["acting"]["deed"] == "restart"
-    until(lambda: host.snapshot().rollout and host.snapshot().rollout.acting == "restart")
+    until(lambda: getattr(host.snapshot().rollout, "acting", None) == "restart")
 
     last = rollout.ready()
     assert (last.state, last.code) == ("ready", 0)
@@ -258,6 +260,40 @@ def test_a_person_can_say_that_a_half_done_host_is_well(host: Host) -> None:
     assert not host.gate()
     assert isinstance(host.ask(Act(action="done")), Leased)
     until(host.gate)
+
+
+def test_an_unhealthy_one_is_not_taken_back(host: Host) -> None:
+    """A GPU with a fault that acts: no host returns to that by itself."""
+    one = replica(gpus=[1])
+    host.configure(one, accelerator="cuda")
+    host.unit(one.unit, run=1)
+    host.engine(one.port, "tiny")
+    host.start()
+    until(lambda: host.get("/readyz")[0] == 200)
+    rollout = Rollout(host)
+    rollout.drain()
+    host.nvml("count 2\n1.lost 1")
+    until(lambda: (health := host.snapshot().health) and health.host.state == "unhealthy")
+    rollout.falls_asleep()
+    until(lambda: f"rollout {ID} holds it no more, and it is not taken back: " in host.log())
+    host.turns(3)
+    assert not host.gate()
+    assert result(host.ask(Ready(replicas=("tiny",), wait=True))).state == "ready"
+
+
+def test_only_what_the_rollout_that_is_gone_drained_returns(host: Host) -> None:
+    two_that_serve(host)
+    first = Rollout(host)
+    assert first.drain("a").state == "drained"
+    host.ask(Drain(replicas=("b",), wait=True, reason="bad fan"))
+    first.falls_asleep()
+    until(lambda: "ran out" in host.log())
+    second = Rollout(host, "r-2", "bob@desk")
+    until(lambda: host.gate("a"))
+    assert not host.gate("b")
+    assert second.drain("a").state == "drained"
+    host.turns(3)
+    assert not host.gate("a")
 
 
 # -- acts --------------------------------------------------------------------------------------

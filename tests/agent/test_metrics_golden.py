@@ -63,7 +63,12 @@ def test_both_formats_say_the_same_and_nothing_twice(page: Page) -> None:
 
 def test_promtool_has_nothing_to_say(status: Status, extra: Extra) -> None:
     """Of the agent's own metrics; engines have colons in their names, which it dislikes."""
-    own = Extra(requests=extra.requests, proc=extra.proc)
+    own = Extra(
+        requests=extra.requests,
+        proc=extra.proc,
+        gateway=extra.gateway,
+        certificate=extra.certificate,
+    )
     done = subprocess.run(
         [tool("promtool"), "check", "metrics"],
         input=gather(status, own).text("text"),

@@ -14,6 +14,7 @@ from tests.bench.check import check
 from tests.bench.converge import Options, converge
 from tests.bench.drain import drain
 from tests.bench.gate import gate
+from tests.bench.gateway import gateway
 from tests.bench.nvml import nvml
 from tests.bench.onehost import OneHost, OneHostError, one_host
 from tests.bench.runs import RunFailedError
@@ -23,8 +24,10 @@ ON_ONE_HOST: dict[str, Callable[[OneHost, Callable[[str], None]], None]] = {
     "drain": drain,
     "check": check,
     "gate": gate,
+    "gateway": gateway,
 }
-"""The parts that share one host, in an order in which none disturbs the next."""
+"""The parts that share one host, in an order in which none disturbs the next (the last makes the
+host a gateway as well)."""
 PARTS = ("converge", "nvml", *ON_ONE_HOST)
 
 

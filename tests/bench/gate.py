@@ -7,35 +7,31 @@ instances of it, whose configuration is the host's with one thing taken out.
 
 from __future__ import annotations
 
-import json
-import re
-import shlex
-import subprocess
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
-from typing import Any
 
 from tests.bench import pages
 from tests.bench.figures import table
-from tests.bench.footprint import cpu_seconds, processes
-from tests.bench.gating import ways
+from tests.bench.gating import measuring, ways
+from tests.bench.gating.measuring import (
+    BURST,
+    EVENTS,
+    PACE,
+    SECONDS,
+    STREAMS,
+    Streams,
+    first_line,
+    paced,
+    wrk,
+)
 from tests.bench.gating.ways import BARE, DIRECT, KEPT, NO_GATE, NO_LOG, ROLE, Way
-from tests.bench.onehost import HERE, REPLICAS, OneHost, OneHostError
+from tests.bench.onehost import REPLICAS, OneHost
 from tests.bench.spread import quantile, span
 
 __all__ = ["gate"]
 
-GATING = Path(__file__).with_name("gating")
 ROUNDS, STREAM_ROUNDS = 9, 4
-SECONDS = 2
-"""Of each run of wrk."""
-STREAMS, EVENTS, PACE = 100, 200, 50_000
-"""Paced streams at once, events of each, microseconds between two: 2000 events/s for 10 s."""
-BURST = 256
-"""Events of a stream that is sent as fast as it goes."""
 
 POSTS, PACED, BURSTS = (REPLICAS[name] for name in ("m1", "m2", "m3"))
 """The engines' ports; the stand-ins take the places of the replicas' engines there."""
@@ -52,20 +48,11 @@ class Posts:
     cpu: float
 
 
-@dataclass(frozen=True)
-class Streams:
-    """One run of paced streams over one way: seconds; *cpu* is nginx's for each event."""
-
-    first: Sequence[float]
-    under_way: Sequence[float]
-    cpu: float
-
-
 def gate(host: OneHost, say: Callable[[str], None]) -> None:
     """Measure it, and write its section."""
     host.root("apt-get -qq update && apt-get -qqy install --no-install-recommends wrk")
     written = pages.written(
-        "make bench PART=gate", f"{host.versions()}, {_first_line(host, 'wrk -v')}"
+        "make bench PART=gate", f"{host.versions()}, {first_line(host, 'wrk -v')}"
     )
     try:
         _prepare(host)
@@ -76,26 +63,11 @@ def gate(host: OneHost, say: Callable[[str], None]) -> None:
     pages.rewrite("gate", _text(written, posts, streams, bursts))
 
 
-def _first_line(host: OneHost, command: str) -> str:
-    line = host.root(f"{command} 2>&1 || true").splitlines()[0]
-    return re.sub(r" \[.*", "", line)
-
-
 # -- what runs on the host -----------------------------------------------------------------------
 
 
 def _prepare(host: OneHost) -> None:
-    with tempfile.TemporaryDirectory() as scratch:
-        program = Path(scratch, "tokens")
-        argv = ["cc", "-O2", "-static", "-pthread", "-o", str(program), str(GATING / "tokens.c")]
-        subprocess.run(argv, check=True)
-        host.put(f"{HERE}/tokens", program.read_bytes(), "755")
-    for name in ("post.lua", "streams.py"):
-        host.put(f"{HERE}/{name}", (GATING / name).read_text())
-    # its looks would be in the figures, and it would wonder about the engines
-    host.root("systemctl stop farrier-agent " + " ".join(f"engine-{one}" for one in REPLICAS))
-    ways.start(host, "bench-tokens.service", f"{HERE}/tokens {PACED} {EVENTS} {PACE}")
-    ways.start(host, "bench-bursts.service", f"{HERE}/tokens {BURSTS} {BURST} 0")
+    measuring.put(host, PACED, BURSTS)
     ways.lay(host, POSTS)
     host.root("touch " + " ".join(f"/run/farrier/open/{name}" for name in REPLICAS))
 
@@ -115,8 +87,8 @@ def _posts(host: OneHost, say: Callable[[str], None]) -> dict[Way, list[Posts]]:
     runs: dict[Way, list[Posts]] = {way: [] for way in WAYS}
     for number in range(ROUNDS + 1):  # the first one warms up
         for way in WAYS:
-            alone, _ = _wrk(host, way, POSTS, "m1", 1)
-            crowd, cpu = _wrk(host, way, POSTS, "m1", 8)
+            alone, _ = wrk(host, way, POSTS, "m1", 1)
+            crowd, cpu = wrk(host, way, POSTS, "m1", 8)
             run = Posts(
                 alone["p50_us"],
                 alone["p99_us"],
@@ -133,22 +105,6 @@ def _posts(host: OneHost, say: Callable[[str], None]) -> dict[Way, list[Posts]]:
     return runs
 
 
-def _wrk(
-    host: OneHost, way: Way, engine: int, replica: str, connections: int
-) -> tuple[dict[str, Any], float]:
-    """One run of wrk; what it says, and nginx's CPU seconds. Raises OneHostError for a failure."""
-    url = f"http://127.0.0.1:{way.port or engine}{way.prefix.format(replica)}/v1/chat/completions"
-    command = (
-        f"wrk -t1 -c{connections} -d{SECONDS}s -s {HERE}/post.lua {url} -- {shlex.quote(host.key)}"
-    )
-    pids = processes(host.pid_one, way.unit) if way.unit else []
-    before = cpu_seconds(pids)
-    said = json.loads(host.root(command).splitlines()[-1])
-    if said["wrong"] or not said["requests"]:
-        raise OneHostError(f"{command}: {said}")
-    return said, cpu_seconds(pids) - before
-
-
 # -- streams -------------------------------------------------------------------------------------
 
 
@@ -159,8 +115,8 @@ def _streams(
     bursts: dict[Way, list[float]] = {way: [] for way in runs}
     for _ in range(STREAM_ROUNDS):
         for way, done in runs.items():
-            done.append(run := _paced(host, way))
-            said, _ = _wrk(host, way, BURSTS, "m3", 8)
+            done.append(run := paced(host, way, PACED, "m2"))
+            said, _ = wrk(host, way, BURSTS, "m3", 8)
             bursts[way].append(said["requests"] / said["seconds"] * BURST)
             say(
                 f"streams: first byte {median(run.first) * 1e3:.2f} ms, under way"
@@ -168,19 +124,6 @@ def _streams(
                 f" {bursts[way][-1]:,.0f} events/s at most: {way.words}"
             )
     return runs, bursts
-
-
-def _paced(host: OneHost, way: Way) -> Streams:
-    where = f"127.0.0.1:{way.port or PACED} {way.prefix.format('m2')}/v1/chat/completions"
-    pids = processes(host.pid_one, way.unit) if way.unit else []
-    before = cpu_seconds(pids)
-    said = json.loads(
-        host.root(f"/usr/bin/python3 {HERE}/streams.py {where} {shlex.quote(host.key)} {STREAMS}")
-    )
-    cpu = cpu_seconds(pids) - before
-    if said["whole"] != STREAMS or len(said["under_way"]) != STREAMS * EVENTS:
-        raise OneHostError(f"{way.words}: {said['whole']} of {STREAMS} streams were whole")
-    return Streams(said["first"], said["under_way"], cpu / STREAMS / EVENTS)
 
 
 # -- the section ---------------------------------------------------------------------------------

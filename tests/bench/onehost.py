@@ -31,7 +31,17 @@ from tests.fakes.engine.packing import packed
 from tests.fakes.nvml import build as fake_nvml
 from tests.roles.converging import Converge
 
-__all__ = ["GPUS", "HERE", "HOST", "REPLICAS", "OneHost", "OneHostError", "one_host", "until"]
+__all__ = [
+    "GPUS",
+    "HERE",
+    "HOST",
+    "REPLICAS",
+    "OneHost",
+    "OneHostError",
+    "converge",
+    "one_host",
+    "until",
+]
 
 T = TypeVar("T")
 Say = Callable[[str], None]
@@ -166,7 +176,7 @@ def one_host(say: Say) -> Iterator[OneHost]:
             lab.up([HOST])
             host = OneHost(lab)
             _prepare(host, Path(scratch))
-            _converge(lab, Path(scratch), say)
+            converge(lab, Path(scratch), say)
             _tell_of_load(host)
             until(lambda: set(host.phases().values()) == {"ready"}, 60, "every replica is ready")
             yield host
@@ -209,21 +219,36 @@ def _replaced(archive: bytes, name: str, text: str) -> bytes:
     return buffer.getvalue()
 
 
-def _converge(lab: Lab, scratch: Path, say: Say) -> None:
-    converge = Converge(lab, scratch)
+def converge(
+    lab: Lab,
+    scratch: Path,
+    say: Say,
+    *,
+    gateway: bool = False,
+    data: Mapping[str, Any] | None = None,
+) -> None:
+    """Converge the host. *gateway*: it is one as well; *data*: more of its data.
+
+    Raises OneHostError.
+    """
+    it = Converge(lab, scratch)
     command = ["/usr/bin/python3", _ENGINE, "--port", "{port}", "--model", "{model}"]
     pairs = [[gpu, gpu + 1] for gpu in range(0, GPUS, 2)]
-    converge.models[HOST] = [
+    it.models[HOST] = [
         {"name": name, "engine": "custom", "gpus": gpus, "port": port, "command": command}
         for (name, port), gpus in zip(REPLICAS.items(), pairs, strict=True)
     ]
-    converge.data[HOST] = {
+    it.data[HOST] = {
         "accelerator": "cuda",
         "agent_nvml_library": _NVML,
         "nvidia_driver_source": "none",
+        "nginx_clients": "keys",
         "roots": {name: f"{_TREE}/{name}" for name in ("proc", "sys", "dev", "usr")},
+        **(data or {}),
     }
-    run = converge(limit=[HOST], timeout=300)
+    # inventory/lab.py puts these hosts into group gateway as well
+    also = {"FARRIER_LAB_GATEWAYS": HOST} if gateway else {}
+    run = it(limit=[HOST], timeout=300, environment=also)
     if run.returncode:
         raise OneHostError(f"the converge failed:\n{run.last_words(60)}")
     say(f"converged in {run.seconds:.0f} s")

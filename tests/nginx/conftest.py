@@ -1,4 +1,4 @@
-"""The lab ``depot`` with the role nginx, stand-in engines, and open gates."""
+"""The lab ``nginx`` with the role nginx, stand-in engines, and open gates."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.roles.converging import Converge
 @pytest.fixture(scope="session")
 def nginx_lab() -> Iterator[Lab]:
     """The lab, up and ours alone."""
-    with lab_of_tests("depot") as it:
+    with lab_of_tests("nginx") as it:
         yield it
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import shlex
 from collections.abc import Mapping, Sequence
 from http.client import HTTPConnection
@@ -21,8 +22,7 @@ HOSTS = ("gpu01", "gpu02")
 """Debian 12 and 13."""
 GATEWAY = {"X-Farrier-Key": "carol", "X-Request-ID": "r-1", "X-Farrier-Server": "gpu01:tiny"}
 """What a gateway sends with a request for tiny."""
-ALICE = "alice-key-0123456789abcdef"
-BOB = "bob-key-0123456789abcdefgh"
+ALICE, BOB = (f"sk-{secrets.token_hex(16)}" for _ in range(2))
 _COMMAND = ["/bin/serve", "{host}", "{port}"]
 MODELS: Sequence[Mapping[str, Any]] = (
     {"name": "tiny", "engine": "custom", "gpus": [], "port": 8101, "command": _COMMAND},
@@ -95,8 +95,8 @@ class Site:
 
     def converge(
         self, keys: str = "", models: Sequence[Mapping[str, Any]] = MODELS, **data: Any
-    ) -> None:
-        """The role with this data; *keys* is what stands in the file of keys."""
+    ) -> list[str]:
+        """The role with this data: what it changed. *keys* is what stands in the file of keys."""
         if keys:
             file = self._directory / "keys.toml"
             file.write_text(keys, encoding="utf-8")
@@ -110,6 +110,7 @@ class Site:
         )
         if run.returncode:
             pytest.fail(run.last_words(), pytrace=False)
+        return run.changed(self.name)
 
     def refused(self, **data: Any) -> str:
         """What a converge with this data says that has to fail."""
@@ -146,11 +147,11 @@ class Site:
         self, path: str = "/v1/chat/completions", headers: Mapping[str, str] | None = None
     ) -> int:
         """The status of a request that the host itself sends: it is no gateway."""
-        said = " ".join(
-            shlex.quote(f"-H{name}: {value}") for name, value in (headers or {}).items()
-        )
+        lines = "".join(f'header = "{name}: {value}"\n' for name, value in (headers or {}).items())
         url = f"http://127.0.0.1:8080{path}"
-        return int(self.root(f"curl -s -o /dev/null -w '%{{http_code}}' {said} -d '{{}}' {url}"))
+        # not by its command line, which the journal keeps
+        command = f"curl -K - -s -o /dev/null -w '%{{http_code}}' -d '{{}}' {url}"
+        return int(self.root(command, stdin=lines))
 
     def logged(self, count: int = 1) -> list[dict[str, Any]]:
         """The last *count* requests in nginx's access log."""

@@ -24,7 +24,7 @@ class Handler(BaseHTTPRequestHandler):
         if answer == "break":
             return
         got = {
-            "port": self.server.server_address[1],
+            "port": int(sys.argv[1]),
             "method": self.command,
             "path": self.path,
             "headers": {name.lower(): value for name, value in self.headers.items()},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 
@@ -9,7 +10,7 @@ import pytest
 
 from tests.nginx.site import ALICE, BOB, GATEWAY, Site, error
 
-TEAM = "team-key-0123456789abcdefg"
+TEAM = f"sk-{secrets.token_hex(16)}"
 KEYS = f"""
 [keys]
 alice = "{ALICE}"
@@ -85,7 +86,10 @@ def test_a_hash_is_no_key(site: Site) -> None:
 def test_no_key_is_on_the_host(site: Site) -> None:
     for key in (ALICE, BOB, TEAM):
         site.ask(TINY, bearer(key))
-        assert site.root(f"grep -rl {key} /etc /var/log /var/lib/farrier || test $? = 1") == ""
+    assert site.ask_from_the_host(TINY, bearer(ALICE)) == 200
+    everywhere = "/etc /var/log /var/lib/nginx /run /tmp /home"
+    keys = f"{ALICE}\n{BOB}\n{TEAM}\n"
+    assert site.root(f"grep -rlF -f - {everywhere} || test $? = 1", stdin=keys) == ""
     assert site.root("stat -c %a /etc/nginx/farrier /etc/nginx/farrier/keys.map") == "700\n600\n"
 
 

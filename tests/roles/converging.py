@@ -72,7 +72,8 @@ class Converge:
     """Calls ``pyinfra -y --json inventory deploys/llm.py`` for the hosts of *lab*.
 
     *models* (a list of ``Model``'s arguments per host) and *data* (more host data per host) are
-    what the inventory says until a test says otherwise for one run.
+    what the inventory says until a test says otherwise for one run; *everywhere* is data of every
+    host in group gpu, which the other data wins over.
     """
 
     def __init__(self, lab: Lab, directory: Path) -> None:
@@ -80,6 +81,7 @@ class Converge:
         self.directory = directory
         self.models: dict[str, Sequence[Mapping[str, Any]]] = {}
         self.data: dict[str, Mapping[str, Any]] = {}
+        self.everywhere: Mapping[str, Any] = {}
         self._runs = 0
 
     def __call__(
@@ -144,10 +146,12 @@ class Converge:
         """This process's environment, with the inventory of the lab chosen."""
         self._runs += 1
         file = self.directory / f"models-{self._runs}.py"
-        file.write_text(
-            _source({**self.models, **(models or {})}, {**self.data, **(data or {})}),
-            encoding="utf-8",
-        )
+        said = {**self.data, **(data or {})}
+        if self.everywhere:
+            for host in self.lab.hosts:
+                if "gpu" in host.groups:
+                    said[host.name] = {**self.everywhere, **said.get(host.name, {})}
+        file.write_text(_source({**self.models, **(models or {})}, said), encoding="utf-8")
         return os.environ | {
             "FARRIER_ENV": "lab",
             "FARRIER_LAB": self.lab.name,

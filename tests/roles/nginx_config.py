@@ -131,6 +131,8 @@ def _way(root: Block, block: Block, to: str, engines: dict[int, str]) -> Iterato
     headers = {one[0].lower(): one[1] for one in block.effective("proxy_set_header")}
     if headers.get("connection") != "close":
         yield "no `Connection close`: a connection that is kept counts as a request in flight"
+    if block.effective("proxy_intercept_errors") != [("on",)]:
+        yield "proxy_intercept_errors off: an engine's own 425 would be tried again elsewhere"
     if block.effective("lingering_close") == [("off",)]:
         yield "lingering_close off: a refused upload is reset before its client reads why"
     yield from _gate(block, replicas)

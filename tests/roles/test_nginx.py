@@ -27,7 +27,7 @@ def test_nothing_is_set_that_would_break_a_drain(fleet: Fleet, host: str) -> Non
             for name, *what in way.directives
             if name == "{"
         ]
-        assert steps == [("return", "401"), ("return", "503")]  # the key, then the gate
+        assert steps == [("return", "471"), ("return", "470")]  # the key, then the gate
 
 
 BROKEN = {
@@ -40,10 +40,11 @@ BROKEN = {
     "limit_conn farrier|proxy_set_header X-Y z; limit_conn farrier": "no `Connection close`",
     "server_name _;|server_name _; mirror /v1/;": "mirror /v1/",
     "server_name _;|server_name _; lingering_close off;": "lingering_close off",
+    "proxy_intercept_errors on;|": "proxy_intercept_errors off",
     "server {|upstream warm { server 127.0.0.1:8101; keepalive 4; } server {": None,
     "proxy_pass http://127.0.0.1:8101|proxy_pass http://$http_x_engine": "gate of ?",
-    "if (!-f /run/farrier/open/tiny) { return 503; }|": "the gate of tiny",
-    "open/tiny) { return 503; }|open/other) { return 503; }": "the gate of tiny",
+    "if (!-f /run/farrier/open/tiny) { return 470; }|": "the gate of tiny",
+    "open/tiny) { return 470; }|open/other) { return 470; }": "the gate of tiny",
     "location / {|location /raw/ { proxy_pass http://127.0.0.1:8101/; } location / {": "the gate",
     "user www-data|user games": "user is not www-data",
     "events {|worker_shutdown_timeout 5s; events {": "worker_shutdown_timeout",

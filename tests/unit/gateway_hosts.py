@@ -6,34 +6,33 @@ takes, each of which is kept with its headers and its body) and the agent's chec
 
 from __future__ import annotations
 
+import http.client
 import json
 import shutil
+import signal
 import socket
 import socketserver
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from farrier.converge.templates import render
 from farrier.spec import AgentSettings, ApiKey, HostSpec, Model
 from roles.gateway import DEFAULTS, configuration
-from roles.gateway.configuration import Bounds, Places, bounds, config_text, maps
+from roles.gateway.configuration import SHARES, Bounds, Places, bounds, config_text, maps
 from roles.gateway.routes import routes
 from tests.agent.host import free_port, until
+from tests.tools import proxy
 
 TEMPLATES = Path(configuration.__file__).parent / "templates"
 
-__all__ = ["Gateway", "Host", "Request", "gateway", "haproxy"]
-
-
-def haproxy() -> str:
-    """The program, of Debian's package."""
-    return "/usr/sbin/haproxy"
+__all__ = ["Gateway", "Host", "Request", "gateway", "key"]
 
 
 @dataclass(frozen=True)
@@ -196,6 +195,27 @@ class _Nginx(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+@dataclass(frozen=True)
+class Answer:
+    """An answer, read to its end. *headers* have lower-case names."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """The body, parsed."""
+        return json.loads(self.body)
+
+    @property
+    def code(self) -> str:
+        """The code of an error in OpenAI's shape, which it has to have in full."""
+        error = self.json()["error"]
+        assert error.keys() == {"message", "type", "param", "code"}
+        code: str = error["code"]
+        return code
+
+
 @dataclass
 class Gateway:
     """A running HAProxy: its ports, its directory, and what it wrote."""
@@ -218,16 +238,86 @@ class Gateway:
                 answer += part
         return answer.decode().strip()
 
-    def servers(self) -> dict[tuple[str, str], str]:
-        """The state of each server by backend and name: ``UP``, ``DRAIN (agent)``."""
+    def servers(self, field: str = "status") -> dict[tuple[str, str], str]:
+        """A field of each server by backend and name: ``UP``, ``DRAIN (agent)``."""
         lines = [line.split(",") for line in self.command("show stat").splitlines()]
         names = lines[0]
         rows = [dict(zip(names, line, strict=False)) for line in lines[1:]]
         return {
-            (row["# pxname"], row["svname"]): row["status"]
+            (row["# pxname"], row["svname"]): row[field]
             for row in rows
             if row["svname"] not in {"FRONTEND", "BACKEND"}
         }
+
+    def share(self, server: str, percent: int) -> None:
+        """Give *server* that share, by the role's program."""
+        argv = ["sh", str(self.directory / "share"), server, str(percent)]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def reload(self) -> None:
+        """Hand the servers' states to a new worker, as the role's program does."""
+        before = self._worker()
+        kept = self.directory / "states"
+        kept.write_text(self.command("show servers state") + "\n\n")
+        argv = ["awk", "-f", str(TEMPLATES / "states.awk"), str(self.config), str(kept)]
+        fit = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+        Path(self.places.state).write_text(fit)
+        # A master that has just started has no ear for it yet.
+        for _ in range(5):
+            self.process.send_signal(signal.SIGUSR2)
+            with suppress(AssertionError):
+                until(lambda: self._worker() not in {"", before}, 3)
+                return
+        raise AssertionError(f"no new worker: {(self.directory / 'log').read_text()[-2000:]}")
+
+    def _worker(self) -> str:
+        try:
+            lines = self.command("show info").splitlines()
+        except OSError:
+            return ""
+        return "".join(line for line in lines if line.startswith("Pid:"))
+
+    @property
+    def config(self) -> Path:
+        """Its configuration; a reload takes what is there."""
+        return self.directory / "haproxy.cfg"
+
+    def settled(self) -> None:
+        """Wait until every server's agent was asked once."""
+        until(lambda: set(self.servers("agent_status").values()) == {"L7OK"}, 10)
+
+    def ask(
+        self,
+        path: str = "/v1/chat/completions",
+        body: Any = None,
+        *,
+        by: str | None = "alice",
+        **headers: str,
+    ) -> Answer:
+        """One request on a connection of its own; *by* is the name of a key."""
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        if by is not None:
+            sent.setdefault("Authorization", f"Bearer {key(by).key}")
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.request("GET" if body is None else "POST", path, data, sent)
+            answer = connection.getresponse()
+            names = {name.lower(): value for name, value in answer.getheaders()}
+            return Answer(answer.status, names, answer.read())
+        finally:
+            connection.close()
+
+    def stream(self, *, by: str = "alice") -> http.client.HTTPResponse:
+        """A stream, of which the first event was read."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        headers = {"Authorization": f"Bearer {key(by).key}", "X-Test-Stream": "yes"}
+        connection.request("POST", "/v1/chat/completions", b'{"model":"tiny"}', headers)
+        answer = connection.getresponse()
+        if answer.status == 200:
+            assert answer.readline() == b"data: first\n"
+        return answer
 
     def log(self) -> list[dict[str, Any]]:
         """Its access log so far."""
@@ -274,12 +364,17 @@ def gateway(
     for name, text in maps(found, {one.name: one for one in keys}).items():
         (directory / name).write_text(text)
     shutil.copy(TEMPLATES / "usage.lua", directory)
+    for name in SHARES:
+        (directory / name).touch()
+    (directory / "share").write_text(render(TEMPLATES / "share.sh.j2", places=places))
     room = limits(replace(bounds(settings, 4096, 2, shared=False), connections=4000, threads=2))
     path = directory / "haproxy.cfg"
     path.write_text(config_text(found, settings, room, open_access=open_access, places=places))
     log = (directory / "log").open("wb")
-    argv = [haproxy(), "-W", "-f", str(path)]
-    process = subprocess.Popen(argv, stdout=log, stderr=subprocess.STDOUT)
+    program, environment = proxy("haproxy")
+    process = subprocess.Popen(
+        [program, "-W", "-f", str(path)], env=environment, stdout=log, stderr=subprocess.STDOUT
+    )
     it = Gateway(
         directory,
         settings["gateway_port"],

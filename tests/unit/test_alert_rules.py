@@ -19,6 +19,7 @@ from tests.tools import tool
 from tests.unit.monitoring import (
     ALERTS,
     CASES,
+    HAPROXY_PAGE,
     RECORDS,
     ROOT,
     RULE_FILES,
@@ -126,7 +127,8 @@ def test_every_recording_rule_is_looked_at() -> None:
 
 
 def test_every_metric_that_a_rule_asks_for_exists() -> None:
-    known = agents_own() | names_on(VLLM_PAGE) | set(RECORDS) | PROMETHEUS_OWN | OLDER
+    known = agents_own() | names_on(VLLM_PAGE) | names_on(HAPROXY_PAGE) | set(RECORDS)
+    known |= PROMETHEUS_OWN | OLDER
     asked = {
         name: metric_names(expr) - known
         for name, expr in (*RECORDS.items(), *((n, r["expr"]) for n, r in ALERTS.items()))
@@ -145,7 +147,7 @@ def test_metric_names_are_read_from_an_expression() -> None:
 def test_severities_and_scopes() -> None:
     assert {rule["labels"]["severity"] for rule in ALERTS.values()} == {"critical", "warning"}
     assert {rule["labels"]["scope"] for rule in ALERTS.values()} == {
-        *("host", "gpu", "replica", "model"),
+        *("host", "gpu", "replica", "model", "gateway"),
     }
 
 

@@ -1,7 +1,7 @@
 """The dashboards: every query is answered by a real Prometheus that has what hosts really serve.
 
-It scrapes a page of the agent with every reading, what a real vLLM served, a real node exporter and
-itself, and runs the rules that the role installs.
+It scrapes a page of the agent with every reading, what a real vLLM and a real HAProxy served, a
+real node exporter and itself, and runs the rules that the role installs.
 """
 
 from __future__ import annotations
@@ -24,9 +24,16 @@ import pytest
 from farrier_agent.metrics.page import Extra, gather
 
 from roles.grafana import DASHBOARDS
+from tests.agent.full_extra import gateway
 from tests.agent.full_status import full_status, proc_tree, requests
 from tests.tools import tool
-from tests.unit.monitoring import RECORDS, VLLM_PAGE, installed_rules, metric_names
+from tests.unit.monitoring import (
+    HAPROXY_PAGE,
+    RECORDS,
+    VLLM_PAGE,
+    installed_rules,
+    metric_names,
+)
 
 HOST, MODEL, REPLICA = "gpu01", "qwen3-32b", "chat-0"
 UNITS = {
@@ -86,7 +93,9 @@ def of_replica(page: str) -> str:
 def agents_page(tmp_path_factory: pytest.TempPathFactory) -> str:
     proc = proc_tree(tmp_path_factory.mktemp("page") / "proc")
     status = full_status(at=time.time())
-    extra = Extra((), requests(), proc)
+    extra = Extra(
+        requests=requests(), proc=proc, gateway=gateway(), certificate=time.time() + 86400
+    )
     return gather(status, extra).text("text").decode() + of_replica(VLLM_PAGE)
 
 
@@ -131,9 +140,10 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory, agents_page: str) -> It
     installed_rules(directory / "rules")
     scrapes = iter(range(10**6))
 
-    class Agent(BaseHTTPRequestHandler):
+    class Pages(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            body = growing(agents_page, next(scrapes)).encode()
+            page = HAPROXY_PAGE if self.path.startswith("/haproxy") else agents_page
+            body = growing(page, next(scrapes)).encode()
             self.send_response(200)
             self.send_header("Content-Type", "text/plain; version=0.0.4")
             self.send_header("Content-Length", str(len(body)))
@@ -143,17 +153,19 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory, agents_page: str) -> It
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
             pass
 
-    agent = ThreadingHTTPServer(("127.0.0.1", 0), Agent)
+    agent = ThreadingHTTPServer(("127.0.0.1", 0), Pages)
     threading.Thread(target=agent.serve_forever, daemon=True).start()
     own, node = free_port(), free_port()
     labels = {"host": HOST, "groups": "gpu"}
-    targets = {"node": node, "farrier-agent": agent.server_address[1], "prometheus": own}
+    pages = agent.server_address[1]
+    targets = {"node": node, "farrier-agent": pages, "haproxy": pages, "prometheus": own}
     config = {
         "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
         "rule_files": [f"{directory}/rules/*.yml"],
         "scrape_configs": [
             {
                 "job_name": job,
+                "metrics_path": "/haproxy" if job == "haproxy" else "/metrics",
                 "static_configs": [
                     {
                         "targets": [f"127.0.0.1:{port}"],
@@ -270,7 +282,7 @@ def test_a_panel_is_whole(name: str, panel: Panel) -> None:
 
 def test_a_dashboard_is_whole() -> None:
     found = dashboards()
-    assert set(found) == {"fleet", "host", "model"}
+    assert set(found) == {"fleet", "gateway", "host", "model"}
     assert {name: one["uid"] for name, one in found.items()} == {
         name: f"farrier-{name}" for name in found
     }

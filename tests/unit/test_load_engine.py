@@ -234,3 +234,24 @@ def test_a_request_reads_as_a_line() -> None:
     assert str(one) == (
         "post p-1, 1.00 to 2.50 s: dropped, - from gpu01:tiny: closed, on a kept connection"
     )
+
+
+def test_open_files_are_allowed_for_or_asked_for() -> None:
+    with engine("--token-delay=0.01") as (client, _):
+        url = f"http://127.0.0.1:{client.port}"
+        argv = [str(FARRIER), "load", url, "--streams=150", "--seconds=6", "--posts=0", "--json"]
+        argv += ["--stream-seconds=0.5", "--uploads=0", "--fresh=0"]
+        done, refused = (
+            subprocess.run(
+                ["bash", "-c", f'ulimit {limit} 120; exec "$@"', "bash", *argv],
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            for limit in ("-Sn", "-n")
+        )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["outcomes"]["complete"] >= 150
+    assert refused.returncode == 1
+    assert "ulimit -Hn 250" in refused.stderr

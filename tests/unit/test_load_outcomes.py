@@ -196,7 +196,7 @@ ANSWERS: dict[str, tuple[str, Answer, Outcome, str]] = {
         "model big, tiny",
     ),
     "nothing but DONE": ("stream", Answer(whole(DONE)), "wrong", "no event"),
-    "nothing": ("stream", Answer(whole()), "wrong", "no event"),
+    "nothing": ("stream", Answer(whole()), "incomplete", "[DONE]"),
     "no JSON": ("stream", Answer(whole(b"data: {]\n\n", DONE)), "wrong", "no completion"),
     "no events": ("stream", Answer(whole(b"<html>\n", DONE)), "wrong", "no event"),
     "more after DONE": ("stream", Answer(whole(*GOOD, words()[0])), "wrong", "after [DONE]"),
@@ -306,6 +306,13 @@ def test_words_that_nobody_asked_for_answer_no_request() -> None:
     late = Answer(sized(completion()), then="keep", pause=0.02, later=error("408 Timeout"))
     with Rude(late, KEPT) as server:
         ledger = ask(server.port, plan("post", 2, pause=0.4, seed=1))
+    assert ledger.outcomes == {"complete": 2}
+    assert server.connections == 2
+
+
+def test_a_second_answer_to_one_request_is_nobodys() -> None:
+    with Rude(Answer(sized(completion()) + error("500 Oops"), then="keep"), KEPT) as server:
+        ledger = ask(server.port, plan("post", 2))
     assert ledger.outcomes == {"complete": 2}
     assert server.connections == 2
 

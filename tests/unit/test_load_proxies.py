@@ -163,3 +163,79 @@ def test_tls_is_checked_against_the_ca_that_was_given(tmp_path: Path) -> None:
     assert set(stranger.outcomes) == {"unreached"}
     assert "not trusted" in stranger.requests[0].detail
     assert pytest.approx(trusted.seconds, abs=6) == 3
+
+
+# -- HTTP/2 --------------------------------------------------------------------------------------
+
+TWO: dict[str, Any] = EACH | {"http2": True, "slow": 1, "vanish": 1}
+
+
+@pytest.mark.parametrize("tls", [True, False])
+def test_http2_serves_every_kind(tmp_path: Path, tls: bool) -> None:
+    port = free_port()
+    ca, pair = certificate(tmp_path)
+    with engine() as (one, _):
+        how = f"ssl crt {pair} alpn h2,http/1.1" if tls else "proto h2"
+        front = f"frontend in\n    bind 127.0.0.1:{port} {how}\n    default_backend tiny\n"
+        with haproxy(tmp_path, port, front + backend(one)):
+            url = f"http{'s' * tls}://127.0.0.1:{port}"
+            ledger = asyncio.run(run(Plan(**TWO), Endpoint(url, ca=ca if tls else None)))
+        account = executed(one)
+    assert set(ledger.outcomes) == {"complete", "vanished"}, ledger.losses()
+    kinds = {kind for kind, end in ledger.counts if end == "complete"}
+    assert kinds == {"stream", "post", "upload", "fresh", "slow"}
+    assert ledger.faults(account) == []
+    assert set(ledger.servers) == {"gpu01:tiny"}
+
+
+def test_a_server_without_http2_is_told(tmp_path: Path) -> None:
+    port = free_port()
+    ca, pair = certificate(tmp_path)
+    with engine() as (one, _):
+        front = f"frontend in\n    bind 127.0.0.1:{port} ssl crt {pair}\n    default_backend tiny\n"
+        with haproxy(tmp_path, port, front + backend(one)):
+            plan = Plan(**(TWO | {"seconds": 1.0}))
+            ledger = asyncio.run(run(plan, Endpoint(f"https://127.0.0.1:{port}", ca=ca)))
+    assert set(ledger.outcomes) == {"unreached"}
+    assert "ALPN" in ledger.requests[0].detail
+
+
+def test_a_reload_of_haproxy_loses_nothing_in_http2(tmp_path: Path) -> None:
+    """It says GOAWAY: what it did not touch goes to the next connection, and is counted."""
+    port = free_port()
+    with engine() as (one, _):
+        front = f"frontend in\n    bind 127.0.0.1:{port} proto h2\n    default_backend tiny\n"
+        with haproxy(tmp_path, port, front + backend(one)) as proxy:
+            plan = Plan(**(TWO | {"seconds": 60.0, "vanish": 0, "slow": 0}))
+            with Background(plan, Endpoint(f"http://127.0.0.1:{port}")) as background:
+                ledger = background.ledger
+                for _ in range(3):
+                    until(lambda: ledger.at_work("stream") >= plan.streams - 1)
+                    before, reloaded = proxy.workers(), ledger.now
+                    proxy.reload()
+                    until(lambda: proxy.workers() - before)  # noqa: B023
+                    until(lambda: ledger.of("complete", since=reloaded + 1))  # noqa: B023
+        account = executed(one)
+    print(f"repeats: {sum(request.repeats for request in ledger.requests)}")
+    assert ledger.outcomes == {"complete": len(ledger.requests)}, ledger.losses()
+    assert ledger.faults(account) == []
+
+
+def test_http2_sees_a_killed_engine(tmp_path: Path) -> None:
+    port = free_port()
+    with engine() as (one, process):
+        front = f"frontend in\n    bind 127.0.0.1:{port} proto h2\n    default_backend tiny\n"
+        with haproxy(tmp_path, port, front + backend(one)):
+            plan = Plan(**(TWO | {"seconds": 60.0, "vanish": 0, "slow": 0}))
+            with Background(plan, Endpoint(f"http://127.0.0.1:{port}")) as background:
+                ledger = background.ledger
+                until(lambda: ledger.at_work("stream") == plan.streams)
+                process.kill()
+                until(lambda: ledger.outcomes["wrong"])
+    broken = ledger.of("incomplete")
+    streams = [one for one in broken if one.kind == "stream"]
+    assert len(streams) >= plan.streams // 2
+    # HAProxy 2.6 ends them with END_STREAM, as if they were whole: only [DONE] is missing
+    assert {one.status for one in streams} == {200}
+    # afterwards HAProxy's own 503, which says neither why nor when
+    assert {one.status for one in ledger.of("wrong")} == {503}

@@ -129,6 +129,7 @@ def test_what_the_agents_unit_may_write_and_who_it_is() -> None:
     lines = agent.unit_text(GPU, "/opt/farrier/agent/1").splitlines()
     places = "/run/farrier /var/lib/farrier/replicas /var/lib/farrier/agent"
     assert f"ReadWritePaths={places}" in lines
+    assert "ReadWritePaths=/var/lib/farrier/rollout" in lines
     # of a host without a GPU the kernel's log tells nothing that is asked for
     on_cpu = agent.unit_text(replace(GPU, accelerator="cpu"), "/opt/x").splitlines()
     for text, capability in ((lines, "CAP_SYSLOG"), (on_cpu, "")):
@@ -151,3 +152,27 @@ def test_what_the_evidence_unit_may_write() -> None:
     (start,) = (line for line in lines if line.startswith("ExecStart="))
     assert start.endswith("evidence %i --why-file /run/farrier/agent/evidence-%i")
     assert any(re.fullmatch(r"TimeoutStartSec=\d+", line) for line in lines)
+
+
+def test_a_gateways_agent_counts_for_the_models_of_the_fleet() -> None:
+    gateway = HostSpec("gw01", groups=("gateway",))
+    made = agent.agent_config(
+        gateway,
+        SETTINGS,
+        {},
+        DRAINS,
+        gateways=True,
+        fleet=[GPU, replace(GPU, name="gpu02"), gateway],
+        gateway_tls="127.0.0.1:443",
+    )
+    told = loads(dumps(made))
+    assert told.gateway_socket == "/run/farrier/agent/gateway.sock"
+    assert (told.gateway_user, told.gateway_models) == ("haproxy", ["BAAI/bge", "tiny"])
+    assert told.gateway_tls == "127.0.0.1:443"
+    assert told.requests_socket is None
+
+
+def test_a_host_that_is_no_gateway_is_told_of_none() -> None:
+    told = config()
+    assert (told.gateway_socket, told.gateway_models, told.gateway_tls) == (None, [], None)
+    assert "gateway.sock" in agent.unit_text(GPU, "/opt/x"), "left by a gateway of before"

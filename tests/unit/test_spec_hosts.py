@@ -15,6 +15,7 @@ from farrier.spec import (
     Model,
     Place,
     Problem,
+    read_fleet,
     read_host,
     report,
 )
@@ -195,6 +196,55 @@ def test_somebody_has_to_say_who_may_use_the_fleets_models_through_a_gateway() -
         assert "who may use the fleet's models?" in problems[0].message
     spec, problems = read_host("gw01", ["gateway"], {"open_access": OPEN_ACCESS})
     assert (spec.open_access, problems) == (True, [])
+
+
+@pytest.mark.parametrize(
+    ("data", "field", "message"),
+    [
+        ({"nginx_clients": "gateway"}, "nginx_clients", "did you mean 'gateways'?"),
+        ({"nginx_clients": ["keys"]}, "nginx_clients", "neither 'gateways' nor 'keys'"),
+        ({"nginx_gateways": "198.51.100.1"}, "nginx_gateways", "must be a list"),
+        ({"nginx_gateways": ["::1", "gw01"]}, "nginx_gateways[1]", "'gw01' is no IP address"),
+        ({"nginx_gateways": ["198.51.100.1/28"]}, "nginx_gateways[0]", "is no IP address and"),
+        ({"nginx_gateways": ["0.0.0.0/0"]}, "nginx_gateways[0]", "is no IP address and"),
+        ({"nginx_gateways": [1]}, "nginx_gateways[0]", "is no IP address and"),
+    ],
+)
+def test_who_is_let_in_is_said_in_words_and_addresses(
+    data: dict[str, Any], field: str, message: str
+) -> None:
+    _, found = read({"models": [TINY], "open_access": OPEN_ACCESS, **data})
+    assert list(found) == [field]
+    assert message in found[field]
+
+
+class Data:
+    """Host data, as pyinfra has it."""
+
+    def __init__(self, **data: Any) -> None:
+        self._data = data
+
+    def dict(self) -> dict[str, Any]:
+        return self._data
+
+
+class Host:
+    """A host of an inventory."""
+
+    def __init__(self, name: str, group: str, **data: Any) -> None:
+        self.name = name
+        self.groups = [group]
+        self.data = Data(open_access=OPEN_ACCESS, **data)
+
+
+def test_a_host_that_lets_in_gateways_only_needs_some() -> None:
+    gpu = Host("gpu01", "gpu", nginx_clients="gateways")
+    [problem] = read_fleet([gpu]).problems
+    assert (problem.host, problem.field) == ("gpu01", "nginx_clients")
+    assert "would let nobody in" in problem.message
+    assert read_fleet([gpu, Host("gw01", "gateway")]).problems == ()
+    named = Host("gpu01", "gpu", nginx_clients="gateways", nginx_gateways=["192.0.2.1"])
+    assert read_fleet([named]).problems == ()
 
 
 def test_open_access_is_said_in_these_words_only() -> None:

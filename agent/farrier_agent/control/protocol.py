@@ -131,7 +131,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     ``code`` as an exit code: 0 done, 1 failed, 3 refused. ``changed`` is false when it was so
     already. ``in_flight`` when it was asked, ``cut`` requests that were not let finish,
-    ``seconds`` that it took.
+    ``seconds`` that it took; of a rollout's restart also its parts: ``stop_seconds`` to the end of
+    the engine, ``start_seconds`` until its unit was active, ``warm_seconds`` until it was warm.
     """
 
     replica: str
@@ -142,6 +143,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: int | None = None
     cut: int = 0
     seconds: float | None = None
+    stop_seconds: float | None = None
+    start_seconds: float | None = None
+    warm_seconds: float | None = None
 
 
 class Done(_Reply, frozen=True, kw_only=True, tag="done"):

@@ -55,6 +55,14 @@ def _act(actions: Parsers) -> None:
     add_token(one)
     one.add_argument("replicas", nargs="*", metavar="REPLICA")
     one.add_argument("--all", action="store_true", help="every replica of this host")
+    one.add_argument(
+        "--run",
+        dest="runs",
+        action="append",
+        default=[],
+        metavar="REPLICA=ID",
+        help="the run of the unit that is to end: in another one it was restarted already",
+    )
     one.set_defaults(verb=cli_act)
     one = _action(actions, "converge", "only the mark: this host is being converged")
     add_token(one)
@@ -104,7 +112,11 @@ def cli_lease(arguments: argparse.Namespace) -> int:
 
 def cli_act(arguments: argparse.Namespace) -> int:
     """Have the agent act, or only mark that somebody does."""
-    return run(arguments, _given(arguments, "act", "action", "token", "replicas", "all"))
+    given = _given(arguments, "act", "action", "token", "replicas", "all")
+    if runs := getattr(arguments, "runs", None):
+        # one without "=" has no run, which the request refuses with the field's name
+        given["runs"] = {name: run_id for name, _, run_id in (one.partition("=") for one in runs)}
+    return run(arguments, given)
 
 
 def cli_deed(arguments: argparse.Namespace) -> int:

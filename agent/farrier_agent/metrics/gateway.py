@@ -8,7 +8,7 @@ from farrier_agent.collectors.gateway import GatewayCounts
 from farrier_agent.metrics.family import Family, Sample, family
 from farrier_agent.metrics.histogram import histogram_lines
 
-__all__ = ["FAMILIES", "samples", "written_histograms"]
+__all__ = ["FAMILIES", "certificate", "samples", "written_histograms"]
 
 REQUESTS = family(
     "llm_gateway_requests_total",
@@ -74,6 +74,13 @@ OVERFLOWS = family(
     "How often more lines of HAProxy's log were waiting than the kernel keeps: some may be lost.",
     "gateway",
 )
+CERTIFICATE = family(
+    "farrier_gateway_certificate_expiry_timestamp_seconds",
+    "",
+    "Until when the certificate is valid that the gateway shows its clients, in seconds since the "
+    "epoch.",
+    "certificate",
+)
 
 FAMILIES: tuple[Family, ...] = (
     REQUESTS,
@@ -85,6 +92,7 @@ FAMILIES: tuple[Family, ...] = (
     LAST_REQUEST,
     LOG_LINES,
     OVERFLOWS,
+    CERTIFICATE,
 )
 
 
@@ -109,6 +117,11 @@ def samples(counts: GatewayCounts) -> Iterator[tuple[Family, list[Sample]]]:
     yield OVERFLOWS, [((), counts.full)]
 
 
+def certificate(not_after: float | None) -> tuple[Family, list[Sample]]:
+    """Until when the gateway's certificate is valid; None where it is not known."""
+    return CERTIFICATE, [((), not_after)]
+
+
 def written_histograms(counts: GatewayCounts) -> Iterator[tuple[Family, list[str]]]:
     """The histograms of *counts*, as lines."""
     for one, field in ((DURATION, "seconds"), (FIRST_BYTE, "first_byte")):
@@ -117,6 +130,7 @@ def written_histograms(counts: GatewayCounts) -> Iterator[tuple[Family, list[str
             [
                 line
                 for model in counts.models
+                if model.model
                 for line in histogram_lines(one, (model.model,), getattr(model, field))
             ],
         )

@@ -92,7 +92,8 @@ _SUFFIXES = {
 class Extra:
     """What is on the page beside the status: engines' families, what proxies told, and /proc.
 
-    ``faulty`` are the lines of each replica's engine that could not be passed on.
+    ``faulty`` are the lines of each replica's engine that could not be passed on. ``certificate``
+    is when that of the gateway runs out, in seconds since the epoch.
     """
 
     engine_families: Sequence[EngineFamily] = ()
@@ -100,6 +101,7 @@ class Extra:
     proc: Path = Path("/proc")
     faulty: Mapping[str, int] = field(default_factory=dict)
     gateway: GatewayCounts | None = None
+    certificate: float | None = None
 
 
 NOTHING = Extra()
@@ -173,6 +175,7 @@ def _samples(status: Status, extra: Extra) -> Iterator[tuple[Family, list[Sample
     if extra.gateway:
         yield from gateway.samples(extra.gateway)
     yield from rollouts.samples(status.rollout)
+    yield gateway.certificate(extra.certificate)
     if status.health:
         yield from health.samples(status.health)
     devices = status.gpus.devices if status.gpus else ()

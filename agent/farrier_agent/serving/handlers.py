@@ -22,6 +22,7 @@ from farrier_agent.hardware import Hardware
 from farrier_agent.rollout.audit import AuditLine
 from farrier_agent.rollout.lease import Lease
 from farrier_agent.serving.acting import ActError
+from farrier_agent.serving.acts import Acts
 from farrier_agent.serving.asked import (
     Begun,
     BegunRestart,
@@ -65,7 +66,8 @@ class Requests:
         self._snapshot = snapshot
         self._hardware = hardware
         self._leases = leases
-        self._rollouts = RolloutRequests(config, house, restarts, leases)
+        self._acts = Acts(config, house, restarts, leases)
+        self._rollouts = RolloutRequests(leases)
 
     async def status(self, request: protocol.Status, asker: Peer, tell: Tell) -> Final:  # noqa: ARG002
         """The present snapshot."""
@@ -204,7 +206,7 @@ class Requests:
 
     async def act(self, request: protocol.Act, asker: Peer, tell: Tell) -> Final:
         """Let a rollout lay hands on the host."""
-        return await self._rollouts.act(request, asker, tell)
+        return await self._acts.act(request, asker, tell)
 
     async def audit(self, request: protocol.Audit, asker: Peer, tell: Tell) -> Final:  # noqa: ARG002
         """What was done to this host."""

@@ -7,9 +7,11 @@ rollout the host is marked first (*acting*, :mod:`.leases`), after which nothing
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import Coroutine
-from dataclasses import dataclass
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 from farrier_agent.control.errors import ControlError, RefusedError
@@ -30,10 +32,15 @@ Kind = Literal["a person's", "a rollout's", "a rollout's own"]
 
 @dataclass(frozen=True)
 class Ended:
-    """How a restart ended: ``why`` it came to nothing (None: all is well), and what to do then."""
+    """How a restart ended: ``why`` it came to nothing (None: all is well), and what to do then.
+
+    ``took`` are its parts, in seconds, as far as they were seen: ``stop`` from the asking to the
+    end of the engine, ``start`` until its unit was active again, ``warm`` until it was warm.
+    """
 
     why: str | None = None
     next: str | None = None
+    took: Mapping[str, float] = field(default_factory=dict)
 
 
 class _NotDrainedError(Exception):
@@ -143,8 +150,10 @@ class Restarts:
             await self._actor.restart(name)
         except ActError as error:
             return Ended(error.text, error.next)
-        if (now := one.life.record) is not None and now.held and not now.stopping:
-            # an orderly stop ends a drain, but the engine may have crashed before it
+        now = one.life.record
+        if token is None and now is not None and now.held and not now.stopping:
+            # an orderly stop ends a drain, but the engine may have crashed before it; a rollout's
+            # stays until it is warm
             await self._let_go(one, now, drain.asker)
         ended = await self._warm(one, record.invocation_id, drain.asker)
         if token is not None and ended.why is None:
@@ -183,6 +192,15 @@ class Restarts:
         return step is not None and not step.record.held
 
     async def _act(self, one: OfReplica, before: str | None, *, restart: bool) -> Ended:
+        clock = _Parts(one, before)
+        seeing = asyncio.ensure_future(clock.run())
+        try:
+            ended = await self._acted(one, before, restart=restart)
+        finally:
+            seeing.cancel()
+        return Ended(ended.why, ended.next, clock.seen() if restart else {})
+
+    async def _acted(self, one: OfReplica, before: str | None, *, restart: bool) -> Ended:
         if restart:
             try:
                 # it is: but one that was opened by hand, or warms up, is looked at once more
@@ -217,6 +235,43 @@ class Restarts:
             )
         except ControlError:
             return  # it is said elsewhere; the mark stays, which closes nothing that is open
+
+
+class _Parts:
+    """When *one*, whose run was *before*, went through the parts of its restart."""
+
+    def __init__(self, one: OfReplica, before: str | None) -> None:
+        self._one = one
+        self._before = before
+        self._at = {"asked": time.monotonic()}
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            self._look()
+            await self._one.life.news(5.0)
+
+    def seen(self) -> dict[str, float]:
+        """The seconds of each part that was seen from its beginning to its end."""
+        self._look()
+        marks = ("asked", "stop", "start", "warm")
+        return {
+            part: round(self._at[part] - self._at[begin], 3)
+            for begin, part in pairwise(marks)
+            if begin in self._at and part in self._at
+        }
+
+    def _look(self) -> None:
+        record = self._one.life.record
+        if record is None:
+            return
+        anew = record.invocation_id != self._before
+        if anew or not record.engine_runs:
+            self._at.setdefault("stop", time.monotonic())
+        if anew and record.engine_runs:
+            self._at.setdefault("start", time.monotonic())
+        if anew and record.phase in {Phase.DRAINED, Phase.READY}:
+            self._at.setdefault("warm", time.monotonic())
 
 
 async def _until_drained(one: OfReplica, known: Record | None) -> Record:

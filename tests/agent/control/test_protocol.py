@@ -11,6 +11,10 @@ from farrier_agent.control import protocol
 from farrier_agent.control.errors import ProtocolError
 from farrier_agent.control.protocol import (
     Accepted,
+    Act,
+    Audit,
+    Audited,
+    AuditLine,
     Beat,
     Bundle,
     Done,
@@ -19,7 +23,13 @@ from farrier_agent.control.protocol import (
     Evidence,
     Failed,
     Journal,
+    Lease,
+    Leased,
+    Ledger,
+    LedgerCopy,
+    Ledgers,
     Progress,
+    Ran,
     Ready,
     Reply,
     Report,
@@ -44,6 +54,12 @@ REQUESTS: list[Request] = [
     Restart(replicas=("tiny", "tiny-2"), on_deadline="force"),
     Evidence(replica="tiny"),
     Journal(replica="tiny", lines=5, follow=True),
+    Lease(action="take", rollout="r-20261122-0110-x7", holder="alice@laptop", seconds=60.0),
+    Drain(all=True, token=7, holder="alice@laptop"),
+    Act(action="restart", token=7, replicas=("tiny",), runs={"tiny": "a" * 32}),
+    Act(action="done"),
+    Audit(lines=5),
+    Ledger(action="put", id="r-1", token=7, size=2),
 ]
 
 REPLIES: list[Reply] = [
@@ -62,6 +78,10 @@ REPLIES: list[Reply] = [
         )
     ),
     Bundle(path="/var/lib/farrier/evidence/x", size_bytes=3, missing=("nvidia-smi",)),
+    Leased(token=7, rollout="r-1", holder="alice@laptop", expires_in=42.5, acting="restart"),
+    Audited(lines=(AuditLine(at=1.0, by="root", verb="drain", outcome="done", token=7),)),
+    Ledgers(ledgers=(LedgerCopy(id="r-1", size_bytes=3, at=1.0, content='{"ä":\n1}'),)),
+    Ran(status=-9, seconds=1.5, output="one\ntwo\n"),
     Failed(code=3, error="systemd stops the unit", next="farrier-agent status"),
 ]
 
@@ -94,6 +114,16 @@ def test_a_reply_is_one_line_and_reads_back(reply: Reply) -> None:
         ({"verb": "drain", "all": True, "dry_run": True}, "dry_run"),
         ({"verb": "stopping"}, "replica"),
         ({"verb": "journal", "lines": 10**9}, r"\$\.lines"),
+        ({"verb": "drain", "all": True, "token": 0}, r"\$\.token"),
+        ({"verb": "lease", "action": "take", "rollout": "r-1"}, "by a holder: name both"),
+        ({"verb": "lease", "action": "renew"}, "renew needs its token"),
+        ({"verb": "lease", "action": "steal"}, r"\$\.action"),
+        ({"verb": "act", "action": "reboot"}, "it needs the token of its lease"),
+        ({"verb": "act", "action": "restart", "token": 1}, "name replicas, or say all"),
+        ({"verb": "act", "action": "run", "token": 1, "all": True}, "about the host"),
+        ({"verb": "ledger", "action": "get", "id": "../passwd"}, r"\$\.id"),
+        ({"verb": "ledger", "action": "put", "id": "r-1"}, "needs the token"),
+        ({"verb": "ledger", "action": "put", "id": "r", "token": 1, "size": 2**21}, r"\$\.size"),
         ({"verb": "format"}, "no such verb: 'format'; there are status, drain"),
         ({"verb": 3}, r"\$\.verb"),
         ({"version": 2, "verb": "new"}, "version 2, this agent speaks 1"),

@@ -1,6 +1,6 @@
 """Reads paced streams and says, as JSON, how long their bytes were under way. Runs on the host.
 
-    streams.py ADDRESS:PORT PATH KEY STREAMS
+    streams.py ADDRESS:PORT PATH KEY STREAMS MODEL
 
 All streams begin within a second, evenly; each is one POST on a connection of its own. Standard
 library only.
@@ -40,8 +40,8 @@ async def stream(address: str, head: bytes, late: float) -> tuple[float, list[fl
 
 async def main() -> None:
     """Read them all."""
-    address, path, key, number = sys.argv[1:5]
-    body = json.dumps({"model": "m", "stream": True, "messages": []}).encode()
+    address, path, key, number, model = sys.argv[1:6]
+    body = json.dumps({"model": model, "stream": True, "messages": []}).encode()
     lines = [
         f"POST {path} HTTP/1.1",
         "Host: bench",

@@ -15,20 +15,31 @@ _COMPLETION = (
     '"message":{"role":"assistant","content":"the stand-in answers at once"},"finish_reason":'
     '"length"}],"usage":{"prompt_tokens":90,"completion_tokens":5,"total_tokens":95}}'
 )
-_FRAME = """user www-data; worker_processes auto; worker_rlimit_nofile 16384; pid {pid};
+_FRAME = """include /etc/nginx/modules-enabled/*.conf;
+user www-data; worker_processes auto; worker_rlimit_nofile 16384; pid {pid};
 error_log {here}/nginx-error.log; events {{ worker_connections 8192; }}
-http {{ access_log off; default_type application/json; {inside} }}
+http {{ access_log off; default_type application/json;
+variables_hash_max_size 4096; map_hash_bucket_size 256; map_hash_max_size 65536; {inside} }}
 """
 
 
 @dataclass(frozen=True)
 class Way:
-    """One way to the engine: *words* for the table, where it listens, which unit its nginx is."""
+    """One way to the engine: *words* for the table, where it listens, which unit its nginx is.
+
+    *beyond* are the units of further proxies on the way.
+    """
 
     words: str
     port: int
     unit: str | None
     prefix: str = ""
+    beyond: tuple[str, ...] = ()
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """The units of all proxies on the way."""
+        return (*((self.unit,) if self.unit else ()), *self.beyond)
 
 
 ROLE = Way("**nginx as the role configures it**", 8080, "nginx.service", "/replicas/{}")

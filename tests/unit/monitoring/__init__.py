@@ -2,7 +2,7 @@
 
 The rules' tests for promtool lie beside this file, as YAML that an operator can run by hand after
 taking the annotations out of the rules; ``vllm-0.32.0.prom`` is what a real vLLM 0.32.0 served
-after three requests.
+after three requests, ``haproxy-2.6.12.prom`` what the role's HAProxy did, of what is kept.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from roles.prometheus.rules import RULES, rule_texts
 __all__ = [
     "ALERTS",
     "CASES",
+    "HAPROXY_PAGE",
     "RECORDS",
     "ROOT",
     "RULE_FILES",
@@ -30,6 +31,7 @@ __all__ = [
 ROOT = Path(__file__).parents[3]
 CASES = sorted(Path(__file__).parent.glob("*.yml"))
 VLLM_PAGE = (Path(__file__).parent / "vllm-0.32.0.prom").read_text(encoding="utf-8")
+HAPROXY_PAGE = (Path(__file__).parent / "haproxy-2.6.12.prom").read_text(encoding="utf-8")
 RULE_FILES: dict[str, Any] = {
     path.name: yaml.safe_load(path.read_text(encoding="utf-8")) for path in RULES.glob("*.yml")
 }
