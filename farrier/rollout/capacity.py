@@ -22,7 +22,8 @@ class Room:
 
     ``others`` are the replicas that go on serving (``HOST:REPLICA``), ``load`` the requests in
     flight at all of them now, ``waiting`` those queued at the others. ``why`` it cannot
-    be done now, None when it can; ``gap``: it cannot be done at all without a gap in service.
+    be done now, None when it can; ``gap``: it cannot be done now without a gap in service, and with
+    ``alone`` at no time, for there is no other replica.
     """
 
     model: str
@@ -31,6 +32,7 @@ class Room:
     waiting: int
     why: str | None = None
     gap: bool = False
+    alone: bool = False
 
 
 def can_drain(
@@ -91,7 +93,8 @@ def room(
         if allow_gap:
             return found
         why = f"nobody else serves {model}: its clients would get 503 until it is back"
-        return Room(model, names, load, waiting, why, gap=True)
+        alone = all(one.name in drained.get(host, ()) for host, one in replicas)
+        return Room(model, names, load, waiting, why, gap=True, alone=alone)
     away = len(replicas) - len(others)
     if max_unavailable is not None and away > max_unavailable:
         why = f"{away} replicas of {model} would not be ready, --max-unavailable {max_unavailable}"

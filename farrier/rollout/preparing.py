@@ -97,6 +97,9 @@ def refuse_gaps(plan: Plan, looks: Mapping[str, Look | None], options: Options) 
             allow_gap=options.allow_gap,
             max_unavailable=options.max_unavailable,
         )
+    if plan.kind == "converge":
+        # which engines it will restart is known only then: each is asked for before its drain
+        return []
     if gaps := [one for one in rooms if one.gap]:
         said = "; ".join(dict.fromkeys(one.why or "" for one in gaps))
         names = " ".join(dict.fromkeys(f"--model {one.model}" for one in gaps))

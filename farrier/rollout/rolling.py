@@ -168,6 +168,11 @@ class Rolling:
             if not bad:
                 return
             why = "; ".join(one.why or "" for one in bad)
+            if any(one.alone for one in bad):
+                raise RefusedError(
+                    f"{record.host}: not drained: {why}",
+                    f"farrier rollout {self.ledger.kind} --allow-gap, if that gap may be",
+                )
             if time.monotonic() >= end:
                 raise RefusedError(
                     f"{record.host}: not drained: {why}",

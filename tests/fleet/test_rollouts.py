@@ -69,7 +69,9 @@ def checkout(path: Path) -> Path:
 def rollout(site: Site, *argv: str, cwd: Path, check: int = 0, **more: Any) -> Any:
     """The ledger that ``farrier rollout … --json`` prints."""
     done = site.farrier("rollout", *argv, "--json", cwd=cwd, check=check, **more)
-    return json.loads(done.stdout.splitlines()[-1])
+    said = json.loads(done.stdout.splitlines()[-1])
+    assert "outcome" in said, said
+    return said
 
 
 def runs(site: Site) -> dict[str, str]:
@@ -350,7 +352,16 @@ def test_what_does_not_start_stops_the_rollout_and_the_rest_serves(site: Site, h
     before = runs(site)
     broken = {
         host: [
-            {**model, "command": ["/usr/bin/python3", "-c", "raise SystemExit('no such option')"]}
+            {
+                **model,
+                "command": [
+                    "/usr/bin/python3",
+                    "-c",
+                    "raise SystemExit('no such option')",
+                    "{host}",
+                    "{port}",
+                ],
+            }
             if model["name"] == "tiny"
             else model
             for model in site.converge.models[host]
