@@ -9,11 +9,12 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, Any
 
 from tests.agent.host import until
 from tests.tools import proxy
 
-__all__ = ["Proxy", "certificate", "haproxy", "nginx"]
+__all__ = ["Proxy", "certificate", "haproxy", "nginx", "started"]
 
 
 class Proxy:
@@ -68,10 +69,27 @@ def haproxy(scratch: Path, port: int, rest: str) -> Iterator[Proxy]:
 def _running(
     argv: list[str], environment: dict[str, str], port: int, reload: int
 ) -> Iterator[Proxy]:
-    with subprocess.Popen(argv, env=environment, start_new_session=True) as process:
+    with started(argv, environment) as process:
+        until(_listens(process, port))
+        yield Proxy(process, reload)
+
+
+@contextmanager
+def started(
+    argv: list[str], environment: dict[str, str], output: IO[Any] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A master and its workers, none of which outlives the block, or a test that is killed."""
+    # Where a test's process is killed, no block ends: the kernel tells the master, which ends
+    # its workers.
+    with subprocess.Popen(
+        ["setpriv", "--pdeathsig", "TERM", *argv],
+        env=environment,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
+    ) as process:
         try:
-            until(_listens(process, port))
-            yield Proxy(process, reload)
+            yield process
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

@@ -28,6 +28,7 @@ from roles.gateway import DEFAULTS, configuration
 from roles.gateway.configuration import SHARES, Bounds, Places, bounds, config_text, maps
 from roles.gateway.routes import routes
 from tests.agent.host import free_port, until
+from tests.proxies import started
 from tests.tools import proxy
 
 TEMPLATES = Path(configuration.__file__).parent / "templates"
@@ -285,7 +286,7 @@ class Gateway:
 
     def settled(self) -> None:
         """Wait until every server's agent was asked once."""
-        until(lambda: set(self.servers("agent_status").values()) == {"L7OK"}, 10)
+        until(lambda: set(self.servers("agent_status").values()) == {"L7OK"})
 
     def ask(
         self,
@@ -370,24 +371,18 @@ def gateway(
     room = limits(replace(bounds(settings, 4096, 2, shared=False), connections=4000, threads=2))
     path = directory / "haproxy.cfg"
     path.write_text(config_text(found, settings, room, open_access=open_access, places=places))
-    log = (directory / "log").open("wb")
     program, environment = proxy("haproxy")
-    process = subprocess.Popen(
-        [program, "-W", "-f", str(path)], env=environment, stdout=log, stderr=subprocess.STDOUT
-    )
-    it = Gateway(
-        directory,
-        settings["gateway_port"],
-        settings["gateway_tls_port"],
-        settings["gateway_metrics_port"],
-        process,
-        places,
-    )
-    try:
-        until(lambda: process.poll() is not None or Path(places.admin).exists(), 10)
+    with (
+        (directory / "log").open("wb") as log,
+        started([program, "-W", "-f", str(path)], environment, log) as process,
+    ):
+        until(lambda: process.poll() is not None or Path(places.admin).exists())
         assert process.poll() is None, (directory / "log").read_text()
-        yield it
-    finally:
-        process.terminate()
-        process.wait(10)
-        log.close()
+        yield Gateway(
+            directory,
+            settings["gateway_port"],
+            settings["gateway_tls_port"],
+            settings["gateway_metrics_port"],
+            process,
+            places,
+        )

@@ -13,7 +13,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -29,6 +29,7 @@ from roles.gateway.configuration import SHARES, Places, bounds, config_text, map
 from roles.gateway.routes import routes
 from tests.agent.full_status import full_status
 from tests.agent.host import free_port, until
+from tests.proxies import started
 from tests.tools import proxy, tool
 
 MODEL, REPLICA = "org/tiny", "gpu01:tiny"
@@ -131,7 +132,7 @@ class Told:
     def until(self, **wanted: int) -> GatewayCounts:
         """The counts as soon as so many of alice's requests for the model have these codes."""
         codes = {("alice", code[1:]): count for code, count in wanted.items()}
-        until(lambda: self.counts().models[0].codes == codes, 20)
+        until(lambda: self.counts().models[0].codes == codes)
         return self.counts()
 
 
@@ -147,19 +148,18 @@ def told(tmp_path: Path) -> Iterator[Told]:
     counts()
     with Hosts(("127.0.0.1", 0), Nginx) as hosts:
         threading.Thread(target=hosts.serve_forever, daemon=True).start()
-        port, process = _haproxy(tmp_path, hosts.server_address[1])
         try:
-            yield Told(port, counts)
+            with _haproxy(tmp_path, hosts.server_address[1]) as port:
+                yield Told(port, counts)
         finally:
-            process.terminate()
-            assert process.wait(30) is not None
             hosts.shutdown()
             loop.call_soon_threadsafe(log.close)
             loop.call_soon_threadsafe(loop.stop)
 
 
-def _haproxy(directory: Path, host_port: int) -> tuple[int, subprocess.Popen[bytes]]:
-    """The role's HAProxy before one host; it tells of its requests on gateway.sock there."""
+@contextmanager
+def _haproxy(directory: Path, host_port: int) -> Iterator[int]:
+    """The role's HAProxy before one host: its port. It tells of its requests on gateway.sock."""
     host = HostSpec(
         "gpu01",
         groups=("gpu",),
@@ -192,13 +192,13 @@ def _haproxy(directory: Path, host_port: int) -> tuple[int, subprocess.Popen[byt
     config = directory / "haproxy.cfg"
     config.write_text(config_text(found, settings, room, places=places))
     program, environment = proxy("haproxy")
-    log = (directory / "log").open("wb")
-    process = subprocess.Popen(
-        [program, "-W", "-f", str(config)], stdout=log, stderr=log, env=environment
-    )
-    until(lambda: process.poll() is not None or Path(places.admin).exists(), 10)
-    assert process.poll() is None, (directory / "log").read_text()
-    return port, process
+    with (
+        (directory / "log").open("wb") as log,
+        started([program, "-W", "-f", str(config)], environment, log) as process,
+    ):
+        until(lambda: process.poll() is not None or Path(places.admin).exists())
+        assert process.poll() is None, (directory / "log").read_text()
+        yield port
 
 
 def test_whole_answers_and_streams_are_counted_with_their_tokens(told: Told) -> None:
@@ -258,7 +258,7 @@ def test_what_was_not_served_is_counted_by_code_and_in_no_histogram(told: Told) 
 def test_strangers_and_unknown_models_have_no_name(told: Told) -> None:
     assert told.post("whole", key=None)[0] == 401
     assert told.post("whole", model='"}{"<script>' + "x" * 3000)[0] == 404
-    until(lambda: told.counts().lines["counted"] == 2, 20)
+    until(lambda: told.counts().lines["counted"] == 2)
     unknown = told.counts().models[-1]
     assert (unknown.model, unknown.codes) == ("", {("", "401"): 1, ("alice", "404"): 1})
 

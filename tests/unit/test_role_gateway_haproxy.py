@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from roles.gateway import DEFAULTS
 from tests.agent.host import until
 from tests.unit.gateway_hosts import Answer, Gateway, Host, gateway, key
 
@@ -145,7 +146,7 @@ def test_so_many_streams_at_a_time(running: Gateway, hosts: list[Host]) -> None:
         host.hold.set()
     for stream in (first, second):
         assert stream.read().endswith(b"[DONE]\n\n")
-    until(lambda: running.ask(body=TINY, by="dave").status == 200, 10)
+    until(lambda: running.ask(body=TINY, by="dave").status == 200)
 
 
 def test_open_access_asks_nobody(tmp_path: Path, hosts: list[Host]) -> None:
@@ -181,7 +182,7 @@ def test_the_models_are_those_that_serve_and_that_the_key_may_use(
     assert running.ask("/v1/models/Qwen/Qwen3", by="bob").status == 403
     assert running.ask("/v1/models/none").status == 404
     hosts[1].takes = False
-    until(lambda: listed("alice") == ["tiny"], 10)
+    until(lambda: listed("alice") == ["tiny"])
     assert running.ask("/v1/models/Qwen/Qwen3").code == "no_replica_ready"
     assert not seen(hosts)
 
@@ -321,7 +322,7 @@ def test_it_is_the_same_with_http_2(
         tap = Tap(running.port)
         status, code = curl(tap.port, sized(size), *http_2, check=False)
         assert (status, code) in {(413, "request_too_large"), (0, "")}
-        until(lambda: b"request_too_large" in tap.heard, 10)  # noqa: B023
+        until(lambda: b"request_too_large" in tap.heard)  # noqa: B023
         kinds = [
             (kind, payload) for kind, flags, payload in tap.frames() if kind == 0 and flags & 1
         ]
@@ -372,7 +373,7 @@ def test_a_closed_gate_is_tried_elsewhere_with_the_same_request(
     for request in hosts[1].seen:
         assert request.headers["x-farrier-server"] == "gpu02:tiny"
         assert request.body == body
-    until(lambda: len(running.log()) == 8, 10)
+    until(lambda: len(running.log()) == 8)
     assert any(line["retries"] == "+1" for line in running.log())
 
 
@@ -419,7 +420,7 @@ def test_an_agents_drain_takes_a_replica_out_and_leaves_its_streams(
     hosts[0].hold.clear()
     streams = [running.stream() for _ in range(4)]
     hosts[0].takes = False
-    until(lambda: running.servers()["tiny", "gpu01:tiny"] == "DRAIN (agent)", 10)
+    until(lambda: running.servers()["tiny", "gpu01:tiny"] == "DRAIN (agent)")
     before = len(hosts[0].seen)
     assert before
     for _ in range(6):
@@ -429,16 +430,16 @@ def test_an_agents_drain_takes_a_replica_out_and_leaves_its_streams(
     for stream in streams:
         assert stream.read().endswith(b"[DONE]\n\n")
     hosts[0].takes = True
-    until(lambda: running.ask(body=TINY).json()["from"] == "gpu01", 10)
+    until(lambda: running.ask(body=TINY).json()["from"] == "gpu01")
 
 
 def test_nobody_ready_is_503_at_once(running: Gateway, hosts: list[Host]) -> None:
     for host in hosts:
         host.takes = False
-    until(lambda: set(running.servers().values()) == {"DRAIN (agent)"}, 10)
+    until(lambda: set(running.servers().values()) == {"DRAIN (agent)"})
     began = time.monotonic()
     answer = running.ask(body=TINY)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < DEFAULTS.data()["gateway_queue_seconds"] / 2
     assert (answer.status, answer.code) == (503, "no_replica_ready")
     assert answer.headers["retry-after"] == "5"
     assert running.ask("/v1/models").json()["data"] == []
@@ -449,7 +450,7 @@ def test_one_host_whose_nginx_fails_its_check_gets_nothing(tmp_path: Path) -> No
     with gateway(tmp_path, hosts, KEYS) as it:
         it.settled()
         hosts[0].alive = False
-        until(lambda: it.servers()["tiny", "gpu01:tiny"].startswith("DOWN"), 20)
+        until(lambda: it.servers()["tiny", "gpu01:tiny"].startswith("DOWN"))
         for _ in range(9):
             assert it.ask(body=TINY).status == 200
         assert "gpu01" not in seen(hosts)
@@ -464,11 +465,11 @@ def test_where_most_fail_their_check_together_all_are_tried_but_the_drained(
     with gateway(tmp_path, hosts, KEYS) as it:
         it.settled()
         hosts[2].takes = False
-        until(lambda: it.servers()["_every:tiny", "gpu03:tiny"] == "DRAIN (agent)", 10)
+        until(lambda: it.servers()["_every:tiny", "gpu03:tiny"] == "DRAIN (agent)")
         for host in hosts:
             host.alive = False
-        until(lambda: it.servers()["tiny", "gpu01:tiny"].startswith("DOWN"), 20)
-        until(lambda: it.servers()["tiny", "gpu02:tiny"].startswith("DOWN"), 20)
+        until(lambda: it.servers()["tiny", "gpu01:tiny"].startswith("DOWN"))
+        until(lambda: it.servers()["tiny", "gpu02:tiny"].startswith("DOWN"))
         for _ in range(8):
             assert it.ask(body=TINY).status == 200
         assert seen(hosts).keys() == {"gpu01", "gpu02"}
@@ -493,17 +494,17 @@ def test_more_than_replicas_take_wait_and_no_more_than_may(tmp_path: Path) -> No
     data: dict[str, Any] = {
         "gateway_replica_requests": 2,
         "gateway_queue_requests": 3,
-        "gateway_queue_seconds": 1,
+        "gateway_queue_seconds": 3,
     }
     with gateway(tmp_path, [host], KEYS, **data) as it, ThreadPoolExecutor(8) as pool:
         it.settled()
         host.hold.clear()
         asked = [pool.submit(it.ask, body=TINY) for _ in range(8)]
-        until(lambda: sum(one.done() for one in asked) >= 3, 10)
+        until(lambda: sum(one.done() for one in asked) >= 3)
         full = [one.result() for one in asked if one.done() and one.result().status == 429]
         assert len(full) == 3
         assert {one.code for one in full} == {"saturated"}
-        until(lambda: sum(one.done() for one in asked) == 6, 10)
+        until(lambda: sum(one.done() for one in asked) == 6)
         late = [one.result() for one in asked if one.done() and one.result().status == 503]
         assert len(late) == 3
         assert {(one.code, one.headers["retry-after"]) for one in late} == {("saturated", "5")}
@@ -538,7 +539,7 @@ def test_a_session_stays_on_its_replica(tmp_path: Path) -> None:
         assert set(homes.values()) == {"gpu01", "gpu02", "gpu03"}
         assert {session: where(session) for session in range(20)} == homes
         hosts[0].takes = False
-        until(lambda: it.servers()["tiny", "gpu01:tiny"] == "DRAIN (agent)", 10)
+        until(lambda: it.servers()["tiny", "gpu01:tiny"] == "DRAIN (agent)")
         for session, home in homes.items():
             assert where(session) == home or home == "gpu01"
     for host in hosts:
@@ -569,10 +570,10 @@ def test_a_replica_gets_the_share_that_it_is_given_and_no_more(tmp_path: Path) -
         assert shares(30)["gpu01"] == 0
         hosts[0].gate = "open"
         it.share("gpu01:tiny", 100)
-        until(lambda: it.servers()["tiny", "gpu01:tiny"] == "UP", 10)
+        until(lambda: it.servers()["tiny", "gpu01:tiny"] == "UP")
         assert 60 < shares(300)["gpu01"] < 160
         hosts[0].takes = False
-        until(lambda: it.servers()["tiny", "gpu01:tiny"] == "DRAIN (agent)", 10)
+        until(lambda: it.servers()["tiny", "gpu01:tiny"] == "DRAIN (agent)")
     for host in hosts:
         host.end()
 
@@ -584,16 +585,16 @@ def test_a_reload_under_load_loses_nothing_and_keeps_the_drained_drained(
     running: Gateway, hosts: list[Host]
 ) -> None:
     hosts[0].takes = False
-    until(lambda: running.servers()["tiny", "gpu01:tiny"] == "DRAIN (agent)", 10)
+    until(lambda: running.servers()["tiny", "gpu01:tiny"] == "DRAIN (agent)")
     hosts[0].takes = None  # the agent hangs
-    over = time.monotonic() + 6
+    over = threading.Event()
     kept_alive = 4
 
     def posts(_: int) -> Counter[int]:
         statuses: Counter[int] = Counter()
         connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=30)
         headers = {"Authorization": f"Bearer {key('alice').key}"}
-        while time.monotonic() < over:
+        while not over.is_set():
             connection.request("POST", "/v1/chat/completions", b'{"model":"tiny"}', headers)
             answer = connection.getresponse()
             answer.read()
@@ -608,8 +609,13 @@ def test_a_reload_under_load_loses_nothing_and_keeps_the_drained_drained(
     with ThreadPoolExecutor(kept_alive) as pool:
         loops = [pool.submit(posts, number) for number in range(kept_alive)]
         hosts[1].hold.set()
-        for _ in range(3):
-            running.reload()
+        try:
+            for _ in range(3):
+                before = len(hosts[1].seen)
+                running.reload()
+                until(lambda: len(hosts[1].seen) >= before + 100)  # noqa: B023
+        finally:
+            over.set()
         statuses = sum((loop.result() for loop in loops), Counter[int]())
     assert statuses.keys() == {200}
     assert not hosts[0].seen
@@ -638,7 +644,7 @@ def test_keys_change_with_a_reload_that_drops_nothing(
 
 def test_a_reload_takes_ports_from_the_configuration(running: Gateway, hosts: list[Host]) -> None:
     hosts[1].takes = False
-    until(lambda: running.servers()["tiny", "gpu02:tiny"] == "DRAIN (agent)", 10)
+    until(lambda: running.servers()["tiny", "gpu02:tiny"] == "DRAIN (agent)")
     hosts[1].takes = None
     moved = Host("gpu01")
     text = running.config.read_text()
@@ -648,7 +654,7 @@ def test_a_reload_takes_ports_from_the_configuration(running: Gateway, hosts: li
     running.reload()
     for _ in range(4):
         assert running.ask(body=TINY).status == 200
-    until(lambda: moved.asked, 10)
+    until(lambda: moved.asked)
     assert len(moved.seen) == 4
     assert not hosts[0].seen
     assert not hosts[1].seen, "its state was kept"
@@ -663,7 +669,7 @@ def test_the_log_tells_of_each_request_and_holds_no_key(
         running.ask(body={"model": 'x"y'}, X_Request_ID="two"),
         running.ask('/v1/"quoted"', body=b"", by=None, X_Request_ID="three"),
     ]
-    until(lambda: len(running.log()) == 3, 10)
+    until(lambda: len(running.log()) == 3)
     one, two, three = running.log()
     assert [line["status"] for line in (one, two, three)] == [a.status for a in served]
     assert one.keys() == {

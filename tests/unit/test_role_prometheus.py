@@ -12,6 +12,7 @@ import yaml
 
 from farrier.spec import HostSpec
 from roles.prometheus import DEFAULTS, HAPROXY_KEPT, config_text
+from tests.agent.host import until
 from tests.tools import tool
 from tests.unit.gateway_hosts import Host, gateway
 from tests.unit.monitoring import HAPROXY_PAGE, names_on
@@ -53,6 +54,8 @@ def test_a_real_haproxy_has_what_is_kept_of_it(tmp_path: Path) -> None:
     scopes = "&".join(f"scope={one}" for one in jobs(GATEWAY)["haproxy"]["params"]["scope"])
     host = Host("gpu01")
     with gateway(tmp_path, [host], open_access=True) as one:
+        # a check that has not ended yet has no duration
+        until(lambda: one.servers("check_status")["tiny", "gpu01:tiny"] == "L7OK")
         url = f"http://127.0.0.1:{one.metrics_port}/metrics?{scopes}"
         with urllib.request.urlopen(url, timeout=10) as answer:
             names = names_on(answer.read().decode())
