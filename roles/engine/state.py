@@ -54,6 +54,8 @@ class ReplicaState:
         if record.phase is Phase.READY and record.gate == "open":
             return f"is warm, but somebody closed its gate by hand. To open it: {ready}"
         if record.phase in {Phase.DRAINING, Phase.DRAINED} and record.drain:
+            if record.rollouts:
+                return _held_by_rollout(record)
             who = record.drain.askers[-1]
             look = "Look at: farrier-agent status. " if who.source == "verdict" else ""
             return (
@@ -61,6 +63,20 @@ class ReplicaState:
                 f" {ready}"
             )
         return None
+
+
+def _held_by_rollout(record: Record) -> str:
+    """A rollout takes it back by itself: a person's ready meanwhile would be in its way."""
+    askers = record.drain.askers if record.drain else ()
+    who = next(one for one in reversed(askers) if one.source == "rollout")
+    after = ""
+    if record.others:
+        other = record.others[-1]
+        after = f". It stays drained after that: {other.reason} (asked by {other.by})"
+    return (
+        f"is {record.phase.value}: {who.reason} (asked by {who.by}). The rollout takes it back; if"
+        f" nobody drives it any more: farrier rollout resume {who.rollout or 'ID'}{after}"
+    )
 
 
 class ReplicaStates(FactBase[dict[str, ReplicaState]]):

@@ -196,11 +196,13 @@ class Fleet:
         finally:
             connection.close()
 
-    def chat(self, host: str, path: str = "/v1/chat/completions", **more: Any) -> Answer:
+    def chat(
+        self, host: str, path: str = "/v1/chat/completions", *, port: int = 8080, **more: Any
+    ) -> Answer:
         """A short chat completion with the lab's key."""
         message = {"role": "user", "content": "hello"}
         body = {"model": "tiny", "messages": [message], "max_tokens": 4, **more}
-        return self.request(host, path, key=self.key, body=body)
+        return self.request(host, path, port=port, key=self.key, body=body)
 
     def traffic(self, host: str, plan: Plan | None = None, *, patience: float = 90) -> Traffic:
         """Clients of *host*'s nginx; they begin when the block is entered."""

@@ -33,13 +33,14 @@ def on(fleet: Fleet, request: pytest.FixtureRequest) -> Any:
 
 @pytest.mark.parametrize("host_name", HOSTS)
 def test_services_run_and_come_back_at_boot(on: Any, host_name: str) -> None:
-    own = ("nginx", "engine-tiny") if host_name in GPU_HOSTS else ("prometheus",)
+    own = ("nginx", "engine-tiny") if host_name in GPU_HOSTS else ("prometheus", "haproxy")
     for name in (*EVERYWHERE, *own):
         service = on.service(name)
         assert (name, service.is_running, service.is_enabled) == (name, True, True)
-    others = ("prometheus",) if host_name in GPU_HOSTS else ("nginx", "engine-tiny")
+    others = ("prometheus", "haproxy") if host_name in GPU_HOSTS else ("nginx", "engine-tiny")
     assert [name for name in others if on.service(name).is_running] == []
-    ours = "'engine-*' 'farrier*' 'nginx*' 'prometheus*'"  # Debian's own may fail in a lab's boot
+    # Debian's own may fail in a lab's boot
+    ours = "'engine-*' 'farrier*' 'haproxy*' 'nginx*' 'prometheus*'"
     assert on.check_output(f"systemctl list-units --failed --plain --no-legend {ours}") == ""
 
 
@@ -60,11 +61,17 @@ SERVING = {
     "/etc/systemd/system/engine-tiny.service": ("root", "root", 0o644),
     "/run/farrier/started/tiny": ("root", "root", 0o644),
 }
+GATEWAY = {
+    "/etc/haproxy/farrier": ("root", "root", 0o700),
+    "/etc/haproxy/farrier/keys.map": ("root", "root", 0o600),
+    "/etc/haproxy/farrier/tls.pem": ("root", "root", 0o600),
+    "/etc/haproxy/haproxy.cfg": ("root", "root", 0o644),
+}
 
 
 @pytest.mark.parametrize("host_name", HOSTS)
 def test_files_have_their_owner_and_mode(on: Any, host_name: str) -> None:
-    expected = FILES | (SERVING if host_name in GPU_HOSTS else {})
+    expected = FILES | (SERVING if host_name in GPU_HOSTS else GATEWAY)
     if host_name in GPU_HOSTS:
         user = ENGINE_USERS[host_name]
         expected |= {"/var/lib/farrier/engines/tiny": (user, user, 0o700)}
@@ -85,17 +92,19 @@ def test_programs_are_roots_and_nobody_elses(on: Any, host_name: str) -> None:
     assert int(on.check_output("find /opt/farrier -type f | wc -l")) > 200
 
 
-@pytest.mark.parametrize("host_name", GPU_HOSTS)
+@pytest.mark.parametrize("host_name", HOSTS)
 def test_nobody_but_root_reads_the_keys(fleet: Fleet, on: Any, host_name: str) -> None:
-    engine = ENGINE_USERS[host_name]
-    for user in (engine, "farrier-agent", "www-data", "farrier"):
-        done = on.run(f"su -s /bin/sh {user} -c 'cat /etc/nginx/farrier/keys.map'")
+    serves = host_name in GPU_HOSTS
+    keys = "/etc/nginx/farrier/keys.map" if serves else "/etc/haproxy/farrier/keys.map"
+    own = (ENGINE_USERS[host_name], "www-data") if serves else ("haproxy",)
+    for user in (*own, "farrier-agent", "farrier"):
+        done = on.run(f"su -s /bin/sh {user} -c 'cat {keys}'")
         assert done.rc != 0
         assert "Permission denied" in done.stderr
-    assert on.file("/etc/nginx/farrier/keys.map").contains("demo")
-    # nowhere else on the host; the pattern comes by stdin, because sudo logs command lines
+    assert on.file(keys).contains("demo")
+    # it has their hashes: no key is on a host; it comes by stdin, because sudo logs command lines
     trees = "/etc /var/lib/farrier /var/log /run /tmp /var/tmp /home"
-    everywhere = f"grep -rlFs --exclude=keys.map -f - {trees}; true"
+    everywhere = f"grep -rlFs -f - {trees}; true"
     assert fleet.root(host_name, everywhere, stdin=fleet.key) == ""
 
 

@@ -63,7 +63,11 @@ def prometheus(fleet: Fleet, path: str) -> Any:
 
 
 def test_prometheus_reaches_every_target_of_the_inventory(fleet: Fleet) -> None:
-    expected = {("prometheus", "localhost:9090"), ("alertmanager", "localhost:9093")}
+    expected = {
+        ("prometheus", "localhost:9090"),
+        ("alertmanager", "localhost:9093"),
+        ("haproxy", f"{fleet.addresses['gw01']}:8405"),
+    }
     for address in fleet.addresses.values():
         expected |= {("node", f"{address}:9100"), ("farrier-agent", f"{address}:9810")}
 

@@ -11,7 +11,7 @@ from tests.roles.fleet import Fleet, until
 
 HOST = "gpu03"
 ROLES = [
-    *("agent", "alertmanager", "base", "cuda_toolkit", "engine", "grafana", "nginx"),
+    *("agent", "alertmanager", "base", "cuda_toolkit", "engine", "gateway", "grafana", "nginx"),
     "node_exporter",
     *("nvidia_container_toolkit", "nvidia_driver", "prometheus", "vllm"),
 ]
@@ -87,6 +87,32 @@ def test_one_role_is_removed_from_the_hosts_that_have_it(
     assert back.returncode == 0, back.last_words()
     until(lambda: _answers(fleet, "gw01", 9090), 60, "Prometheus listens again")
     assert fleet.unit("gw01", "prometheus", "UnitFileState") == "enabled"
+
+
+def test_a_gateway_is_removed_and_a_converge_brings_it_back(
+    fleet: Fleet, converge: Converge, afterwards: None
+) -> None:
+    run = converge("--data", "role=gateway", deploy="deploys/remove.py")
+    assert run.returncode == 0, run.last_words()
+    assert run.hosts == {"gw01"}
+    assert fleet.unit("gw01", "haproxy", "ActiveState") == "inactive"
+    paths = (
+        "/etc/haproxy/haproxy.cfg /etc/haproxy/farrier /var/lib/haproxy/farrier.state"
+        " /etc/systemd/system/haproxy.service.d/farrier.conf"
+    )
+    assert fleet.root("gw01", f"ls -d {paths} 2>/dev/null", check=False) == ""
+    ports = fleet.root("gw01", "ss -Hltn | awk '{print $4}'").split()
+    assert {port.rpartition(":")[2] for port in ports} & {"80", "443", "8405"} == set()
+    assert fleet.ssh("gw01", "systemctl --failed --no-legend 'haproxy*'") == ""
+    again = converge("--data", "role=gateway", deploy="deploys/remove.py")
+    assert (again.returncode, again.changed("gw01")) == (0, []), again.last_words()
+
+    back = converge(limit=["gw01"])
+    assert back.returncode == 0, back.last_words()
+    assert fleet.unit("gw01", "haproxy", "UnitFileState") == "enabled"
+    until(lambda: fleet.chat("gw01", port=80).status == 200, 30, "the gateway reaches a replica")
+    once_more = converge(limit=["gw01"])
+    assert (once_more.returncode, once_more.changed("gw01")) == (0, []), once_more.last_words()
 
 
 def test_an_agent_that_is_removed_leaves_its_gates(

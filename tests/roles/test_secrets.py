@@ -3,12 +3,14 @@
 What a key could leak into: arguments and environments of processes, here and on the hosts; files
 that others may read, however short-lived; the journal (sudo logs every command); pyinfra's output
 at its most talkative. A key counts as leaked as it is, in hex and in base64 (in which a file's
-content travels).
+content travels); so does its SHA-256, by which hosts know it, and the key of a gateway's
+certificate.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import secrets
@@ -22,14 +24,22 @@ from pathlib import Path
 
 import pytest
 
+from farrier.lab.certificates import certificate_of
 from farrier.lab.machines import processes
 from farrier.lab.state import LabFiles
 from tests.roles import watcher
 from tests.roles.converging import PYINFRA, ROOT, Converge
 from tests.roles.fleet import Fleet
 
-HOSTS = ("gpu02", "gpu03")
-KEYS_MAP = "/etc/nginx/farrier/keys.map"
+KEYS_MAPS = {
+    "gpu02": "/etc/nginx/farrier/keys.map",
+    "gpu03": "/etc/nginx/farrier/keys.map",
+    "gw01": "/etc/haproxy/farrier/keys.map",
+}
+"""Where hosts have the hashes of keys; the keys themselves are nowhere."""
+HOSTS = tuple(KEYS_MAPS)
+GATEWAY = "gw01"
+CERTIFICATE = "/etc/haproxy/farrier/tls.pem"
 IN_MEMORY = ("run", "tmp", "dev/shm")
 """File systems of their own on a host."""
 
@@ -132,6 +142,22 @@ def new_keys(file: Path) -> dict[str, str]:
     return keys
 
 
+def hashed(keys: Mapping[str, str]) -> dict[str, str]:
+    """The SHA-256 of each of *keys*."""
+    return {
+        f"{name}-sha256": hashlib.sha256(key.encode()).hexdigest() for name, key in keys.items()
+    }
+
+
+def new_certificate(file: Path) -> dict[str, str]:
+    """A certificate for the gateway in *file*; of its key the line that has most of what counts."""
+    _, content = certificate_of("farrier tests", [GATEWAY])
+    file.touch(mode=0o600)
+    file.write_text(content)
+    _, _, key = content.partition("PRIVATE KEY-----\n")
+    return {"certificate": key.splitlines()[1]}
+
+
 def typed(
     converge: Converge, options: Sequence[str], data: Mapping[str, Mapping[str, object]]
 ) -> subprocess.CompletedProcess[str]:
@@ -198,14 +224,26 @@ def test_keys_are_nobody_elses_business_while_they_are_rotated(
 ) -> None:
     rotation = [tmp_path / f"keys-{number}.toml" for number in range(3)]
     first, second, third = (new_keys(file) for file in rotation)
-    seen = {
+    keys = {
         f"{number}-{name}": key
         for number, keys in enumerate((first, second, third))
         for name, key in keys.items()
     }
+    kept = hashed(keys) | {
+        f"{number}-{name}": line
+        for number, file in enumerate(rotation)
+        for name, line in new_certificate(file.with_suffix(".pem")).items()
+    }
+    seen = keys | kept
 
     def data(file: Path) -> dict[str, dict[str, object]]:
-        return {host: {**converge.data.get(host, {}), "api_keys_file": str(file)} for host in HOSTS}
+        said = {host: {**converge.data.get(host, {}), "api_keys_file": str(file)} for host in HOSTS}
+        said[GATEWAY]["gateway_tls_certificate"] = str(file.with_suffix(".pem"))
+        return said
+
+    def models(host: str, key: str) -> int:
+        port = 80 if host == GATEWAY else 8080
+        return fleet.request(host, "/v1/models", port=port, key=key).status
 
     outputs: dict[str, str] = {}
     try:
@@ -215,8 +253,7 @@ def test_keys_are_nobody_elses_business_while_they_are_rotated(
             outputs["talkative"] = run.stdout + run.stderr
             assert "keys.map" in outputs["talkative"]
             for host in HOSTS:
-                answer = fleet.request(host, "/v1/models", key=first["alice"])
-                assert answer.status == 200, "the key was not written"
+                assert models(host, first["alice"]) == 200, "the key was not written"
 
             for options in (["--dry", "--diff", "-vvv"], ["--debug-operations"], ["--debug-facts"]):
                 run = typed(converge, options, data(rotation[1]))
@@ -224,29 +261,33 @@ def test_keys_are_nobody_elses_business_while_they_are_rotated(
                 outputs[options[0]] = run.stdout + run.stderr
 
             for host in HOSTS:  # the file cannot be written: what is told of it?
-                fleet.root(host, f"mkdir {KEYS_MAP}.farrier-new")
+                fleet.root(host, f"mkdir {KEYS_MAPS[host]}.farrier-new")
             refused = converge("-vvv", limit=HOSTS, data=data(rotation[1]))
             outputs["refused"] = refused.stdout + refused.stderr
             assert refused.returncode == 1
-            assert f"{KEYS_MAP} could not be changed" in refused.stderr
             for host in HOSTS:
-                fleet.root(host, f"rmdir {KEYS_MAP}.farrier-new")
+                assert f"{KEYS_MAPS[host]} could not be changed" in refused.stderr
+                fleet.root(host, f"rmdir {KEYS_MAPS[host]}.farrier-new")
 
             rotated = converge("-vvv", limit=HOSTS, data=data(rotation[2]))
             assert rotated.returncode == 0, rotated.last_words()
             outputs["json"] = rotated.stdout + rotated.stderr
             for host in HOSTS:
-                assert "nginx | Configuration" in rotated.changed(host)
-                assert fleet.request(host, "/v1/models", key=third["alice"]).status == 200
-                assert fleet.request(host, "/v1/models", key=first["alice"]).status == 401
+                role = "Gateway" if host == GATEWAY else "nginx"
+                assert f"{role} | Configuration" in rotated.changed(host)
+                assert models(host, third["alice"]) == 200
+                assert models(host, first["alice"]) == 401
 
         assert watch.found == []
         assert [name for name, text in outputs.items() if leaks(text, seen)] == []
         for host in HOSTS:
-            assert at_rest(fleet, host, watch.since, seen) == {KEYS_MAP: 0o600}
+            assert at_rest(fleet, host, watch.since, keys) == {}
+            private = [KEYS_MAPS[host], *([CERTIFICATE] if host == GATEWAY else [])]
+            assert at_rest(fleet, host, watch.since, kept) == dict.fromkeys(private, 0o600)
             assert leaks(journal(fleet, host, watch.since), seen) == []
-            assert fleet.ssh(host, f"cat {KEYS_MAP} 2>&1", check=False).endswith("denied\n")
+            for path in private:
+                assert fleet.ssh(host, f"cat {path} 2>&1", check=False).endswith("denied\n")
     finally:
         converge(limit=HOSTS)
     for host in HOSTS:
-        assert fleet.chat(host).status == 200
+        assert fleet.chat(host, port=80 if host == GATEWAY else 8080).status == 200

@@ -45,6 +45,7 @@ def drain(source: Source = "person", by: str = "root", reason: str = "a fan") ->
     )
 
 
+ROLLOUT = Asker("alice@laptop", "rollout", "held by rollout r-1: a new version", "r-1")
 CLOSED = ReplicaState("active", RUN, "-", gate_open=False)
 
 
@@ -78,6 +79,19 @@ def test_what_the_agent_itself_closed_is_looked_at_first() -> None:
     assert said is not None
     assert said.startswith("is drained: wedged three times within an hour (asked by farrier-agent")
     assert "Look at: farrier-agent status. To take it back: sudo farrier-agent ready tiny" in said
+
+
+@pytest.mark.parametrize("phase", [Phase.DRAINING, Phase.DRAINED])
+@pytest.mark.parametrize("others", [False, True], ids=["alone", "a person as well"])
+def test_what_a_rollout_drained_is_for_the_rollout_to_take_back(phase: Phase, others: bool) -> None:
+    person = drain()
+    askers = (*(person.askers if others else ()), ROLLOUT)
+    held = msgspec.structs.replace(person, askers=askers)
+    after = ". It stays drained after that: a fan (asked by root)" if others else ""
+    assert replace(CLOSED, record=record(phase, drain=held)).kept_closed() == (
+        f"is {phase.value}: held by rollout r-1: a new version (asked by alice@laptop). The rollout"
+        f" takes it back; if nobody drives it any more: farrier rollout resume r-1{after}"
+    )
 
 
 def test_a_record_of_another_run_or_of_a_stop_says_nothing() -> None:
@@ -186,8 +200,10 @@ def test_a_wait_ends_with_the_reason_of_a_failed_warm_up(root: Path) -> None:
     assert read_record(line.removeprefix("FARRIER: ")) == failed
 
 
-def test_a_wait_ends_for_one_that_somebody_drained(root: Path) -> None:
-    keep(root, record(Phase.DRAINED, drain=drain()))
+@pytest.mark.parametrize("asker", [*drain().askers, ROLLOUT], ids=["a person", "a rollout"])
+def test_a_wait_ends_for_one_that_somebody_drained(root: Path, asker: Asker) -> None:
+    # a rollout's is warm, and closed until the rollout says ready
+    keep(root, record(Phase.DRAINED, drain=msgspec.structs.replace(drain(), askers=(asker,))))
     assert wait(root).returncode == 0
 
 
