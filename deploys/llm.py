@@ -64,6 +64,7 @@ roles.agent.agent(
     engine_settings,
     gateways=bool(fleet.group("gateway")),
     fleet=fleet.hosts.values(),
+    gateway_tls=roles.gateway.tls_address(roles.gateway.DEFAULTS.read(host.data)),
 )
 
 # Before the engines load: a new model is known, and said to be not ready, from the first moment on.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from farrier.spec import HostSpec
 
-__all__ = ["DEFAULTS", "gateway", "remove", "run_text", "unit_text"]
+__all__ = ["DEFAULTS", "gateway", "remove", "run_text", "tls_address", "unit_text"]
 
 DEFAULTS = Defaults(
     "gateway",
@@ -191,6 +191,15 @@ def gateway(spec: HostSpec, fleet: Iterable[HostSpec]) -> None:
         Unit(UNIT, apply="reload", check=check),
         name="Service",
     )
+
+
+def tls_address(settings: Mapping[str, Any]) -> str | None:
+    """Where the host itself reaches the gateway over TLS; None without."""
+    addresses = settings["gateway_addresses"]
+    if not settings["gateway_tls_certificate"] or not addresses:
+        return None
+    loopback = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104
+    return f"{loopback.get(addresses[0], addresses[0])}:{settings['gateway_tls_port']}"
 
 
 def _read(

@@ -14,6 +14,7 @@ from cryptography.x509.oid import NameOID
 
 from farrier.spec import AgentSettings, ApiKey, HostSpec, Model
 from roles import gateway
+from roles.gateway import tls_address
 from roles.gateway.certificate import CertificateError, read_certificate
 from roles.gateway.configuration import Bounds, Places, affinity, bounds, config_text, maps
 from roles.gateway.room import Room, RoomFact
@@ -209,3 +210,11 @@ def test_a_certificate_that_cannot_serve_is_refused_with_its_reason(tmp_path: Pa
             read_certificate(path, NOW)
     with pytest.raises(CertificateError, match="valid only from"):
         read_certificate(pem(tmp_path / "new.pem"), NOW - datetime.timedelta(days=400))
+
+
+def test_where_a_host_reaches_its_own_gateway_over_tls() -> None:
+    settings = {"gateway_addresses": ["0.0.0.0", "[::]"], "gateway_tls_port": 443}
+    assert tls_address({**settings, "gateway_tls_certificate": ""}) is None
+    certified = {**settings, "gateway_tls_certificate": "gw.pem"}
+    assert tls_address(certified) == "127.0.0.1:443"
+    assert tls_address({**certified, "gateway_addresses": ["192.0.2.7"]}) == "192.0.2.7:443"
