@@ -25,7 +25,7 @@ from farrier_agent.metrics.page import Extra, gather
 
 from farrier.spec import AgentSettings, ApiKey, HostSpec, Model
 from roles.gateway import DEFAULTS, configuration
-from roles.gateway.configuration import Places, bounds, config_text, maps
+from roles.gateway.configuration import SHARES, Places, bounds, config_text, maps
 from roles.gateway.routes import routes
 from tests.agent.full_status import full_status
 from tests.agent.host import free_port, until
@@ -185,6 +185,8 @@ def _haproxy(directory: Path, host_port: int) -> Iterator[int]:
     found = routes([host], {})
     for name, text in maps(found, {"alice": ALICE}).items():
         (directory / name).write_text(text)
+    for name in SHARES:
+        (directory / name).touch()
     shutil.copy(Path(configuration.__file__).parent / "templates" / "usage.lua", directory)
     room = replace(bounds(settings, 4096, 2, shared=False), threads=2)
     config = directory / "haproxy.cfg"
