@@ -17,7 +17,10 @@ ID = "r-20261122-0110-x7"
 
 
 class Rollout:
-    """The rollout *name* of *holder*, which has taken the lease of *host*."""
+    """The rollout *name* of *holder*, which has taken the lease of *host*.
+
+    For ten minutes: no busy machine lets it run out before its test wants that.
+    """
 
     def __init__(
         self, host: Host, name: str = ID, holder: str = "alice@laptop", **fields: Any
@@ -28,7 +31,8 @@ class Rollout:
         self.token = self.take(**fields).token
 
     def take(self, **fields: Any) -> Leased:
-        final = self.host.ask(Lease(action="take", rollout=self.name, holder=self.holder, **fields))
+        asked = {"seconds": 600.0} | fields
+        final = self.host.ask(Lease(action="take", rollout=self.name, holder=self.holder, **asked))
         assert isinstance(final, Leased), final
         self.token = final.token
         return final

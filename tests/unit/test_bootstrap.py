@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
-import time
 import tomllib
 import zipfile
 from collections.abc import Iterator
@@ -101,6 +101,12 @@ def stranger() -> int | None:
     return NOBODY if os.geteuid() == 0 else None
 
 
+def processor_seconds() -> float:
+    """What all programs have used that were started here and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def test_the_pin_of_uv_is_the_locks() -> None:
     pin = (ROOT / "scripts/uv-requirements.txt").read_text()
     lock = tomllib.loads((ROOT / "uv.lock").read_text())
@@ -116,10 +122,11 @@ def test_makes_the_environment_and_then_has_nothing_to_say(checkout: Checkout) -
     assert "making .venv from uv.lock" in first.stdout
     assert checkout.word() == "here"
 
-    start = time.monotonic()
+    start = processor_seconds()
     second = checkout.bootstrap()
     assert (second.returncode, second.stdout, second.stderr) == (0, "", "")
-    assert time.monotonic() - start < 1.5  # the promise is 1 s; a busy machine gets the half
+    # The promise is 1 s where nothing else runs: other programs' time does not count here.
+    assert processor_seconds() - start < 1.0
 
 
 def test_a_package_cut_short_is_installed_again(checkout: Checkout) -> None:

@@ -80,7 +80,8 @@ MANNERS: list[tuple[str, Outcome, Outcome]] = [
 @pytest.mark.parametrize(("manner", "stream", "post"), MANNERS)
 def test_bad_manners_are_seen(manner: str, stream: Outcome, post: Outcome) -> None:
     with engine(f"--answers={manner}") as (client, _):
-        ledger = load(client, seconds=1.0, silence=1.5, patience=20.0)
+        silence = 1.5 if manner == "wedge" else 20.0
+        ledger = load(client, seconds=1.0, silence=silence, patience=20.0)
         account = executed(client)
     for kind, outcome in {"stream": stream, "post": post, "upload": post, "fresh": post}.items():
         assert {end for of, end in ledger.counts if of == kind} == {outcome}, ledger.counts

@@ -55,7 +55,7 @@ class Prometheus:
         )
         self.command = [
             *(program(), f"--config.file={config}", f"--storage.tsdb.path={self.directory}/data"),
-            f"--web.listen-address=127.0.0.1:{self._port}",
+            *(f"--web.listen-address=127.0.0.1:{self._port}", "--log.level=debug"),
         ]
 
     @contextmanager
@@ -80,6 +80,12 @@ class Prometheus:
         found = self._ask(f"query?query={quote(query)}")["result"]
         return float(found[0]["value"][1]) if found else None
 
+    def failures(self) -> list[str]:
+        """What it said of each scrape that failed, but for those that a busy machine delayed."""
+        lines = (self.directory / "log").read_text().splitlines()
+        failed = [line for line in lines if 'msg="Scrape failed"' in line]
+        return [line for line in failed if "deadline exceeded" not in line]
+
     def errors(self) -> list[str]:
         """What went wrong with the last scrape of each job."""
         targets = self._ask("targets?state=active")["activeTargets"]
@@ -100,24 +106,25 @@ def test_tls_a_name_and_a_password(serve: Serve, tmp_path: Path) -> None:
     )
     with Prometheus(one, how).running() as prometheus:
         until(lambda: prometheus.value("up") == 1)
-        assert prometheus.value("count(farrier_gpu_up)") == 8
+        until(lambda: prometheus.value("count(farrier_gpu_up)") == 8)
         # it is asked for what it likes best, and that is ready at the next tick
         forms = one.inside(lambda: set(one.pages._exposition._asked))
         assert forms == {("openmetrics", True)}
         tls = one.context(pair)
         page = one.get("/metrics", {**basic(), "Accept": "application/openmetrics-text"}, tls)
-        assert prometheus.value("scrape_samples_scraped") == len(openmetrics(page.body.decode()))
+        samples = len(openmetrics(page.body.decode()))
+        until(lambda: prometheus.value("scrape_samples_scraped") == samples)
         renew(one, one.authority.server(), tls)
-        scrapes = prometheus.value("count_over_time(up[1m])") or 0
-        until(lambda: (prometheus.value("count_over_time(up[1m])") or 0) > scrapes + 3)
-        assert prometheus.value("min_over_time(up[1m])") == 1, prometheus.errors()
+        scrapes = prometheus.value("sum_over_time(up[10m])") or 0
+        until(lambda: (prometheus.value("sum_over_time(up[10m])") or 0) > scrapes + 3)
+        assert prometheus.failures() == []
 
 
 def test_over_plain_http(serve: Serve) -> None:
     one = serve()
     with Prometheus(one, "params: {'collect[]': [gpu]}").running() as prometheus:
         until(lambda: prometheus.value("up") == 1)
-        assert prometheus.value("count(farrier_gpu_up)") == 8
+        until(lambda: prometheus.value("count(farrier_gpu_up)") == 8)
         assert prometheus.value("farrier_replica_up") is None
 
 
@@ -139,4 +146,5 @@ def test_what_an_operator_reads_whose_scrape_configuration_is_wrong(serve: Serve
         until(lambda: len(errors := prometheus.errors()) == len(WRONG) and all(errors))
         for error, (_, words) in zip(prometheus.errors(), WRONG, strict=True):
             assert words in error
+        assert len(prometheus.failures()) >= len(WRONG)
         assert prometheus.value("farrier_gpus") is None
