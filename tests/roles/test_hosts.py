@@ -87,7 +87,8 @@ def test_files_have_their_owner_and_mode(on: Any, host_name: str) -> None:
 def test_programs_are_roots_and_nobody_elses(on: Any, host_name: str) -> None:
     trees = "/opt/farrier /etc/farrier /etc/nginx /var/lib/farrier /run/farrier"
     writable = on.check_output(f"find {trees} ! -type l -perm /o+w 2>/dev/null || true")
-    assert writable == ""
+    # The agent is not of HAProxy's group: it asks the kernel of each datagram who sent it.
+    assert writable == ("" if host_name in GPU_HOSTS else "/run/farrier/agent/gateway.sock")
     assert on.check_output("find /opt/farrier ! -user root -o ! -group root") == ""
     assert int(on.check_output("find /opt/farrier -type f | wc -l")) > 200
 
