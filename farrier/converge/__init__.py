@@ -9,7 +9,7 @@ by the next one.
 from farrier.converge.commands import Explained, Refuse
 from farrier.converge.packages import packages
 from farrier.converge.paths import Absent, Directory, Link, Text, tree
-from farrier.converge.units import Unit, units
+from farrier.converge.units import Unit, drop_in, units
 
 __all__ = [
     "Absent",
@@ -19,6 +19,7 @@ __all__ = [
     "Refuse",
     "Text",
     "Unit",
+    "drop_in",
     "packages",
     "tree",
     "units",

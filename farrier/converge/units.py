@@ -3,7 +3,9 @@
 Whether a running service still has to be told about changed files is not remembered by the run
 that changed them (it may be killed in between) but on the host: :func:`farrier.converge.paths.tree`
 removes the service's mark before its first change, and the mark is set again only after the reload
-or restart succeeded. Whether systemd has to re-read a unit file, systemd says itself.
+or restart succeeded. Whether systemd has to re-read a unit file, systemd says itself, but for one
+case: systemd 252 (Debian 12) does not notice a drop-in whose directory is new, so that the drop-ins
+that it has read are held against :func:`drop_in`.
 """
 
 from __future__ import annotations
@@ -27,10 +29,15 @@ if TYPE_CHECKING:
 
     from farrier.converge.commands import Commands
 
-__all__ = ["Unit", "UnitState", "UnitStates", "units"]
+__all__ = ["Unit", "UnitState", "UnitStates", "drop_in", "units"]
 
 RUNNING = frozenset({"active", "reloading", "activating"})
 """States in which a unit is not started again: an engine that is loading is not down."""
+
+
+def drop_in(unit: str) -> str:
+    """Where our own addition to the distribution's *unit* stands; :func:`units` looks there."""
+    return f"/etc/systemd/system/{unit}.d/farrier.conf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +78,11 @@ class UnitStates(FactBase[dict[str, UnitState] | None]):
     def command(self, names: Sequence[str]) -> str:
         """One ``systemctl show`` for all."""
         quoted = " ".join(shlex.quote(name) for name in names)
-        properties = "Id,LoadState,ActiveState,UnitFileState,NeedDaemonReload"
+        drop_ins = " ".join(shlex.quote(drop_in(name)) for name in names)
+        properties = "Id,LoadState,ActiveState,UnitFileState,NeedDaemonReload,DropInPaths"
         return (
             f"systemctl show -p {properties} -- {quoted}; echo ==;"
-            f" ls -d {mark('*')} 2>/dev/null; true"
+            f" ls -d {mark('*')} {drop_ins} 2>/dev/null; true"
         )
 
     @staticmethod
@@ -88,9 +96,10 @@ class UnitStates(FactBase[dict[str, UnitState] | None]):
 
 
 def parse_units(output: Sequence[str]) -> dict[str, UnitState]:
-    """Parse ``systemctl show``'s blocks, a line ``==``, and the marks that exist."""
+    """Parse ``systemctl show``'s blocks, a line ``==``, and the marks and drop-ins that exist."""
     border = output.index("==")
-    marks = frozenset(output[border + 1 :])
+    there = frozenset(output[border + 1 :])
+    marks = frozenset(path for path in there if path.startswith(mark("")))
     states = {}
     for block in "\n".join(output[:border]).split("\n\n"):
         values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
@@ -99,11 +108,18 @@ def parse_units(output: Sequence[str]) -> dict[str, UnitState]:
                 load=values["LoadState"],
                 active=values["ActiveState"],
                 enabled=values.get("UnitFileState", ""),
-                stale=values.get("NeedDaemonReload") == "yes",
+                stale=values.get("NeedDaemonReload") == "yes" or _unread(values, there),
                 applied=mark(values["Id"]) in marks,
                 marks=marks,
             )
     return states
+
+
+def _unread(values: Mapping[str, str], there: frozenset[str]) -> bool:
+    """Whether our drop-in of a loaded unit is on the disk, and systemd has not read it."""
+    path = drop_in(values["Id"])
+    read = values.get("DropInPaths", "").split()
+    return values["LoadState"] == "loaded" and path in there and path not in read
 
 
 def _names(*wanted: Unit) -> Question:

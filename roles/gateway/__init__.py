@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from pyinfra import host
 
-from farrier.converge import Absent, Directory, Text, Unit, packages, tree, units
+from farrier.converge import Absent, Directory, Text, Unit, drop_in, packages, tree, units
 from farrier.converge.templates import render
 from farrier.converge.typed import deploy
 from farrier.defaults import Default, Defaults
 from roles.gateway.certificate import CertificateError, read_certificate
 from roles.gateway.configuration import SHARES, Bounds, Places, affinity, bounds, config_text, maps
-from roles.gateway.operations import fit, in_force, present
+from roles.gateway.operations import fit, present
 from roles.gateway.room import Room, RoomFact
 from roles.gateway.routes import Route, routes
 
@@ -135,7 +135,7 @@ CONFIG = "/etc/haproxy/haproxy.cfg"
 UNIT = "haproxy.service"
 RESTARTED = "haproxy-unit"
 """The mark of what HAProxy takes only when it is started anew, which cuts nothing either."""
-DROP_IN = "/etc/systemd/system/haproxy.service.d/farrier.conf"
+DROP_IN = drop_in(UNIT)
 """Makes a reload wait until it is done, and a stop or a restart cut nothing."""
 NO_ROOM = Room(memory_mib=1024, cpus=1)
 """What is assumed of a host that did not answer; nothing is written on it then."""
@@ -185,7 +185,6 @@ def gateway(spec: HostSpec, fleet: Iterable[HostSpec]) -> None:
     )
     check = f"/usr/sbin/haproxy -c -q -f {CONFIG}"
     present(*(f"{PLACES.maps}/{name}" for name in SHARES), name="Shares")
-    in_force(UNIT, DROP_IN, name="Drop-in")
     units(
         Unit(UNIT, apply="restart", check=check, mark=RESTARTED),
         Unit(UNIT, apply="reload", check=check),

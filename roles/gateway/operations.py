@@ -1,4 +1,4 @@
-"""Operations of this role alone: refuse what the inventory says wrongly, put a drop-in in force."""
+"""Operations of this role alone: refuse what the inventory says wrongly, make empty files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import shlex
 from typing import TYPE_CHECKING
 
 from pyinfra import host
-from pyinfra.api import FactBase
 
 from farrier.converge import Refuse
 from farrier.converge.commands import Script, in_words
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
     from farrier.converge.commands import Commands
 
-__all__ = ["DropInPaths", "fit", "in_force", "present"]
+__all__ = ["fit", "present"]
 
 
 @operation
@@ -47,32 +46,3 @@ def present(*paths: str) -> Commands:
         f"umask 077\nfor path in {' '.join(missing)}; do : >>$path; done",
         explain=in_words(f"{', '.join(missing)} not made"),
     )
-
-
-class DropInPaths(FactBase[list[str]]):
-    """The drop-ins of *unit* that systemd has read."""
-
-    def command(self, unit: str) -> str:
-        """One process."""
-        return f"systemctl show -P DropInPaths -- {shlex.quote(unit)}"
-
-    @staticmethod
-    def default() -> list[str]:
-        """None."""
-        return []
-
-    def process(self, output: list[str]) -> list[str]:
-        """One line, paths between spaces."""
-        return " ".join(output).split()
-
-
-@operation(asks=lambda unit, path: Question(DropInPaths, {"unit": unit}))  # noqa: ARG005
-def in_force(unit: str, path: str) -> Commands:
-    """Have systemd read the drop-in *path* of *unit*.
-
-    systemd 252 says NeedDaemonReload=no while the directory of a drop-in is new.
-    """
-    if path in answer():
-        host.noop(f"{unit} has {path}")
-        return
-    yield Script("systemctl daemon-reload", explain=in_words("systemctl daemon-reload"))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pyinfra import host
 
-from farrier.converge import Absent, Directory, Text, Unit, packages, tree, units
+from farrier.converge import Absent, Directory, Text, Unit, drop_in, packages, tree, units
 from farrier.converge.apt_sources import AptSource, apt_source, no_apt_source
 from farrier.converge.listing import no_others
 from farrier.converge.templates import render
@@ -60,7 +60,7 @@ DEFAULTS = Defaults(
 _TEMPLATES = Path(__file__).parent / "templates"
 DASHBOARDS = Path(__file__).parent / "dashboards"
 UNIT = "grafana-server.service"
-DROP_IN = f"/etc/systemd/system/{UNIT}.d/farrier.conf"
+DROP_IN = drop_in(UNIT)
 HOME = "/etc/grafana/farrier"
 PASSWORD = f"{HOME}/admin_password"
 

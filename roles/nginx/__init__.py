@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyinfra import host
 
-from farrier.converge import Absent, Directory, Text, Unit, packages, tree, units
+from farrier.converge import Absent, Directory, Text, Unit, drop_in, packages, tree, units
 from farrier.converge.templates import render
 from farrier.converge.typed import deploy
 from farrier.defaults import Default, Defaults
@@ -85,7 +85,7 @@ REQUESTS = "/run/farrier/agent/requests.sock"
 KEYS = "/etc/nginx/farrier/keys.map"
 KEYS_PROGRAM = "/etc/nginx/farrier/keys.js"
 RESOLVE = "/etc/nginx/farrier/resolve"
-DROP_IN = "/etc/systemd/system/nginx.service.d/farrier.conf"
+DROP_IN = drop_in("nginx.service")
 """Makes a reload wait until it is done, and a stop or a restart cut nothing."""
 
 

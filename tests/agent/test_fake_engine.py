@@ -267,3 +267,17 @@ def test_it_does_not_listen_while_it_loads() -> None:
     begun = time.monotonic()
     with engine("--load-delay=1.5"):
         assert time.monotonic() - begun >= 1.5
+
+
+def test_a_prompt_may_be_its_death_and_the_account_knows_it(tmp_path: Path) -> None:
+    account = f"--account={tmp_path / 'account'}"
+    with engine(account) as (client, process):
+        assert client.manners(dies_on="drop tables")[0] == 200
+        assert client.chat("well")[0] == 200
+        body = {"model": "tiny", "user": "ill", "prompt": "please drop tables"}
+        with pytest.raises((http.client.HTTPException, OSError)):
+            client.ask("POST", "/v1/completions", body)
+        assert process.wait(timeout=20) == -signal.SIGKILL
+    with engine(account) as (client, _):
+        assert client.executed()["requests"] == {"well": 1, "ill": 1}
+        assert client.executed()["ends"] == {"length": 1, "cut": 1}

@@ -190,6 +190,14 @@ def test_a_stop_waits_for_what_runs(site: Site, gateway: str) -> None:
     until(lambda: len(site.models(gateway)) == 2, 30, f"{gateway} serves again")
 
 
+def test_systemd_has_read_what_the_first_converge_added(site: Site) -> None:
+    """Debian 12's does not notice by itself that a drop-in's directory is new."""
+    for host in (*GATEWAYS, *site.gpus):
+        service = "haproxy.service" if host in GATEWAYS else "nginx.service"
+        drop_in = f"/etc/systemd/system/{service}.d/farrier.conf"
+        assert drop_in in site.unit(host, service, "DropInPaths").split()
+
+
 def test_a_second_converge_changes_nothing(site: Site) -> None:
     run = site.converge(timeout=900)
     assert run.returncode == 0, run.last_words(40)

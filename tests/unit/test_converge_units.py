@@ -9,7 +9,7 @@ import pytest
 
 from farrier.converge.commands import Script
 from farrier.converge.paths import mark
-from farrier.converge.units import Unit, UnitState, _changes, in_order, parse_units
+from farrier.converge.units import Unit, UnitState, _changes, drop_in, in_order, parse_units
 
 SHOWN = f"""\
 Id=nginx.service
@@ -49,6 +49,27 @@ def test_parse_units() -> None:
         ),
         "engine-tiny.service": ABSENT,
     }
+
+
+@pytest.mark.parametrize(
+    ("load", "there", "read", "stale"),
+    [
+        ("loaded", [drop_in("nginx.service")], "", True),  # what systemd 252 does not say itself
+        ("loaded", [drop_in("nginx.service")], "/run/x.conf", True),
+        ("loaded", [drop_in("nginx.service")], f"/run/x.conf {drop_in('nginx.service')}", False),
+        ("loaded", [], "", False),
+        ("loaded", [drop_in("haproxy.service")], "", False),
+        ("masked", [drop_in("nginx.service")], "", False),
+    ],
+)
+def test_systemd_has_to_read_our_drop_in(
+    load: str, there: list[str], read: str, stale: bool
+) -> None:
+    shown = SHOWN.split("\n\n", maxsplit=1)[0].replace("=loaded", f"={load}")
+    output = [*shown.splitlines(), f"DropInPaths={read}", "==", mark("nginx.service"), *there]
+    (state,) = parse_units(output).values()
+    assert state.stale == stale
+    assert state.marks == {mark("nginx.service")}
 
 
 @pytest.mark.parametrize("apply", ["reload", "restart", "never"])

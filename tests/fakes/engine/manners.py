@@ -21,12 +21,17 @@
   stays (vLLM's default: measured, ten minutes later still there);
 - ``ignore``: nothing.
 
+``dies_on`` is a text: a prompt that has it in it ends the process at once, after its execution has
+begun (a poison prompt; empty: none does).
+
 ``workers`` is how many processes beside it ignore SIGTERM; more can be had while it runs, fewer
 not.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from dataclasses import dataclass, fields, replace
 
@@ -48,6 +53,7 @@ class Manners:
     token_delay: float = 0.02
     metrics: bool = True
     workers: int = 0
+    dies_on: str = ""
 
     def changed(self, changes: object) -> Manners:
         """These manners with the fields of the JSON object *changes*. Raises MannersError."""
@@ -67,6 +73,8 @@ def _check(name: str, value: object) -> None:
         good = value in choices
     elif name == "metrics":
         good = isinstance(value, bool)
+    elif name == "dies_on":
+        good = isinstance(value, str)
     elif name == "workers":
         good = type(value) is int and 0 <= value <= MOST_WORKERS
     else:
@@ -96,6 +104,11 @@ class Conduct:
             self._now = self._now.changed(changes)
             self._changed.notify_all()
             return self._now
+
+    def take_in(self, prompt: str) -> None:
+        """Read *prompt*, and die of it where that is the manner: as of a segmentation fault."""
+        if self._now.dies_on and self._now.dies_on in prompt:
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def freeze(self) -> None:
         """Whoever is in :meth:`pause`, or comes to it, never leaves."""

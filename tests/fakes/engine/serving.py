@@ -159,6 +159,7 @@ class Handler(BaseHTTPRequestHandler):
             user = request.get("user") or self.headers.get("X-Request-Id")
             name = str(user or uuid.uuid4().hex)
             with self.server.work.execution(name, shapes.prompt_tokens(request)) as run:
+                self.server.conduct.take_in(f"{request.get('messages')}{request.get('prompt')}")
                 if self._answered_badly(run):
                     return
                 answer = self._stream if request.get("stream") else self._whole
