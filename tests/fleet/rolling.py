@@ -88,7 +88,8 @@ def checkout(path: Path) -> Path:
 
 def rollout(site: Site, *argv: str, cwd: Path, check: int = 0, **more: Any) -> Any:
     """The ledger that ``farrier rollout … --json`` prints."""
-    done = site.farrier("rollout", *argv, "--json", cwd=cwd, check=check, **more)
+    kind, *words = argv  # what follows "--" is the command's own
+    done = site.farrier("rollout", kind, "--json", *words, cwd=cwd, check=check, **more)
     said = json.loads(done.stdout.splitlines()[-1])
     assert "outcome" in said, said
     return said
