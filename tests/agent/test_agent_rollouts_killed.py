@@ -225,8 +225,8 @@ def test_again_and_again(host: Host) -> None:
         Act(action="restart", token=rollout.token, replicas=("tiny",)),
         Restart(replicas=("tiny",), token=rollout.token),
     )
-    for number in range(6):
-        host.asking(steps[number % 3])
+    for number, step in enumerate(steps):
+        host.asking(step)
         time.sleep(0.3 + 0.371 * number)  # another moment each time: nothing to wait for
         killed(host)
         if kept(host)["acting"] is not None:
