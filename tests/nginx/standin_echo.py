@@ -1,9 +1,9 @@
 """A stand-in engine that answers what its request asks for, and tells what it got. Not a model.
 
 ``X-Answer: 425`` is answered with that status; ``X-Answer: break`` by closing the connection;
-``X-Hold: 2`` waits that many seconds first, ``X-Hold-While: /run/held`` while that file is there, 60
-s at the most. Anything else gets 200 and, as JSON, the engine's port and the request's method,
-path, headers (lower-case names) and the length of its body.
+``X-Hold: 2`` waits that many seconds first, ``X-Hold-While: /run/held`` while there is that file,
+a minute at the most. Anything else gets 200 and, as JSON, the engine's port and the request's
+method, path, headers (lower-case names) and the length of its body.
 """
 
 from __future__ import annotations
