@@ -1,8 +1,9 @@
 """A stand-in engine that answers what its request asks for, and tells what it got. Not a model.
 
 ``X-Answer: 425`` is answered with that status; ``X-Answer: break`` by closing the connection;
-``X-Hold: 2`` waits that many seconds first. Anything else gets 200 and, as JSON, the
-engine's port and the request's method, path, headers (lower-case names) and the length of its body.
+``X-Hold: 2`` waits that many seconds first, ``X-Hold-While: /run/held`` while there is that file,
+a minute at the most. Anything else gets 200 and, as JSON, the engine's port and the request's
+method, path, headers (lower-case names) and the length of its body.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -20,6 +22,10 @@ class Handler(BaseHTTPRequestHandler):
         """Reads the whole body, then answers."""
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         time.sleep(float(self.headers.get("X-Hold", 0)))
+        gives_up = time.monotonic() + 60
+        held = Path(self.headers.get("X-Hold-While", "/nowhere"))
+        while held.exists() and time.monotonic() < gives_up:
+            time.sleep(0.05)
         answer = self.headers.get("X-Answer", "200")
         if answer == "break":
             return

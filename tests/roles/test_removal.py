@@ -103,7 +103,7 @@ def test_a_gateway_is_removed_and_a_converge_brings_it_back(
     assert fleet.root("gw01", f"ls -d {paths} 2>/dev/null", check=False) == ""
     ports = fleet.root("gw01", "ss -Hltn | awk '{print $4}'").split()
     assert {port.rpartition(":")[2] for port in ports} & {"80", "443", "8405"} == set()
-    assert fleet.ssh("gw01", "systemctl --failed --no-legend 'haproxy*'") == ""
+    assert fleet.ssh("gw01", "systemctl list-units --failed --no-legend 'haproxy*'") == ""
     again = converge("--data", "role=gateway", deploy="deploys/remove.py")
     assert (again.returncode, again.changed("gw01")) == (0, []), again.last_words()
 

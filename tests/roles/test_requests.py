@@ -49,8 +49,10 @@ def test_the_real_vllm_streams_a_chat(real: openai.OpenAI) -> None:
             stream_options={"include_usage": True},
         )
     )
-    words = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices]
-    assert len([word for word in words if word]) == 30
+    parts = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
+    # on a busy machine vLLM sends what it made meanwhile as one
+    assert len([part for part in parts if part]) > 5
+    assert len("".join(parts).split()) == 30
     assert chunks[-1].usage
     assert chunks[-1].usage.completion_tokens == 30
 
