@@ -176,25 +176,25 @@ def test_cut_off_from_every_check_it_routes_on(site: Site, gateway: str) -> None
 # ---- clients and prompts that do harm --------------------------------------------------------
 
 
-def test_a_poison_prompt_is_executed_at_most_once(site: Site, gateway: str) -> None:
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_a_poison_prompt_is_executed_once(site: Site, gateway: str, stream: bool) -> None:
     poison = f"poison-{time.monotonic_ns()}"
     for host in site.gpus:
         site.manners(host, dies_on=poison)
     message = [{"role": "user", "content": f"tell me of {poison}"}]
-    statuses = []
-    for number in range(2):
-        for stream in (False, True):
-            name = f"{gateway}-{poison}-{number}{stream}"
-            answer = site.chat(gateway, user=name, messages=message, stream=stream)
-            statuses.append(answer.status)
-            assert answer.status in {502, 503}, answer.body
-            assert site.executed(name).total() == (answer.status == 502)
-            if answer.status == 502:
-                assert answer.json()["error"]["code"] == "engine_failed"
-    assert 502 in statuses
-    until(lambda: site.chat(gateway).status == 200, 120, "the fleet serves")
-    for host in site.gpus:
-        until(lambda: site.ready(host), 120, f"{host} serves")  # noqa: B023
+    name = f"{gateway}-{poison}"
+    try:
+        answer = site.chat(gateway, user=name, messages=message, stream=stream)
+        assert answer.status == 502
+        assert answer.json()["error"]["code"] == "engine_failed"
+        assert "not repeated" in answer.json()["error"]["message"]
+        assert site.executed(name) == {name: 1}
+        assert site.chat(gateway).status == 200, "the others serve"
+    finally:
+        for host in site.gpus:
+            until(lambda: site.ready(host), 120, f"{host} serves")  # noqa: B023
+            site.manners(host, dies_on="")
+    assert site.executed(name) == {name: 1}
 
 
 def test_clients_that_read_slowly_or_vanish(site: Site, gateway: str) -> None:
@@ -231,20 +231,20 @@ def test_a_thousand_streams_at_once(site: Site, gateway: str) -> None:
         seconds=600,
         requests=STREAMS,
         streams=STREAMS,
-        stream_seconds=(25, 30),
-        seconds_per_token=1.0,
+        stream_seconds=(50, 60),
+        seconds_per_token=2.0,
         posts=0,
         fresh=0,
         uploads=0,
     )
     for host in site.gpus:
-        site.manners(host, token_delay=1.0)
+        site.manners(host, token_delay=2.0)
         # The inventory's gateway_replica_requests, which are 256 for each of the three.
         _raise(site, gateway, host)
     before = memory(site, gateway)
     try:
         with load(site, gateway, plan) as it:
-            until(lambda: it.ledger.at_work("stream") == STREAMS, 60, "all of them run")
+            until(lambda: it.ledger.at_work("stream") == STREAMS, 50, "all of them run")
             during = memory(site, gateway)
             until(lambda: len(it.ledger.requests) == STREAMS, 180, "all of them are over")
             # They end nearly at once, faster than journald may read: HAProxy waits for nobody.
