@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from farrier_agent.control.protocol import Act, Drain, Failed, Lease, Leased, Restart
+from farrier_agent.control.protocol import Act, Drain, Failed, Lease, Leased, Request, Restart
 from farrier_agent.draining.record import Phase
 
 from tests.agent.host import Host, until
@@ -220,7 +220,7 @@ def test_again_and_again(host: Host) -> None:
     """At any moment of a rollout that goes on as soon as there is an agent again."""
     one = run_by_its_unit(host)
     rollout = Rollout(host, seconds=600)
-    steps = (
+    steps: tuple[Request, ...] = (
         Drain(replicas=("tiny",), token=rollout.token),
         Act(action="restart", token=rollout.token, replicas=("tiny",)),
         Restart(replicas=("tiny",), token=rollout.token),
