@@ -261,7 +261,8 @@ def test_a_thousand_streams_at_once(site: Site, gateway: str) -> None:
         f"{gateway}: {STREAMS} streams, memory {before} -> {during} MiB, first token {first},"
         f" {unlogged} not logged"
     )
-    assert during - before < STREAMS * 0.25
+    # What the role reckons with: two buffers of gateway_max_body_kib for each request.
+    assert during - before < STREAMS * 2.1
 
 
 def _raise(site: Site, gateway: str, host: str) -> None:
