@@ -28,8 +28,10 @@ from farrier.rollout.rolling import Rolling
 from farrier.rollout.store import Store
 from farrier.rollout.telling import Telling
 
-__all__ = ["as_line", "begin", "drive", "errors", "serving_hosts", "show_ledger"]
+__all__ = ["WIDTH", "as_line", "begin", "drive", "errors", "serving_hosts", "show_ledger"]
 
+WIDTH = 140
+"""Of tables where nobody watches, in a pipe or a file: there they are not to be cut."""
 CODES = {"done": 0, "failed": 1, "stopped": 1, "refused": 3, "aborted": 0}
 """The exit code of an outcome."""
 
@@ -147,8 +149,7 @@ def show_ledger(ledger: Ledger, *, as_json: bool) -> None:
     if as_json:
         click.echo(as_line(ledger))
         return
-    # a table is not to be cut where nobody watches: in a pipe, or a file
-    width = None if sys.stdout.isatty() else 140
+    width = None if sys.stdout.isatty() else WIDTH
     console = Console(soft_wrap=True, highlight=False, width=width)
     console.print(ledger_table(ledger))
     for line in ledger_lines(ledger):

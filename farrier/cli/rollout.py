@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -9,7 +10,7 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 
-from farrier.cli.rolling import as_line, begin, drive, errors, serving_hosts, show_ledger
+from farrier.cli.rolling import WIDTH, as_line, begin, drive, errors, serving_hosts, show_ledger
 from farrier.rollout.errors import RolloutError
 from farrier.rollout.pages import rollouts_table
 from farrier.rollout.preparing import every, find, go_on_with
@@ -198,6 +199,7 @@ def list_(fleet: bool, inventory: str, as_json: bool) -> None:
             for one in ledgers:
                 click.echo(as_line(one))
         elif ledgers:
-            Console(soft_wrap=True).print(rollouts_table(ledgers))
+            width = None if sys.stdout.isatty() else WIDTH
+            Console(soft_wrap=True, width=width).print(rollouts_table(ledgers))
         else:
             click.echo("no rollout in this directory; those that hosts know: --fleet")

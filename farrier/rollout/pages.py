@@ -51,8 +51,8 @@ def plan_lines(plan: Plan, rooms: Iterable[Room]) -> Iterator[Text]:
         if room.model not in told or room.why:
             told.add(room.model)
             state = room.why or f"{room.load} in flight, {len(room.others)} others carry it"
-            yield Text.assemble(("capacity", "yellow" if room.why else "bold"), f"  {room.model}: ")
-            yield Text(f"          {state}")
+            style = "yellow" if room.why else "bold"
+            yield Text.assemble(("capacity", style), f"  {room.model}: {state}")
 
 
 def ledger_table(ledger: Ledger) -> Table:
