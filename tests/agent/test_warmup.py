@@ -80,12 +80,13 @@ def test_an_engine_that_loads_slowly_is_waited_for_and_what_for_is_said_once() -
 def test_an_engine_with_bad_manners_is_never_warm(manner: str, step: str, words: str) -> None:
     with engine(f"--answers={manner}", "--token-delay=0") as (client, _):
         begun = time.monotonic()
-        result, _ = warmed(client.port, deadline=0.6)
+        result, said = warmed(client.port, deadline=0.6)
         assert time.monotonic() - begun < 5
     assert not result.warm
     assert result.why is not None
     assert result.why.startswith(f"{step}: ")
-    assert words in result.why
+    # the last try may be cut short by the deadline; what the ones before it met was said
+    assert any(words in one for one in (*said, result.why)), (said, result.why)
     assert result.why.endswith("not warm within 0.6 s")
 
 

@@ -97,8 +97,10 @@ def test_without_an_agent_it_says_where_and_what_to_do(agent: House) -> None:
 
 
 def test_an_interrupted_wait_leaves_the_drain(agent: House) -> None:
+    # A shell's background, in which these tests may run, ignores SIGINT and hands that down.
+    heeding = ["env", "--default-signal=INT"]
     waiting = subprocess.Popen(
-        [*command(["drain", "tiny", "--wait"]), f"--socket={agent.path}"],
+        [*heeding, *command(["drain", "tiny", "--wait"]), f"--socket={agent.path}"],
         stderr=subprocess.PIPE,
         text=True,
     )
