@@ -232,7 +232,7 @@ def test_changed_rules_are_reloaded_and_nothing_is_restarted(monitor: Monitor) -
     until(lambda: links() == {"https://wiki.example.com/runbooks"}, 10, "the rules were reloaded")
     assert (monitor.pid("prometheus"), monitor.pid("prometheus-alertmanager")) == before
     assert monitor.root("ls /etc/prometheus/rules").split() == [
-        *(f"farrier-{name}.yml" for name in ("gpu", "host", "recording", "serving")),
+        *(f"farrier-{name}.yml" for name in ("gateway", "gpu", "host", "recording", "serving")),
         "own.yml",
     ]
     monitor.root("rm /etc/prometheus/rules/own.yml")
