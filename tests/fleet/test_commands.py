@@ -56,18 +56,18 @@ def test_status_shows_every_host(site: Site) -> None:
 
 def test_a_host_that_does_not_answer_is_a_row_and_hides_none(site: Site) -> None:
     # its kernel accepts connections, its sshd says nothing, until systemd lets it go on
-    thaw = "systemd-run --quiet --on-active=10 systemctl kill -s CONT ssh"
+    thaw = "systemd-run --quiet --on-active=25 systemctl kill -s CONT ssh"
     site.root("gpu02", f"{thaw} && systemctl kill -s STOP --kill-whom=main ssh")
     try:
         began = time.monotonic()
-        done = site.farrier("status", "--json", "--timeout", "4", check=1)
+        done = site.farrier("status", "--json", "--timeout", "8", check=1)
         took = time.monotonic() - began
     finally:
-        until(lambda: site.ssh("gpu02", "echo on", check=False) == "on\n", 40, "gpu02 is back")
+        until(lambda: site.ssh("gpu02", "echo on", check=False) == "on\n", 60, "gpu02 is back")
     said = {row["host"]: row for row in rows(done.stdout)}
     assert said["gpu02"]["error"]["kind"] == "NoAnswerError"
     assert all(row["error"] is None for host, row in said.items() if host != "gpu02")
-    assert took < 9
+    assert took < 24, "it was not waited for until it went on"
 
 
 def test_an_agent_that_is_stopped_is_told_with_the_step(site: Site) -> None:
