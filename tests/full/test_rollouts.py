@@ -206,3 +206,42 @@ def test_ssh_cut_for_half_a_minute_is_survived(site: Site, here: Path) -> None:
         site.manners("gpu01", token_delay=0.02)
         nothing_lost(site, it)
     assert runs(site)["gpu01"] != before["gpu01"]
+
+
+def test_what_does_not_start_stops_the_rollout_and_the_rest_serves(site: Site, here: Path) -> None:
+    before = runs(site)
+    broken = {
+        host: [
+            {
+                **model,
+                "command": [
+                    "/usr/bin/python3",
+                    "-c",
+                    "raise SystemExit('no such option')",
+                    "{host}",
+                    "{port}",
+                ],
+            }
+            if model["name"] == "tiny"
+            else model
+            for model in site.converge.models[host]
+        ]
+        for host in site.gpus
+    }
+    with load(site) as it:
+        warmed_up(it)
+        ledger = rollout(
+            site, "converge", "-y", cwd=here, environment=site.environment(models=broken), check=1
+        )
+        assert ledger["outcome"] == "failed"
+        assert [one["state"] for one in ledger["hosts"]] == ["failed", "waiting", "waiting"]
+        assert ledger["next"]
+        assert not site.gate("gpu01")
+        assert [site.gate(host) for host in ("gpu02", "gpu03")] == [True, True]
+        assert {host: runs(site)[host] for host in ("gpu02", "gpu03")} == {
+            host: before[host] for host in ("gpu02", "gpu03")
+        }
+        # what was right before is put back, and the same rollout goes on
+        ledger = rollout(site, "resume", cwd=here)
+        assert ledger["outcome"] == "done"
+        nothing_lost(site, it)
