@@ -67,7 +67,9 @@ def test_grafana_is_installed_shows_the_dashboards_and_is_removed(
     assert (again.returncode, again.changed(HOST)) == (0, []), again.last_words()
 
     until(lambda: health(hosts), 20, "Grafana answers")
-    assert ask(hosts, "search", word) == ["Farrier fleet", "Farrier host", "Farrier model"]
+    assert ask(hosts, "search", word) == [
+        *("Farrier fleet", "Farrier gateway", "Farrier host", "Farrier model")
+    ]
     assert ask(hosts, "datasources", word) == ["http://localhost:9090"]
     assert ask(hosts, "search") == {"message": "Unauthorized"}
     listening = hosts.root(HOST, "ss -Hltn sport = :3000 | awk '{print $4}'").split()
