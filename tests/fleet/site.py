@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import secrets
 import subprocess
@@ -17,7 +16,7 @@ import pytest
 from farrier.lab import Lab
 from tests.fakes.engine.packing import packed
 from tests.roles.converging import ROOT, Converge
-from tests.roles.fleet import Answer, until
+from tests.roles.fleet import Answer, asked, until
 
 __all__ = ["SOLO", "TINY", "Site"]
 
@@ -195,20 +194,15 @@ class Site:
         timeout: float = 60,
     ) -> Answer:
         """One request from the operator's machine; *body* is sent as JSON unless it is bytes."""
-        connection = http.client.HTTPConnection(self.addresses[host], port, timeout=timeout)
-        sent = {"Authorization": f"Bearer {key}"} if key is not None else {}
-        data = None
-        if body is not None:
-            method = "POST" if method == "GET" else method
-            data = body if isinstance(body, bytes) else json.dumps(body).encode()
-            sent["Content-Type"] = "application/json"
-        try:
-            connection.request(method, path, data, sent | dict(headers or {}))
-            answer = connection.getresponse()
-            names = {name.lower(): value for name, value in answer.getheaders()}
-            return Answer(answer.status, names, answer.read())
-        finally:
-            connection.close()
+        return asked(
+            (self.addresses[host], port),
+            path,
+            method=method,
+            key=key,
+            body=body,
+            headers=headers,
+            timeout=timeout,
+        )
 
     def chat(
         self, gateway: str, model: str = "tiny", *, key: str | None = None, **more: Any

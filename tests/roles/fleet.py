@@ -20,7 +20,17 @@ from tests.fakes.nvml import build as fake_nvml
 from tests.roles.converging import Converge
 from tests.roles.traffic import Plan, Traffic
 
-__all__ = ["GPU_STATE", "GPU_TREE", "STAND_IN", "TINY", "Answer", "Fleet", "kill_agent", "until"]
+__all__ = [
+    "GPU_STATE",
+    "GPU_TREE",
+    "STAND_IN",
+    "TINY",
+    "Answer",
+    "Fleet",
+    "asked",
+    "kill_agent",
+    "until",
+]
 
 T = TypeVar("T")
 
@@ -82,6 +92,33 @@ class Answer:
     def text(self) -> str:
         """The body as text."""
         return self.body.decode()
+
+
+def asked(
+    address: tuple[str, int],
+    path: str,
+    *,
+    method: str = "GET",
+    key: str | None = None,
+    body: Any = None,
+    headers: Mapping[str, str] | None = None,
+    timeout: float = 60,
+) -> Answer:
+    """One request to *address*; *body* is sent as JSON unless it is bytes."""
+    connection = http.client.HTTPConnection(*address, timeout=timeout)
+    sent = {"Authorization": f"Bearer {key}"} if key is not None else {}
+    data = None
+    if body is not None:
+        method = "POST" if method == "GET" else method
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        sent["Content-Type"] = "application/json"
+    try:
+        connection.request(method, path, data, sent | dict(headers or {}))
+        answer = connection.getresponse()
+        names = {name.lower(): value for name, value in answer.getheaders()}
+        return Answer(answer.status, names, answer.read())
+    finally:
+        connection.close()
 
 
 class Fleet:
@@ -181,20 +218,15 @@ class Fleet:
         timeout: float = 60,
     ) -> Answer:
         """One request from the operator's machine; *body* is sent as JSON unless it is bytes."""
-        connection = http.client.HTTPConnection(self.addresses[host], port, timeout=timeout)
-        sent = {"Authorization": f"Bearer {key}"} if key is not None else {}
-        data = None
-        if body is not None:
-            method = "POST" if method == "GET" else method
-            data = body if isinstance(body, bytes) else json.dumps(body).encode()
-            sent["Content-Type"] = "application/json"
-        try:
-            connection.request(method, path, data, sent | dict(headers or {}))
-            answer = connection.getresponse()
-            names = {name.lower(): value for name, value in answer.getheaders()}
-            return Answer(answer.status, names, answer.read())
-        finally:
-            connection.close()
+        return asked(
+            (self.addresses[host], port),
+            path,
+            method=method,
+            key=key,
+            body=body,
+            headers=headers,
+            timeout=timeout,
+        )
 
     def chat(
         self, host: str, path: str = "/v1/chat/completions", *, port: int = 8080, **more: Any
