@@ -56,7 +56,8 @@ def test_status_shows_every_host(site: Site) -> None:
 
 def test_a_host_that_does_not_answer_is_a_row_and_hides_none(site: Site) -> None:
     # its kernel accepts connections, its sshd says nothing, until systemd lets it go on
-    thaw = "systemd-run --quiet --on-active=25 systemctl kill -s CONT ssh"
+    timer = "systemd-run --quiet --on-active=25 --timer-property=AccuracySec=100ms"
+    thaw = f"{timer} systemctl kill -s CONT ssh"
     site.root("gpu02", f"{thaw} && systemctl kill -s STOP --kill-whom=main ssh")
     try:
         began = time.monotonic()

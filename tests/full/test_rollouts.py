@@ -197,7 +197,8 @@ def test_ssh_cut_for_half_a_minute_is_survived(site: Site, here: Path) -> None:
             site.root(
                 "gpu01",
                 f"{drop}; nft add rule inet cut in tcp dport 22 drop;"
-                " systemd-run --on-active=30 sh -c 'nft delete table inet cut;"
+                " systemd-run --on-active=30 --timer-property=AccuracySec=100ms"
+                " sh -c 'nft delete table inet cut;"
                 " pkill -f ^sshd:.*@notty'",
                 check=False,
             )

@@ -316,8 +316,10 @@ def test_hosts_that_are_down_or_hang_hold_up_nobody(site: Site) -> None:
         command = "sleep 60" if shell.target.name == "slow" else "uname -n"
         return shell.run(command, sudo=False).stdout.strip()
 
-    # a listener that does not answer: its kernel still accepts connections
-    thaw = "systemd-run --quiet --on-active=8 systemctl kill -s CONT ssh"
+    # a listener that does not answer: its kernel still accepts connections. A timer may come a
+    # minute late where nothing is said of its accuracy.
+    timer = "systemd-run --quiet --on-active=8 --timer-property=AccuracySec=100ms"
+    thaw = f"{timer} systemctl kill -s CONT ssh"
     site.lab.ssh("gpu02", f"sudo {thaw} && sudo systemctl kill -s STOP --kill-whom=main ssh")
     try:
         began = time.monotonic()
