@@ -349,5 +349,5 @@ def test_one_at_a_time_still_comes_to_an_end(site: Site) -> None:
         wait = "sleep 30" if shell.target.name == "first" else "true"
         return shell.run(f"{wait}; uname -n", sudo=False).stdout.strip()
 
-    said = list(ask_all(site.targets(), question, parallel=1, deadline=2))
+    said = list(ask_all(site.targets(), question, parallel=1, deadline=5))
     assert [one.value for one in said] == [None, "gpu02"]
