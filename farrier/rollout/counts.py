@@ -27,11 +27,12 @@ class Requests(msgspec.Struct, kw_only=True):
     """What hosts' nginx answered within a time.
 
     ``by_status`` counts by HTTP status; ``incomplete`` are answers that did not come to their end:
-    the client left, or the engine broke off.
+    the client left, or the engine broke off, which is ``broken``.
     """
 
     by_status: dict[str, int] = {}
     incomplete: int = 0
+    broken: int = 0
 
 
 @dataclass
@@ -66,10 +67,12 @@ class FirstByte:
 
 @dataclass
 class Counts:
-    """By replica: requests by status, incomplete answers, times; ``waiting`` is of now."""
+    """By replica: requests by status, answers that their clients ``left`` or that were ``broken``
+    off by the engine, times; ``waiting`` is of now."""
 
     statuses: dict[str, dict[str, float]] = field(default_factory=dict)
-    incomplete: dict[str, float] = field(default_factory=dict)
+    left: dict[str, float] = field(default_factory=dict)
+    broken: dict[str, float] = field(default_factory=dict)
     first_byte: dict[str, FirstByte] = field(default_factory=dict)
     waiting: dict[str, int] = field(default_factory=dict)
 
@@ -101,7 +104,8 @@ def _take(counts: Counts, line: str) -> None:
         case "llm_requests_total":
             counts.statuses.setdefault(replica, {})[labels.get("code", "")] = value
         case "llm_incomplete_responses_total":
-            counts.incomplete[replica] = value
+            by = counts.broken if labels.get("by") == "engine" else counts.left
+            by[replica] = value
         case "llm_time_to_first_byte_seconds_bucket":
             bounds = counts.first_byte.setdefault(replica, FirstByte()).buckets
             bounds[labels.get("le", "+Inf")] = value
@@ -117,7 +121,8 @@ def in_between(before: Counts, after: Counts) -> Counts:
             replica: _less(codes, before.statuses.get(replica, {}))
             for replica, codes in after.statuses.items()
         },
-        incomplete=_less(after.incomplete, before.incomplete),
+        left=_less(after.left, before.left),
+        broken=_less(after.broken, before.broken),
         first_byte={
             replica: FirstByte(
                 _less(it.buckets, before.first_byte.get(replica, FirstByte()).buckets)
@@ -142,6 +147,7 @@ def added(one: Requests, other: Requests) -> Requests:
             code: one.by_status.get(code, 0) + other.by_status.get(code, 0) for code in codes
         },
         incomplete=one.incomplete + other.incomplete,
+        broken=one.broken + other.broken,
     )
 
 
@@ -153,5 +159,6 @@ def requests(counts: Counts) -> Requests:
             by_status[code] = by_status.get(code, 0) + round(value)
     return Requests(
         by_status={code: count for code, count in sorted(by_status.items()) if count},
-        incomplete=round(sum(counts.incomplete.values())),
+        incomplete=round(sum(counts.left.values()) + sum(counts.broken.values())),
+        broken=round(sum(counts.broken.values())),
     )

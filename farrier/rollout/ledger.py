@@ -197,13 +197,16 @@ class Ledger(msgspec.Struct, kw_only=True):
 
     @property
     def lost(self) -> int | None:
-        """Requests lost: cut by a drain, or broken off by an engine (502, 504 at a host's nginx).
+        """Requests lost: cut by a drain, or broken off by an engine.
 
-        None where the hosts could not be asked.
+        At a host's nginx these are 502, 504 and answers that broke off, what a drain cut among
+        them; that one is counted by itself where its host forgot its counts in a reboot. None
+        where the hosts could not be asked.
         """
         if self.requests is None:
             return None
-        return self.cut + sum(self.requests.by_status.get(code, 0) for code in ("502", "504"))
+        codes = self.requests.by_status
+        return max(self.cut, codes.get("502", 0) + codes.get("504", 0) + self.requests.broken)
 
 
 _decoder = msgspec.json.Decoder(Ledger)

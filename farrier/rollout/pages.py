@@ -94,7 +94,8 @@ def ledger_lines(ledger: Ledger) -> Iterator[Text]:
         codes = ", ".join(f"{n} × {code}" for code, n in ledger.requests.by_status.items())
         yield Text(
             f"requests meanwhile, by the hosts' nginx: {codes or 'none'}"
-            f" ({ledger.requests.incomplete} not to their end: the client left, or the engine)"
+            f" ({ledger.requests.incomplete} not to their end: {ledger.requests.broken} broken off"
+            " by engines, the others left by clients)"
         )
         lost = ledger.lost
         yield Text.assemble(

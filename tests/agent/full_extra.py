@@ -31,7 +31,7 @@ def requests(replicas: int = 4) -> RequestCounts:
                 replica=replica_name(number),
                 model=MODEL,
                 codes={"200": 1000 + number, "429": 3, "502": 1},
-                incomplete=2,
+                incomplete={"client": 2, "engine": 1},
                 seconds=Histogram((0.1, 1.0, 10.0, 60.0), (0, 200, 900, 1000, 1001), 4321.5),
                 first_byte=Histogram((0.01, 0.1, 1.0), (0, 700, 1000, 1001), 98.75),
             )

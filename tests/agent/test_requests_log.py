@@ -54,7 +54,7 @@ def test_a_whole_answer_is_counted_by_code_and_time() -> None:
     one = tiny(line(), line(code="404"), line())
     assert (one.replica, one.model) == ("tiny", "org/tiny")
     assert one.codes == {"200": 2, "404": 1}
-    assert one.incomplete == 0
+    assert one.incomplete == {"client": 0, "engine": 0}
     assert one.seconds.sum == pytest.approx(3 * 1.204)
     assert one.first_byte.sum == pytest.approx(3 * 0.020)
     # 1.204 s is first below 2.5, 0.02 below 0.025
@@ -75,7 +75,7 @@ def test_an_engine_that_never_answered_is_in_the_durations_alone() -> None:
         line(code="499", engine_first_byte="-", completion=""),
     )
     assert (one.seconds.cumulative[-1], one.first_byte.cumulative[-1]) == (2, 0)
-    assert one.incomplete == 1
+    assert one.incomplete == {"client": 1, "engine": 0}
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_an_answer_that_the_engine_broke_off_is_incomplete_although_nginx_logs_i
 ) -> None:
     error = ERROR % (25, why + b", client: 127.0.0.1, server: _, request")
     one = tiny(line(), error, line(), line(), line(connection=26))
-    assert (one.codes, one.incomplete) == ({"200": 4}, 1)
+    assert (one.codes, one.incomplete) == ({"200": 4}, {"client": 0, "engine": 1})
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_an_answer_that_the_engine_broke_off_is_incomplete_although_nginx_logs_i
 )
 def test_other_errors_make_no_answer_incomplete(why: bytes) -> None:
     tally = taken(ERROR % (25, why), line())
-    assert tally.shown().replicas[0].incomplete == 0
+    assert tally.shown().replicas[0].incomplete == {"client": 0, "engine": 0}
     assert tally.lines["error"] == 1
 
 
@@ -137,7 +137,7 @@ def test_broken_connections_whose_line_never_comes_are_forgotten() -> None:
     tally = taken(*(ERROR % (number, BROKE) for number in range(1025)))
     tally.take(line(connection=0))
     tally.take(line(connection=1024))
-    assert tally.shown().replicas[0].incomplete == 1
+    assert tally.shown().replicas[0].incomplete == {"client": 0, "engine": 1}
 
 
 def test_what_is_no_replicas_is_told_apart_and_named_nowhere() -> None:

@@ -28,7 +28,8 @@ PAGE = """\
 # HELP llm_requests_total Requests
 llm_requests_total{model="m/x",replica="tiny",code="200"} 90.0
 llm_requests_total{model="m/x",replica="tiny",code="503"} 4.0
-llm_incomplete_responses_total{model="m/x",replica="tiny"} 1.0
+llm_incomplete_responses_total{model="m/x",replica="tiny",by="client"} 1.0
+llm_incomplete_responses_total{model="m/x",replica="tiny",by="engine"} 2.0
 llm_time_to_first_byte_seconds_bucket{model="m/x",replica="tiny",le="0.1"} 50.0
 llm_time_to_first_byte_seconds_bucket{model="m/x",replica="tiny",le="1.0"} 90.0
 llm_time_to_first_byte_seconds_bucket{model="m/x",replica="tiny",le="+Inf"} 90.0
@@ -42,7 +43,7 @@ llm_requests_total{broken
 def test_a_page_of_metrics_is_read() -> None:
     counts = parse(PAGE)
     assert counts.statuses == {"tiny": {"200": 90.0, "503": 4.0}}
-    assert counts.incomplete == {"tiny": 1.0}
+    assert (counts.left, counts.broken) == ({"tiny": 1.0}, {"tiny": 2.0})
     assert counts.waiting == {"tiny": 3}
     assert counts.first_byte["tiny"].quantile(0.5) == pytest.approx(0.09)
 

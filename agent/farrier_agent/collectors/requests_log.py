@@ -58,15 +58,16 @@ class ReplicaRequests(msgspec.Struct, frozen=True, kw_only=True):
 
     ``codes`` counts them by the status that the client got: three digits, 499 where it
     left before there was one, 000 where nginx has none. ``incomplete`` are those
-    whose answer did not come to its end, a cut stream of status 200 among them: the client left, or
-    the engine broke off. ``seconds`` is the whole duration, ``first_byte`` the time until the
-    engine's answer began, both only of requests that were passed to the engine.
+    whose answer did not come to its end, a cut stream of status 200 among them, by who ended it:
+    ``client`` (it left) or ``engine`` (it broke off). ``seconds`` is the whole duration,
+    ``first_byte`` the time until the engine's answer began, both only of requests that were passed
+    to the engine.
     """
 
     replica: str
     model: str
     codes: dict[str, int]
-    incomplete: int
+    incomplete: dict[str, int]
     seconds: Histogram
     first_byte: Histogram
 
@@ -138,14 +139,17 @@ class _Replica:
 
     def __init__(self) -> None:
         self.codes: dict[str, int] = {}
-        self.incomplete = 0
+        self.incomplete = {"client": 0, "engine": 0}
         self.seconds = Buckets(SECONDS_BOUNDS)
         self.first_byte = Buckets(FIRST_BYTE_BOUNDS)
 
     def add(self, line: Line, *, broken: bool) -> None:
         self.codes[line.code] = self.codes.get(line.code, 0) + 1
-        if broken or line.completion != "OK":
-            self.incomplete += 1
+        # nginx logs as whole what its engine broke off: without that the client had left before
+        if line.completion != "OK":
+            self.incomplete["client"] += 1
+        elif broken:
+            self.incomplete["engine"] += 1
         if line.engine_seconds:
             self.seconds.add(line.seconds)
         if (first := _last(line.engine_first_byte)) is not None:
@@ -214,7 +218,7 @@ class Tally:
                     replica=name,
                     model=self._models[name],
                     codes=dict(sorted(one.codes.items())),
-                    incomplete=one.incomplete,
+                    incomplete=dict(one.incomplete),
                     seconds=one.seconds.shown(),
                     first_byte=one.first_byte.shown(),
                 )

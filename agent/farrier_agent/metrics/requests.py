@@ -34,8 +34,8 @@ FIRST_BYTE = family(
 )
 INCOMPLETE = family(
     "llm_incomplete_responses_total",
-    "model replica",
-    "Answers that did not come to their end: the client left, or the engine broke off.",
+    "model replica by",
+    "Answers that did not come to their end. by: client (it left) or engine (it broke off).",
     "requests",
 )
 IN_FLIGHT = family(
@@ -73,7 +73,10 @@ def samples(counts: RequestCounts) -> Iterator[tuple[Family, list[Sample]]]:
         REQUESTS,
         [((*key, code), count) for key, one in keys for code, count in one.codes.items()],
     )
-    yield INCOMPLETE, [(key, one.incomplete) for key, one in keys]
+    yield (
+        INCOMPLETE,
+        [((*key, by), count) for key, one in keys for by, count in one.incomplete.items()],
+    )
     yield LOG_LINES, [((result,), count) for result, count in counts.lines.items()]
     yield OVERFLOWS, [((), counts.full)]
 
