@@ -11,6 +11,7 @@ from pathlib import Path
 from farrier_agent.metrics import (
     clocks,
     ecc,
+    fingerprint,
     gateway,
     gpus,
     health,
@@ -40,6 +41,7 @@ SUBJECTS: dict[str, tuple[Family, ...]] = {
     "Requests": requests.FAMILIES,
     "Requests at the gateway": gateway.FAMILIES,
     "Rollouts": rollouts.FAMILIES,
+    "The fingerprint": fingerprint.FAMILIES,
     "Verdicts": health.FAMILIES,
     "GPUs": gpus.FAMILIES,
     "Clocks held down": clocks.FAMILIES,

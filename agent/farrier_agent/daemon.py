@@ -18,6 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from farrier_agent import __version__, status
 from farrier_agent.agentcheck import AgentCheck
 from farrier_agent.collectors import CollectError, replicas
@@ -30,6 +32,7 @@ from farrier_agent.hardware import Hardware
 from farrier_agent.listeners import Listeners, group_of
 from farrier_agent.notices import Notice
 from farrier_agent.notify import Notifier, watchdog_seconds
+from farrier_agent.serving.fingerprints import Fingerprints
 from farrier_agent.serving.handlers import Requests
 from farrier_agent.serving.house import House
 from farrier_agent.serving.leases import Leases
@@ -106,6 +109,7 @@ class Daemon:
             config, self._news.set, self._traffic.told, hands_off=self._leases.hands_off
         )
         self._hardware = Hardware(config, self._house, self._shown, self._news.set)
+        self._fingerprints = Fingerprints(Path(config.state_dir) / "fingerprint.json")
         self._restarts = Restarts(self._house.actor, self._leases)
         self._check: AgentCheck | None = None
         self._noticing: Noticing | None = None
@@ -115,6 +119,7 @@ class Daemon:
     async def run(self, over: asyncio.Event) -> None:
         """Serve until *over*."""
         loop = asyncio.get_running_loop()
+        await self._fingerprints.read()
         http = self._listeners.get("http")
         assert http is not None  # noqa: S101 - every configuration has it
         endpoint = Endpoint(self._pages, http, self._web)
@@ -154,6 +159,7 @@ class Daemon:
                 self._compose,
                 hardware=self._hardware,
                 leases=self._leases,
+                fingerprints=self._fingerprints,
             )
             server = ControlServer(requests, control, group=group_of(self._config))
             yield loop.create_task(server.serve())
@@ -242,7 +248,7 @@ class Daemon:
         now = time.monotonic()
         moment = Now.read()
         notices = self._noticing.notices if self._noticing else ()
-        return compose(
+        made = compose(
             self._config,
             self._agent,
             at=moment.epoch,
@@ -258,6 +264,7 @@ class Daemon:
             web=(self._web.good, self._web.problem),
             rollout=self._leases.shown(moment),
         )
+        return msgspec.structs.replace(made, fingerprint=self._fingerprints.shown(made))
 
     def _publish(self) -> None:
         snapshot = self._compose()

@@ -21,7 +21,9 @@ __all__ = [
     "Agent",
     "AgentCheck",
     "Collector",
+    "Difference",
     "Drain",
+    "Fingerprint",
     "Gpu",
     "GpuProcess",
     "Gpus",
@@ -243,6 +245,37 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     problem: str | None = None
 
 
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """``what`` was ``was`` when the host's fingerprint was recorded, and is ``now``.
+
+    ``kind``: ``missing`` (a GPU that was there), ``new`` (one that was not), ``changed``,
+    ``slower``, ``unknown`` (the GPUs cannot be read). ``gpu`` is a uuid.
+    """
+
+    kind: Literal["missing", "new", "changed", "slower", "unknown"]
+    what: str
+    was: str
+    now: str
+    gpu: str | None = None
+    replica: str | None = None
+
+    def __str__(self) -> str:
+        """For a person, in one line."""
+        return f"{self.what}: {self.now}, it was {self.was}"
+
+
+class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
+    """How the host compares with its fingerprint, which was recorded at ``recorded_at``.
+
+    Without the speed of its replicas, which is measured on demand only. ``problem`` says why what
+    was recorded cannot be read.
+    """
+
+    recorded_at: float | None = None
+    differences: tuple[Difference, ...] = ()
+    problem: str | None = None
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that the agent knows at ``at``. ``reasons`` say why the host is not ready.
 
@@ -271,6 +304,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     web_good: bool | None = None
     web_problem: str | None = None
     rollout: Rollout | None = None
+    fingerprint: Fingerprint | None = None
 
 
 def dumps(status: Status) -> bytes:

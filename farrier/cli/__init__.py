@@ -13,6 +13,7 @@ COMMANDS = {
     "completion": "farrier.cli.completion:completion",
     "drain": "farrier.cli.drain:drain",
     "exec": "farrier.cli.execute:execute",
+    "fingerprint": "farrier.cli.fingerprint:fingerprint",
     "lab": "farrier.cli.lab:lab",
     "load": "farrier.cli.load:load",
     "logs": "farrier.cli.logs:logs",

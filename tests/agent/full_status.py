@@ -11,7 +11,9 @@ from farrier_agent.status import (
     Agent,
     AgentCheck,
     Collector,
+    Difference,
     Drain,
+    Fingerprint,
     Health,
     Notice,
     Reason,
@@ -133,6 +135,12 @@ def full_status(gpus: int = 8, replicas: int = 4, at: float = AT) -> Status:
             expires_in=42.5,
             acting="restart",
             acting_since=at - 20.0,
+        ),
+        fingerprint=Fingerprint(
+            recorded_at=at - 86400.0,
+            differences=(
+                Difference(kind="changed", what="GPU 1 pcie width", was="16", now="8", gpu="GPU-1"),
+            ),
         ),
         web_problem="/etc/farrier/web.yml: unknown key tls_server_config.cert_fil",
     )

@@ -24,6 +24,7 @@ __all__ = [
     "cli_ack",
     "cli_drain",
     "cli_evidence",
+    "cli_fingerprint",
     "cli_journal",
     "cli_nvml",
     "cli_ready",
@@ -55,6 +56,21 @@ def add_commands(commands: Commands) -> None:
     one.add_argument("replica", metavar="REPLICA")
     one.add_argument("--reason", default="", metavar="TEXT", help="for the journal")
     one.set_defaults(verb=cli_evidence)
+
+    one = _add(commands, "fingerprint", "what this host is made of, and how fast it is")
+    one.add_argument("action", choices=("record", "check", "show"))
+    one.add_argument("replicas", nargs="*", metavar="REPLICA", help="[every one]")
+    one.add_argument(
+        "--seconds", type=float, default=20, metavar="S", help="to measure each [%(default)s]"
+    )
+    one.add_argument(
+        "--tolerance",
+        type=float,
+        default=0.1,
+        metavar="SHARE",
+        help="by which a replica may be slower [%(default)s]",
+    )
+    one.set_defaults(verb=cli_fingerprint)
 
     one = _add(commands, "journal", "what the agent logged about its replicas")
     one.add_argument("replica", nargs="?", metavar="REPLICA")
@@ -139,6 +155,13 @@ def cli_evidence(arguments: argparse.Namespace) -> int:
     """Collect evidence about a replica."""
     fields = {"replica": arguments.replica, "reason": arguments.reason}
     return run(arguments, {"verb": "evidence", **fields})
+
+
+def cli_fingerprint(arguments: argparse.Namespace) -> int:
+    """Record what the host is made of, or compare with it."""
+    names = ("action", "replicas", "seconds", "tolerance")
+    fields = {name: getattr(arguments, name) for name in names}
+    return run(arguments, {"verb": "fingerprint", **fields})
 
 
 def cli_journal(arguments: argparse.Namespace) -> int:

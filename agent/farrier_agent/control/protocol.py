@@ -23,6 +23,7 @@ from farrier_agent.control.requests import (
     Audit,
     Drain,
     Evidence,
+    Fingerprint,
     Journal,
     Lease,
     Ledger,
@@ -33,7 +34,9 @@ from farrier_agent.control.requests import (
     Status,
     Stopping,
 )
+from farrier_agent.fingerprint.made import Fingerprint as Print
 from farrier_agent.rollout.audit import AuditLine
+from farrier_agent.status import Difference
 from farrier_agent.status import Status as Snapshot
 
 __all__ = [
@@ -55,6 +58,8 @@ __all__ = [
     "Evidence",
     "Failed",
     "Final",
+    "Fingerprint",
+    "Fingerprinted",
     "Journal",
     "Lease",
     "Leased",
@@ -168,6 +173,19 @@ class Bundle(_Reply, frozen=True, kw_only=True, tag="bundle"):
     missing: tuple[str, ...] = ()
 
 
+class Fingerprinted(_Reply, frozen=True, kw_only=True, tag="fingerprinted"):
+    """The last word of ``fingerprint``: what was ``recorded``, and the host as it is ``now``.
+
+    ``differences`` are those between the two, ``missing`` what could not be measured, and why.
+    """
+
+    action: Literal["record", "check", "show"]
+    recorded: Print | None = None
+    now: Print | None = None
+    differences: tuple[Difference, ...] = ()
+    missing: tuple[str, ...] = ()
+
+
 class Told(_Reply, frozen=True, kw_only=True, tag="told"):
     """The last word where there is only something to say: ``lines`` for a person."""
 
@@ -233,7 +251,7 @@ class Failed(_Reply, frozen=True, kw_only=True, tag="failed"):
 
 
 Final = Union[  # noqa: UP007 - 3.10
-    Done, Report, Bundle, Told, Leased, Audited, Ledgers, Ran, Failed
+    Done, Report, Bundle, Fingerprinted, Told, Leased, Audited, Ledgers, Ran, Failed
 ]
 News = Union[Progress, Entry]  # noqa: UP007 - 3.10
 Reply = Union[Accepted, Beat, News, Final]  # noqa: UP007
@@ -251,7 +269,7 @@ class _ReplyHead(msgspec.Struct):
 
 _VERBS = (
     *("status", "drain", "stopping", "ready", "restart", "evidence", "journal", "ack", "nvml"),
-    *("lease", "act", "audit", "ledger"),
+    *("lease", "act", "audit", "ledger", "fingerprint"),
 )
 _request: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
 _request_head = msgspec.json.Decoder(_RequestHead)
@@ -303,7 +321,7 @@ def _decoded(decoder: msgspec.json.Decoder[_T], line: bytes, what: str) -> _T:
 
 _KINDS = (
     *("accepted", "beat", "progress", "entry", "done", "report", "bundle", "told", "failed"),
-    *("leased", "audited", "ledgers", "ran"),
+    *("leased", "audited", "ledgers", "ran", "fingerprinted"),
 )
 
 
@@ -317,4 +335,6 @@ def exit_code(final: Final) -> int:
     if isinstance(final, Ran):
         # 2 and 3 say something else here: which one it was stands in the reply
         return 1 if final.status else 0
+    if isinstance(final, Fingerprinted):
+        return 1 if final.action == "check" and (final.differences or final.missing) else 0
     return 0

@@ -15,6 +15,7 @@ __all__ = [
     "Audit",
     "Drain",
     "Evidence",
+    "Fingerprint",
     "Journal",
     "Lease",
     "Ledger",
@@ -154,6 +155,21 @@ class Nvml(_Request, frozen=True, kw_only=True, tag="nvml"):
     seconds: Annotated[float, msgspec.Meta(gt=0, le=86400)] = 900.0
 
 
+class Fingerprint(_Request, frozen=True, kw_only=True, tag="fingerprint"):
+    """What this host is made of and how fast its replicas are. Answered with
+    :class:`Fingerprinted`.
+
+    ``record`` keeps it, ``check`` compares with what was kept, ``show`` tells that. Each of
+    ``replicas`` (all, without one) generates for ``seconds``; 0: nothing is measured. A replica
+    may be slower by the share ``tolerance``.
+    """
+
+    action: Literal["record", "check", "show"]
+    replicas: Names = ()
+    seconds: Annotated[float, msgspec.Meta(ge=0, le=600)] = 20.0
+    tolerance: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.1
+
+
 class Lease(_Request, frozen=True, kw_only=True, tag="lease"):
     """The lease of a rollout on this host. Answered with :class:`Leased`.
 
@@ -240,6 +256,7 @@ Request = Union[  # noqa: UP007 - 3.10
     Ready,
     Restart,
     Evidence,
+    Fingerprint,
     Journal,
     Ack,
     Nvml,

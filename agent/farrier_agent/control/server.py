@@ -67,6 +67,9 @@ class Handlers(Protocol):
     async def evidence(self, request: protocol.Evidence, asker: Asker, tell: Tell) -> Final:
         """Collect evidence about a replica."""
 
+    async def fingerprint(self, request: protocol.Fingerprint, asker: Asker, tell: Tell) -> Final:
+        """Record what the host is made of, or compare with it."""
+
     async def journal(self, request: protocol.Journal, asker: Asker, tell: Tell) -> Final:
         """What the agent logged."""
 
@@ -230,6 +233,8 @@ class ControlServer:
                 work = on.restart(request, asker, tell)
             case protocol.Evidence():
                 work = on.evidence(request, asker, tell)
+            case protocol.Fingerprint():
+                work = on.fingerprint(request, asker, tell)
             case protocol.Journal():
                 work = on.journal(request, asker, tell)
             case protocol.Ack():

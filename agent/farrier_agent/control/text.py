@@ -11,6 +11,7 @@ from farrier_agent.control.protocol import (
     Entry,
     Failed,
     Final,
+    Fingerprinted,
     LedgerCopy,
     Ledgers,
     News,
@@ -21,6 +22,7 @@ from farrier_agent.control.protocol import (
     Told,
 )
 from farrier_agent.control.protocol import Leased as Lease
+from farrier_agent.fingerprint.worded import fingerprint_lines
 from farrier_agent.wording import clock, duration, printable
 
 __all__ = ["failure", "last_word", "news"]
@@ -64,6 +66,8 @@ def last_word(final: Final) -> str:  # noqa: PLR0911 - one a kind
             lines = [f"{final.path} ({final.size_bytes} bytes)"]
             lines += [f"  missing: {what}" for what in final.missing]
             return "\n".join(printable(line) for line in lines)
+        case Fingerprinted():
+            return "\n".join(map(printable, fingerprint_lines(final)))
         case Told():
             return "\n".join(map(printable, final.lines))
         case Lease():

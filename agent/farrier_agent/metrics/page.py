@@ -21,6 +21,7 @@ from farrier_agent.engines.passthrough import Family as EngineFamily
 from farrier_agent.metrics import (
     clocks,
     ecc,
+    fingerprint,
     gateway,
     gpus,
     health,
@@ -61,6 +62,7 @@ FAMILIES: tuple[Family, ...] = (
     *requests.FAMILIES,
     *gateway.FAMILIES,
     *rollouts.FAMILIES,
+    *fingerprint.FAMILIES,
     *gpus.FAMILIES,
     *clocks.FAMILIES,
     *ecc.FAMILIES,
@@ -175,6 +177,7 @@ def _samples(status: Status, extra: Extra) -> Iterator[tuple[Family, list[Sample
     if extra.gateway:
         yield from gateway.samples(extra.gateway)
     yield from rollouts.samples(status.rollout)
+    yield from fingerprint.samples(status.fingerprint)
     yield gateway.certificate(extra.certificate)
     if status.health:
         yield from health.samples(status.health)

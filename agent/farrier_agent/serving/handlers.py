@@ -34,6 +34,7 @@ from farrier_agent.serving.asked import (
     told,
     told_one,
 )
+from farrier_agent.serving.fingerprints import Fingerprints
 from farrier_agent.serving.following import follow
 from farrier_agent.serving.house import House, OfReplica
 from farrier_agent.serving.leases import Leases
@@ -59,6 +60,7 @@ class Requests:
         *,
         hardware: Hardware,
         leases: Leases,
+        fingerprints: Fingerprints,
     ) -> None:
         self._config = config
         self._house = house
@@ -66,6 +68,7 @@ class Requests:
         self._snapshot = snapshot
         self._hardware = hardware
         self._leases = leases
+        self._fingerprints = fingerprints
         self._acts = Acts(config, house, restarts, leases)
         self._rollouts = RolloutRequests(leases)
 
@@ -161,6 +164,15 @@ class Requests:
         except ActError as error:
             raise ControlError(error.text, error.next) from error
         return Bundle(path=str(bundle.path), size_bytes=bundle.size)
+
+    async def fingerprint(self, request: protocol.Fingerprint, asker: Peer, tell: Tell) -> Final:
+        """Record what the host is made of, or compare with it."""
+        ones = self._house.named(request.replicas, every=not request.replicas)
+        if request.action != "record":
+            return await self._fingerprints.answer(request, ones, self._snapshot, tell)
+        line = AuditLine(at=time.time(), by=asker.user, verb="fingerprint record", outcome="")
+        work = self._fingerprints.answer(request, ones, self._snapshot, tell)
+        return await self._leases.noted(line, work)
 
     async def journal(self, request: protocol.Journal, asker: Peer, tell: Tell) -> Final:  # noqa: ARG002
         """Tell what the agent logged."""

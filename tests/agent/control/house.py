@@ -75,6 +75,10 @@ class Recorder:
     async def evidence(self, request: protocol.Evidence, asker: Asker, tell: Tell) -> Final:
         return protocol.Bundle(path="/x", size_bytes=7, missing=("stacks: no py-spy",))
 
+    async def fingerprint(self, request: protocol.Fingerprint, asker: Asker, tell: Tell) -> Final:
+        self.asked.append(request)
+        return protocol.Fingerprinted(action=request.action, missing=("tiny: not measured",))
+
     async def journal(self, request: protocol.Journal, asker: Asker, tell: Tell) -> Final:
         number = 0
         while request.follow or number < request.lines:
