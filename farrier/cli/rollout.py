@@ -150,7 +150,8 @@ def resume(
         hosts = serving_hosts(inventory)
         ledger = find(Store(), hosts.values(), rollout_id)
         go_on_with(ledger)
-        drive(ledger, hosts, as_json=as_json, run_again=run_again, takeover=takeover)
+        taken = hosts if takeover else ()
+        drive(ledger, hosts, as_json=as_json, run_again=run_again, takeover=taken)
 
 
 @rollout.command()
