@@ -1,4 +1,4 @@
-"""What is a rollback's own before it begins: what a replica goes back to, and after which failure."""
+"""A rollback before it begins: what a replica goes back to, and after which failure."""
 
 from __future__ import annotations
 
