@@ -210,7 +210,7 @@ def test_what_is_restarted_after_it_came_to_nothing(
 
 def test_one_that_starts_over_and_over_is_restarted_in_whichever_run_it_is() -> None:
     left = came_to_nothing("restart", "act")
-    crashing = {"phase": "starting", "up": False, "restarts": 3}
+    crashing: dict[str, Any] = {"phase": "starting", "up": False, "restarts": 3}
     assert again(left, seen(NEW, **crashing)) == [("tiny", True)]
     assert still_to_restart(left, seen("c" * 32, **crashing)) == ("tiny",)
     assert still_to_restart(left, seen("c" * 32, phase="drained")) == ()
