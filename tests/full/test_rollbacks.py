@@ -14,6 +14,7 @@ from tests.fleet.rolling import (
     does_not_start,
     here,
     kill,
+    leased,
     load,
     nothing_lost,
     quickly,
@@ -25,6 +26,7 @@ from tests.fleet.rolling import (
     warmed_up,
 )
 from tests.fleet.site import Site
+from tests.roles.fleet import until
 
 __all__ = ["as_it_was", "fleet_lab", "here", "site"]
 
@@ -76,7 +78,8 @@ def test_a_second_rollback_goes_forward_and_says_so(
         kill(first)
     again = site.farrier("rollout", "rollback", "--dry", "--limit", "gpu01", cwd=here).stdout
     assert "its unit was put back already" in again
-    quickly(lambda: site.ready("gpu01"), 60, "gpu01 took itself back")
+    until(lambda: not leased(site, "gpu01"), 60, "its lease is over")
+    until(lambda: site.ready("gpu01"), 120, "gpu01 took itself back")
     rollout(site, "rollback", "-y", "--model", "tiny", cwd=here)
     assert units(site) == older
     said = site.farrier("status", "--json").stdout
