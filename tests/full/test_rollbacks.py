@@ -47,11 +47,11 @@ def test_a_rollback_that_was_killed_goes_on_elsewhere(
     site: Site, here: Path, tmp_path: Path, older: dict[str, str], step: str
 ) -> None:
     before = runs(site)
-    argv = ["rollout", "rollback", "-y", "--model", "tiny", "--lease", "10"]
+    argv = ["rollout", "rollback", "-y", "--model", "tiny", "--lease", "20"]
     with load(site) as it:
         warmed_up(it)
         with started(site, argv, here) as first:
-            quickly(lambda: step_of(here, "gpu02") == step, 180, f"gpu02 is at {step}")
+            quickly(lambda: step_of(here, "gpu02") == step, 400, f"gpu02 is at {step}")
             kill(first)
         at = runs(site)
         ledger = rollout(site, "resume", cwd=checkout(tmp_path / "elsewhere"))
@@ -72,13 +72,13 @@ def test_a_second_rollback_goes_forward_and_says_so(
     assert "goes back  gpu01:tiny: environment: ROLLED" in shown
     assert units(site) == newer
     # interrupted before anything was restarted, another one does not swing on
-    argv = ["rollout", "rollback", "-y", "--limit", "gpu01", "--lease", "5"]
+    argv = ["rollout", "rollback", "-y", "--limit", "gpu01", "--lease", "20"]
     with started(site, argv, here) as first:
-        quickly(lambda: step_of(here, "gpu01") == "drain", 60, "gpu01 is drained")
+        quickly(lambda: step_of(here, "gpu01") == "drain", 180, "gpu01 is drained")
         kill(first)
     again = site.farrier("rollout", "rollback", "--dry", "--limit", "gpu01", cwd=here).stdout
     assert "its unit was put back already" in again
-    until(lambda: not leased(site, "gpu01"), 60, "its lease is over")
+    until(lambda: not leased(site, "gpu01"), 120, "its lease is over")
     until(lambda: site.ready("gpu01"), 120, "gpu01 took itself back")
     rollout(site, "rollback", "-y", "--model", "tiny", cwd=here)
     assert units(site) == older
