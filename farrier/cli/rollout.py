@@ -116,6 +116,13 @@ def converge(**given: Any) -> None:
 
 @rollout.command()
 @_rolling
+def rollback(**given: Any) -> None:
+    """Put the engines' versions and arguments from before back."""
+    begin("rollback", given)
+
+
+@rollout.command()
+@_rolling
 def reboot(**given: Any) -> None:
     """Reboot hosts."""
     begin("reboot", given)
@@ -143,7 +150,8 @@ def resume(
         hosts = serving_hosts(inventory)
         ledger = find(Store(), hosts.values(), rollout_id)
         go_on_with(ledger)
-        drive(ledger, hosts, as_json=as_json, run_again=run_again, takeover=takeover)
+        taken = hosts if takeover else ()
+        drive(ledger, hosts, as_json=as_json, run_again=run_again, takeover=taken)
 
 
 @rollout.command()

@@ -12,13 +12,14 @@ from farrier.rollout.capacity import Room
 from farrier.rollout.ledger import HostRecord, Ledger, Outcome
 from farrier.rollout.plan import Plan
 
-__all__ = ["ledger_lines", "ledger_table", "plan_lines", "rollouts_table"]
+__all__ = ["back_lines", "ledger_lines", "ledger_table", "plan_lines", "rollouts_table"]
 
 STYLES: dict[str, str] = {
     "done": "green",
     "running": "cyan",
     "planned": "dim",
     "waiting": "dim",
+    "put back": "yellow",
     "failed": "bold red",
     "refused": "yellow",
     "stopped": "yellow",
@@ -34,6 +35,10 @@ _SAID: dict[Outcome, str] = {
     "stopped": "stopped",
     "aborted": "given up",
 }
+STILL_WANTED = (
+    "the inventory still wants what was put back from: the next converge brings it again, unless"
+    " the inventory says otherwise by then"
+)
 
 
 def plan_lines(plan: Plan, rooms: Iterable[Room]) -> Iterator[Text]:
@@ -53,6 +58,16 @@ def plan_lines(plan: Plan, rooms: Iterable[Room]) -> Iterator[Text]:
             state = room.why or f"{room.load} in flight, {len(room.others)} others carry it"
             style = "yellow" if room.why else "bold"
             yield Text.assemble(("capacity", style), f"  {room.model}: {state}")
+
+
+def back_lines(ledger: Ledger) -> Iterator[Text]:
+    """What each replica goes back to, in a rollback."""
+    for host in ledger.hosts:
+        for one in host.replicas:
+            if one.goes_back:
+                yield Text.assemble(
+                    ("goes back", "bold"), f"  {host.host}:{one.name}: {one.goes_back}"
+                )
 
 
 def ledger_table(ledger: Ledger) -> Table:
@@ -88,6 +103,7 @@ def ledger_lines(ledger: Ledger) -> Iterator[Text]:
     """What stands below the table: notes, the fleet's requests, how it ended, what to type."""
     for one in ledger.left_out:
         yield Text.assemble(("left out  ", "yellow"), one)
+    yield from back_lines(ledger)
     for host in ledger.hosts:
         yield from _about(host)
     if ledger.requests is not None:
@@ -108,6 +124,8 @@ def ledger_lines(ledger: Ledger) -> Iterator[Text]:
     yield Text.assemble((_SAID[ledger.outcome], style), took)
     if ledger.reason:
         yield Text(ledger.reason)
+    if ledger.kind == "rollback" and ledger.outcome == "done":
+        yield Text(STILL_WANTED)
     if ledger.next:
         yield Text.assemble("next: ", (ledger.next, "bold"))
 
@@ -133,6 +151,8 @@ def rollouts_table(ledgers: Iterable[Ledger]) -> Table:
 
 
 def _about(host: HostRecord) -> Iterator[Text]:
+    if host.turned:
+        yield Text.assemble((f"{host.host}  ", "bold"), f"put back: {host.turned}")
     if host.failure:
         yield Text.assemble((f"{host.host}  ", "bold"), host.failure)
     if host.soak:

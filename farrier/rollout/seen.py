@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from farrier_agent.status import Replica, Status
 
+from farrier.rollout.units_seen import UnitSeen
+
 __all__ = ["OUR_REASON", "HostSeen", "ReplicaSeen", "seen"]
 
 OUR_REASON = "rollout "
@@ -22,8 +24,10 @@ _OURS = (OUR_REASON, f"held by {OUR_REASON}")
 class ReplicaSeen:
     """One replica. ``held_by``: who else than a rollout keeps it drained, and why.
 
-    ``invocation`` names the run of its unit. ``configuration`` is the hash that the running engine
-    was started with. ``waiting`` are the requests queued in its engine.
+    ``invocation`` names the run of its unit, ``restarts`` are systemd's own since somebody started
+    it. ``configuration`` is the hash that the running engine was started with, ``unit`` that of the
+    unit on the disk, ``previous`` that of the one before it, which was warm; ``put_back`` that of
+    the unit that was put back last. ``waiting`` are the requests queued in its engine.
     """
 
     name: str
@@ -35,7 +39,11 @@ class ReplicaSeen:
     waiting: int | None = None
     pending: bool | None = None
     invocation: str | None = None
+    restarts: int | None = None
     configuration: str | None = None
+    unit: str | None = None
+    previous: str | None = None
+    put_back: str | None = None
     verdict: str | None = None
     reason: str | None = None
     drained_by_rollout: bool = False
@@ -50,6 +58,33 @@ class ReplicaSeen:
             and self.up is True
             and self.verdict != "unhealthy"
         )
+
+    @property
+    def warm(self) -> bool:
+        """Its engine has answered in this run, and was started with what its unit says."""
+        return self.up is True and self.phase in {"drained", "ready"} and self.pending is not True
+
+    @property
+    def failing(self) -> bool:
+        """It does not come up by itself: it failed, or systemd starts it over and over."""
+        if self.phase in {"failed", "stopped"}:
+            return True
+        return self.phase in {"starting", "warming"} and bool(self.restarts)
+
+    @property
+    def back(self) -> str | None:
+        """The configuration that it goes back to, None where there is nothing to go back to.
+
+        Where its unit was put back, and was not started yet, that is the one to go on with:
+        another step would be one forward again.
+        """
+        if self.unit is not None and self.put_back == self.unit and not self._runs_its_unit:
+            return self.unit
+        return self.previous if self.previous != self.unit else None
+
+    @property
+    def _runs_its_unit(self) -> bool:
+        return self.configuration == self.unit and self.warm
 
 
 @dataclass(frozen=True)
@@ -80,9 +115,10 @@ def seen(
     *,
     boot_id: str | None = None,
     configurations: Mapping[str, str] | None = None,
+    units: Mapping[str, UnitSeen] | None = None,
     waiting: Mapping[str, int] | None = None,
 ) -> HostSeen:
-    """What *status* says; *configurations* and *waiting* are by replica."""
+    """What *status* says; *configurations*, *units* and *waiting* are by replica."""
     lease = getattr(status, "rollout", None)
     verdict = status.health.host if status.health else None
     gpus = None
@@ -93,7 +129,13 @@ def seen(
         boot_id=boot_id,
         agent=status.agent.version,
         replicas=tuple(
-            _replica(one, status, (configurations or {}).get(one.name), waiting or {})
+            _replica(
+                one,
+                status,
+                (configurations or {}).get(one.name),
+                (units or {}).get(one.name, UnitSeen()),
+                waiting or {},
+            )
             for one in status.replicas
         ),
         gpus=gpus,
@@ -105,7 +147,11 @@ def seen(
 
 
 def _replica(
-    one: Replica, status: Status, configuration: str | None, waiting: Mapping[str, int]
+    one: Replica,
+    status: Status,
+    configuration: str | None,
+    unit: UnitSeen,
+    waiting: Mapping[str, int],
 ) -> ReplicaSeen:
     verdict = status.health.replicas.get(one.name) if status.health else None
     askers = tuple(zip(one.drain.asked_by, one.drain.reasons, strict=False)) if one.drain else ()
@@ -117,9 +163,14 @@ def _replica(
         up=one.up,
         in_flight=one.in_flight,
         waiting=waiting.get(one.name),
-        pending=one.restart_pending,
+        # files are read now, the agent's look may be a tick old
+        pending=configuration != unit.unit if configuration and unit.unit else one.restart_pending,
         invocation=one.unit_state.invocation_id if one.unit_state else None,
+        restarts=one.restarts,
         configuration=configuration,
+        unit=unit.unit,
+        previous=unit.previous,
+        put_back=unit.put_back,
         verdict=verdict.state if verdict else None,
         reason=one.reason or one.detail,
         drained_by_rollout=any(why.startswith(_OURS) for _, why in askers),
