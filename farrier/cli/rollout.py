@@ -116,6 +116,13 @@ def converge(**given: Any) -> None:
 
 @rollout.command()
 @_rolling
+def rollback(**given: Any) -> None:
+    """Put the engines' versions and arguments from before back."""
+    begin("rollback", given)
+
+
+@rollout.command()
+@_rolling
 def reboot(**given: Any) -> None:
     """Reboot hosts."""
     begin("reboot", given)

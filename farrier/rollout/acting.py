@@ -18,8 +18,8 @@ __all__ = ["act", "back"]
 def act(it: OneHost) -> str | None:
     """Do it; what came of it in words."""
     seen = it.look().seen
-    match it.ledger.kind:
-        case "restart" | "converge":
+    match it.kind:
+        case "restart" | "converge" | "rollback":
             _restart(it, seen)
         case "reboot":
             _reboot(it)
@@ -30,7 +30,10 @@ def act(it: OneHost) -> str | None:
 
 def _restart(it: OneHost, seen: HostSeen) -> None:
     names = still_to_restart(it.record, seen)
-    runs = {name: it.replica(name).invocation_before for name in names}
+    # of one that does not come up the run changes by itself: whichever it is in, it is to end
+    runs = {
+        one.name: None if one.failing else one.invocation_before for one in map(it.replica, names)
+    }
     if not runs:
         return
     seconds = _Phases()
@@ -52,6 +55,9 @@ def _restart(it: OneHost, seen: HostSeen) -> None:
     try:
         # each is named with the run that is to end: asked twice, it is restarted once
         it.watched(lambda: it.through_cuts(restart))
+        it.restarted = True
+        for name in names:
+            it.replica(name).failing = False
     finally:
         for name in names:
             one = it.replica(name)

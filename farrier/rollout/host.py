@@ -199,6 +199,13 @@ class Host:
                 words += ["--run", f"{name}={run}"]
         return self._done(self._fenced("act", "restart", *words, timeout=None, on_news=on_news))
 
+    def put_back(self, replicas: Sequence[str]) -> Done:
+        """Put the units of *replicas* back to those from before; interrupts nothing.
+
+        Asked twice is once. Raises RefusedError where there is nothing to go back to.
+        """
+        return self._done(self._fenced("act", "back", *replicas))
+
     def reboot(self) -> None:
         """Mark it and reboot it."""
         self._fenced("act", "reboot", timeout=120)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from farrier.rollout.counts import Counts, FirstByte
 from farrier.rollout.ledger import HostRecord
-from farrier.rollout.plan import Kind
+from farrier.rollout.plan import RESTARTS, Kind
 from farrier.rollout.resuming import still_to_restart
 from farrier.rollout.seen import HostSeen
 from farrier.rollout.tolerance import ENOUGH, ERRORS, MORE_ERRORS, SLOWER, SLOWER_SECONDS
@@ -32,7 +32,7 @@ def not_warm(record: HostRecord, seen: HostSeen) -> Iterator[str]:
 def problems(kind: Kind, record: HostRecord, seen: HostSeen) -> Iterator[str]:
     """Why the host must not serve again; nothing when it is as well as before."""
     yield from not_warm(record, seen)
-    if kind in {"restart", "converge"}:
+    if kind in RESTARTS:
         for name in still_to_restart(record, seen):
             yield f"{name}: it still is in the run from before, it was not restarted"
     for one in record.replicas:

@@ -34,7 +34,7 @@ __all__ = [
 SCHEMA = 1
 """Version of the file. Within one, fields are only added; a newer one is refused."""
 
-HostState = Literal["waiting", "running", "done", "failed", "taken back"]
+HostState = Literal["waiting", "running", "done", "put back", "failed", "taken back"]
 Outcome = Literal["planned", "running", "done", "failed", "refused", "stopped", "aborted"]
 
 
@@ -68,18 +68,24 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     lease: float = 60.0
     hook_before: str | None = None
     hook_after: str | None = None
+    canary: int | None = None
+    hold: float = 0.0
     inventory: str = "inventory"
     command: tuple[str, ...] = ()
     reboot_seconds: float = 1200.0
 
 
 class ReplicaRecord(msgspec.Struct, kw_only=True):
-    """One replica. ``invocation_before`` is the run of its unit that is to end."""
+    """One replica. ``invocation_before`` is the run of its unit that is to end.
+
+    ``failing``: it does not come up, so whatever run it is in is the one to end, until it is warm.
+    """
 
     name: str
     model: str
     served: bool = True
     pending: bool | None = None
+    failing: bool = False
     invocation_before: str | None = None
     invocation_after: str | None = None
     configuration_before: str | None = None
@@ -107,6 +113,10 @@ class StepRecord(msgspec.Struct, kw_only=True):
 class HostRecord(msgspec.Struct, kw_only=True):
     """One host. ``failure`` says why it stopped, ``next`` what to type about it.
 
+    ``back``: it is being put back to what it ran before, as every host of a rollback; ``turned``
+    says why where that was decided in the middle, and then the steps before ``turned_after`` were
+    of the way there. ``cut_before`` are the requests that were cut until it turned.
+
     ``counts_before`` is what it counted of its requests before it was touched. ``output`` is the
     end of what a command or a converge wrote, ``evidence`` where the host keeps what explains a
     failure, ``soak`` what the soak showed.
@@ -117,6 +127,10 @@ class HostRecord(msgspec.Struct, kw_only=True):
     replicas: list[ReplicaRecord] = []
     state: HostState = "waiting"
     steps: list[StepRecord] = []
+    back: bool = False
+    turned: str | None = None
+    turned_after: int = 0
+    cut_before: int = 0
     boot_before: str | None = None
     boot_after: str | None = None
     agent_before: str | None = None
@@ -131,9 +145,33 @@ class HostRecord(msgspec.Struct, kw_only=True):
     next: str | None = None
     code: int = 0
 
+    @property
+    def present(self) -> list[StepRecord]:
+        """The steps of the sequence that it is in: those since it turned back, if it did."""
+        return self.steps[self.turned_after :]
+
+    @property
+    def over(self) -> bool:
+        """Nothing is left to be done here."""
+        return self.state in {"done", "put back"}
+
+    def doing(self, kind: Kind) -> Kind:
+        """The sequence of steps that it follows in a rollout of *kind*."""
+        return "rollback" if self.back else kind
+
+    def turn_back(self, why: str) -> None:
+        """From here on it is put back, because of *why*; steps that were done do not count then.
+
+        A host that turned already goes on with that.
+        """
+        if self.back:
+            return
+        self.back, self.turned, self.turned_after = True, why, len(self.steps)
+        self.cut_before = self.cut
+
     def last(self, step: str) -> StepRecord | None:
-        """The newest record of *step*."""
-        return next((one for one in reversed(self.steps) if one.step == step), None)
+        """The newest record of *step*, in the present sequence."""
+        return next((one for one in reversed(self.present) if one.step == step), None)
 
     def did(self, step: str) -> bool:
         """*step* is known to be done, in its newest attempt."""
@@ -143,7 +181,7 @@ class HostRecord(msgspec.Struct, kw_only=True):
     @property
     def cut(self) -> int:
         """Requests that were cut."""
-        return sum(one.cut for one in self.replicas)
+        return self.cut_before + sum(one.cut for one in self.replicas)
 
 
 class Ledger(msgspec.Struct, kw_only=True):

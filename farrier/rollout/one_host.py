@@ -16,7 +16,8 @@ from farrier.rollout.errors import RolloutError
 from farrier.rollout.host import Host, Look
 from farrier.rollout.leases import Leases
 from farrier.rollout.ledger import HostRecord, Ledger, ReplicaRecord
-from farrier.rollout.resuming import still_to_restart
+from farrier.rollout.plan import RESTARTS, Kind
+from farrier.rollout.resuming import renewed, still_to_restart
 from farrier.rollout.seen import HostSeen
 from farrier.rollout.store import Store
 from farrier.rollout.waiting import StoppedError, watched
@@ -68,6 +69,13 @@ class OneHost:
         self.around = around
         self.ledger = around.ledger
         self.book = around.book
+        self.restarted = False
+        """This process has restarted its replicas, and waited until they were warm."""
+
+    @property
+    def kind(self) -> Kind:
+        """What is done to it: the rollout's kind, or it is put back."""
+        return self.record.doing(self.ledger.kind)
 
     def look(self) -> Look:
         """How it is now."""
@@ -79,9 +87,23 @@ class OneHost:
 
     def to_act_on(self, seen: HostSeen) -> tuple[str, ...]:
         """The replicas that are still to be drained and acted upon."""
-        if self.ledger.kind in {"restart", "converge"}:
+        if self.kind in RESTARTS:
             return still_to_restart(self.record, seen)
         return tuple(one.name for one in self.record.replicas)
+
+    def renewed(self, seen: HostSeen) -> list[ReplicaRecord]:
+        """Records of the replicas that are to be restarted or opened from here on."""
+        models = self.ledger.options.models
+        mine = {one.name for one in self.record.replicas}
+        fresh = [
+            replica_record(seen, one.name)
+            for one in seen.replicas
+            if not one.held_by
+            and (not models or one.model in models)
+            # a converge may change what nobody thought of
+            and (self.kind == "converge" or one.name in mine)
+        ]
+        return renewed(self.record, seen, fresh)
 
     def remember(self, look: Look) -> None:
         """How it was before it was touched; what a former process noted stays."""

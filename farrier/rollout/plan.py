@@ -14,9 +14,13 @@ from typing import Literal
 from farrier.rollout.errors import RefusedError, UsageError
 from farrier.rollout.seen import HostSeen, ReplicaSeen
 
-__all__ = ["Kind", "LeftOut", "Plan", "Planned", "Wanted", "batch_size", "make_plan"]
+__all__ = ["RESTARTS", "Kind", "LeftOut", "Plan", "Planned", "Wanted", "batch_size", "make_plan"]
 
-Kind = Literal["restart", "converge", "reboot", "run"]
+Kind = Literal["restart", "converge", "reboot", "run", "rollback"]
+RESTARTS: frozenset[Kind] = frozenset({"restart", "converge", "rollback"})
+"""Those whose act is a restart of replicas."""
+
+NOTHING_BACK = "there is nothing to go back to"
 
 
 @dataclass(frozen=True)
@@ -138,6 +142,11 @@ def _select(wanted: Wanted, hosts: Sequence[HostSeen]) -> tuple[list[Planned], l
                 left.append(LeftOut(host.host, "no restart is pending"))
                 continue
             replicas = replicas if whole else [one for one in replicas if one.pending]
+        if wanted.kind == "rollback":
+            left += [
+                LeftOut(f"{host.host}:{one.name}", NOTHING_BACK) for one in replicas if not one.back
+            ]
+            replicas = [one for one in replicas if one.back]
         if replicas or wanted.kind == "converge":
             chosen.append(Planned(host.host, tuple(replicas)))
     return chosen, left

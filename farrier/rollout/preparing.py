@@ -66,6 +66,7 @@ def new_ledger(
                     host=one.host,
                     batch=batch,
                     replicas=[replica_record(seen, name) for name in names],
+                    back=kind == "rollback",
                     boot_before=seen.boot_id,
                     agent_before=seen.agent,
                     verdict_before=seen.verdict,

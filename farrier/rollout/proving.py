@@ -63,7 +63,7 @@ def check(it: OneHost) -> str:
             one.invocation_after = state.invocation
             one.configuration_after = state.configuration
             one.verdict_after = state.verdict
-    if bad := list(problems(it.ledger.kind, record, now)):
+    if bad := list(problems(it.kind, record, now)):
         it.keep_evidence(bad[0])
         raise RolloutError(
             f"{record.host}: not as well as before, so it stays closed: {'; '.join(bad)}",

@@ -8,22 +8,27 @@ converge, a drain, a check, a soak) may be done twice and is.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from farrier.rollout.ledger import HostRecord
-from farrier.rollout.plan import Kind
+from farrier.rollout.ledger import HostRecord, ReplicaRecord
+from farrier.rollout.plan import RESTARTS, Kind
 from farrier.rollout.seen import HostSeen
 from farrier.rollout.steps import Step
 
-__all__ = ["GoOn", "TakeBack", "acted", "go_on", "still_to_restart", "take_back"]
+__all__ = ["GoOn", "TakeBack", "acted", "go_on", "renewed", "still_to_restart", "take_back"]
 
 
 @dataclass(frozen=True)
 class GoOn:
-    """The step to go on with; None: nothing is left to do. ``stop``: why it must not go on."""
+    """The step to go on with; None: nothing is left to do. ``stop``: why it must not go on.
+
+    ``anew``: what was done here came to nothing, so the present runs of its replicas are to end.
+    """
 
     step: Step | None
     stop: str | None = None
+    anew: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,9 +48,43 @@ def still_to_restart(record: HostRecord, seen: HostSeen) -> tuple[str, ...]:
     names = []
     for one in record.replicas:
         now = seen.replica(one.name)
-        if now is not None and (one.invocation_before or None) == (now.invocation or None):
+        if now is None:
+            continue
+        if one.failing:
+            due = not now.warm
+        else:
+            due = (one.invocation_before or None) == (now.invocation or None)
+        if due:
             names.append(one.name)
     return tuple(names)
+
+
+def renewed(
+    record: HostRecord, seen: HostSeen, fresh: Iterable[ReplicaRecord]
+) -> list[ReplicaRecord]:
+    """Records of the replicas that are to be restarted, or only to be opened, from here on.
+
+    *fresh* are the replicas that may be meant, as they are now. Restarted is what runs with another
+    configuration than its unit's, and of what *record* has what does not come up: in the run that
+    it is in now. What became warm meanwhile needs no restart. How it was before all this stays.
+    """
+    before = {one.name: one for one in record.replicas}
+    found = []
+    for one in fresh:
+        now, old = seen.replica(one.name), before.get(one.name)
+        if now is None:
+            continue
+        if old is not None:
+            for field in ("served", "configuration_before", "verdict_before"):
+                setattr(one, field, getattr(old, field))
+        if now.pending or (old is not None and now.failing):
+            one.failing = now.failing
+            found.append(one)
+        elif old is not None and now.drained_by_rollout:
+            # closed, and warm or on its way: nobody has to end that run
+            one.invocation_before = None
+            found.append(one)
+    return found
 
 
 def acted(kind: Kind, record: HostRecord, seen: HostSeen) -> bool | None:
@@ -67,20 +106,49 @@ def go_on(kind: Kind, record: HostRecord, seen: HostSeen, *, run_again: bool = F
 
     *run_again*: a command may be run twice on a host where its end is not known.
     """
-    if record.state == "done" or record.did(Step.HOOK_AFTER):
+    if record.over or record.did(Step.HOOK_AFTER):
         return GoOn(None)
-    if {one.step for one in record.steps} <= {Step.HOOK_BEFORE}:
-        # where there is no hook nothing is recorded of it
-        return GoOn(Step.HOOK_BEFORE)
-    if kind == "converge" and not record.did(Step.CONVERGE):
-        return GoOn(Step.CONVERGE)
+    if begin := _not_begun(kind, record):
+        return GoOn(begin)
     if record.did(Step.SETTLE):
         return GoOn(Step.HOOK_AFTER)
+    if kind in RESTARTS and _came_to_nothing(record):
+        return GoOn(_ANEW[kind], anew=True)
     happened = acted(kind, record, seen)
     if happened is None and not run_again:
         unknown = "whether the command ran to its end" if kind == "run" else "in which boot it is"
         return GoOn(None, f"it is not known {unknown}")
     return GoOn(_behind(kind, record) if happened else Step.DRAIN)
+
+
+def _not_begun(kind: Kind, record: HostRecord) -> Step | None:
+    """The step to begin with, where what comes before the drain was not done."""
+    if {one.step for one in record.present} <= {Step.HOOK_BEFORE}:
+        # where there is no hook nothing is recorded of it
+        return Step.HOOK_BEFORE
+    change = {"converge": Step.CONVERGE, "rollback": Step.PUT_BACK}.get(kind)
+    return change if change and not record.did(change) else None
+
+
+_ANEW: Mapping[Kind, Step] = {
+    "restart": Step.DRAIN,
+    "converge": Step.CONVERGE,
+    "rollback": Step.PUT_BACK,
+}
+
+
+def _came_to_nothing(record: HostRecord) -> bool:
+    """It is known that its replicas did not come up, or not well.
+
+    A process that lost its lease, or was refused, knows nothing of that.
+    """
+    last = record.present[-1]
+    return (
+        record.state == "failed"
+        and record.code != 3
+        and last.outcome == "failed"
+        and last.step in {Step.ACT, Step.WARM, Step.CHECK}
+    )
 
 
 def _behind(kind: Kind, record: HostRecord) -> Step:
@@ -90,7 +158,9 @@ def _behind(kind: Kind, record: HostRecord) -> Step:
     if not record.did(Step.CHECK):
         return Step.WARM
     # opened is asked for again, whatever was done: it serves if it says so now
-    return Step.SETTLE if record.did(Step.SOAK) else Step.READY
+    if record.did(Step.SOAK):
+        return Step.SETTLE
+    return Step.SOAK if record.did(Step.HOLD) else Step.READY
 
 
 def take_back(  # noqa: PLR0911 - one a state
@@ -101,7 +171,7 @@ def take_back(  # noqa: PLR0911 - one a state
     Opened is what the rollout drained, if it was not touched, or came back well. What a step may
     have left half done stays closed.
     """
-    if record.state in {"waiting", "done", "taken back"} and seen.acting is None:
+    if record.state in {"waiting", "done", "put back", "taken back"} and seen.acting is None:
         return TakeBack()
     drained = any(one.drained_by_rollout for one in seen.replicas)
     if record.state == "failed":

@@ -126,12 +126,15 @@ class Rolling:
             batch = [one for one in self.ledger.hosts if one.batch == number]
             if self._stop.is_set():
                 return "stopped", "stopped on demand", self._resume()
-            self._batch([one for one in batch if one.state != "done"])
+            self._batch([one for one in batch if not one.over])
             if bad := [one for one in batch if one.state == "failed"]:
                 outcome: Outcome = "refused" if all(one.code == 3 for one in bad) else "failed"
                 return outcome, bad[0].failure, bad[0].next or self._resume()
-            if any(one.state != "done" for one in batch):
+            if any(not one.over for one in batch):
                 return "stopped", "stopped on demand", self._resume()
+            if turned := [one for one in batch if one.turned]:
+                why = f"{turned[0].host} was put back: {turned[0].turned}"
+                return "failed", why, f"farrier rollout show {self.ledger.id}"
         return "done", None, None
 
     def _batch(self, records: Iterable[HostRecord]) -> None:
@@ -189,7 +192,7 @@ class Rolling:
         drained = {
             one.host: [it.name for it in one.replicas]
             for one in self.ledger.hosts
-            if one.batch == record.batch and one.state != "done"
+            if one.batch == record.batch and not one.over
         }
         options = self.ledger.options
         return can_drain(
@@ -205,7 +208,7 @@ class Rolling:
         host = self._hosts[record.host]
         try:
             seen = host.look().seen
-            todo = take_back(self.ledger.kind, record, seen)
+            todo = take_back(record.doing(self.ledger.kind), record, seen)
             if todo.leave:
                 return f"{record.host}: stays closed: {todo.leave}"
             if todo.ready:

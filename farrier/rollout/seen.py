@@ -22,8 +22,10 @@ _OURS = (OUR_REASON, f"held by {OUR_REASON}")
 class ReplicaSeen:
     """One replica. ``held_by``: who else than a rollout keeps it drained, and why.
 
-    ``invocation`` names the run of its unit. ``configuration`` is the hash that the running engine
-    was started with. ``waiting`` are the requests queued in its engine.
+    ``invocation`` names the run of its unit, ``restarts`` are systemd's own since somebody started
+    it. ``configuration`` is the hash that the running engine was started with, ``unit`` that of the
+    unit on the disk, ``previous`` that of the one before it, which was warm; ``put_back`` that of
+    the unit that was put back last. ``waiting`` are the requests queued in its engine.
     """
 
     name: str
@@ -35,7 +37,11 @@ class ReplicaSeen:
     waiting: int | None = None
     pending: bool | None = None
     invocation: str | None = None
+    restarts: int | None = None
     configuration: str | None = None
+    unit: str | None = None
+    previous: str | None = None
+    put_back: str | None = None
     verdict: str | None = None
     reason: str | None = None
     drained_by_rollout: bool = False
@@ -50,6 +56,33 @@ class ReplicaSeen:
             and self.up is True
             and self.verdict != "unhealthy"
         )
+
+    @property
+    def warm(self) -> bool:
+        """Its engine has answered in this run, and was started with what its unit says."""
+        return self.up is True and self.phase in {"drained", "ready"} and self.pending is not True
+
+    @property
+    def failing(self) -> bool:
+        """It does not come up by itself: it failed, or systemd starts it over and over."""
+        if self.phase in {"failed", "stopped"}:
+            return True
+        return self.phase in {"starting", "warming"} and bool(self.restarts)
+
+    @property
+    def back(self) -> str | None:
+        """The configuration that it goes back to, None where there is nothing to go back to.
+
+        Where its unit was put back, and was not started yet, that is the one to go on with:
+        another step would be one forward again.
+        """
+        if self.unit is not None and self.put_back == self.unit and not self._runs_its_unit:
+            return self.unit
+        return self.previous if self.previous != self.unit else None
+
+    @property
+    def _runs_its_unit(self) -> bool:
+        return self.configuration == self.unit and self.warm
 
 
 @dataclass(frozen=True)

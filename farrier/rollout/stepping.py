@@ -15,10 +15,11 @@ from farrier.rollout.draining import drain_host
 from farrier.rollout.errors import FencedError, RolloutError
 from farrier.rollout.hooks import environment, run_hook
 from farrier.rollout.host import Host
-from farrier.rollout.ledger import HostRecord
-from farrier.rollout.one_host import OneHost, Surroundings, replica_record
+from farrier.rollout.ledger import HostRecord, HostState
+from farrier.rollout.one_host import OneHost, Surroundings
+from farrier.rollout.putting_back import put_back
 from farrier.rollout.resuming import go_on
-from farrier.rollout.steps import Step, after, in_words
+from farrier.rollout.steps import Step, after, first, in_words
 from farrier.rollout.waiting import StoppedError
 
 __all__ = ["Stepping"]
@@ -48,9 +49,10 @@ class Stepping:
             self._failed(f"{error.host}: {error.what}", error.next)
 
     def _run(self) -> None:
-        kind, record = self._ledger.kind, self._record
+        record, it = self._record, self._it
         resumed = bool(record.steps)
-        next_step = go_on(kind, record, self._it.look().seen, run_again=self._around.run_again)
+        seen = it.look().seen
+        next_step = go_on(it.kind, record, seen, run_again=self._around.run_again)
         if next_step.stop:
             raise RolloutError(
                 f"{record.host}: {next_step.stop}",
@@ -60,38 +62,47 @@ class Stepping:
         with self._book.changing():
             record.state, record.failure, record.next = "running", None, None
             record.code = 0
+            if next_step.anew and next_step.step is Step.DRAIN:
+                record.replicas = it.renewed(seen)
         step = next_step.step
-        acted = False
         while step is not None:
             self._it.on_lease()
             if self._may_stop_before(step) and self._around.stop.is_set():
                 raise StoppedError
-            if not (self._skips(step) or (step is Step.WARM and acted)):
+            kind = it.kind
+            if not self._skips(step):
                 again = " (resumed)" if resumed else ""
-                self._it.tell(f"{in_words(step)}{again}")
+                it.tell(f"{in_words(step)}{again}")
                 resumed = False
                 with self._book.step(record, step) as told:
-                    told.note = _DOING[step](self._it) or ""
-            # a restart waits until its replicas are warm, and a command cools nothing
-            acted = step is Step.ACT and kind != "reboot"
-            step = after(kind, step)
-        self._end("done", "done")
+                    told.note = _DOING[step](it) or ""
+            if it.kind == kind:
+                step = after(kind, step)
+            else:
+                it.tell(f"is put back: {record.turned}")
+                it.restarted = False
+                step = first(it.kind)
+        self._end("put back" if record.turned else "done", "done")
 
     def _skips(self, step: Step) -> bool:
         options = self._ledger.options
-        if step is Step.HOOK_BEFORE:
-            return options.hook_before is None
-        if step is Step.HOOK_AFTER:
-            return options.hook_after is None
-        if step is Step.SOAK and (options.soak <= 0 or self._around.stop.is_set()):
+        unwanted = {
+            Step.HOOK_BEFORE: options.hook_before is None,
+            Step.HOOK_AFTER: options.hook_after is None,
+            Step.HOLD: options.hold <= 0,
+            # a restart waits until its replicas are warm, and a command cools nothing
+            Step.WARM: self._it.restarted or self._it.kind == "run",
+            Step.SOAK: options.soak <= 0 or self._around.stop.is_set(),
+        }
+        if unwanted.get(step, False):
             return True
-        if self._ledger.kind == "converge" and not self._record.replicas:
-            return step not in {Step.CONVERGE, Step.SETTLE}
+        if self._it.kind in {"converge", "rollback"} and not self._record.replicas:
+            return step not in {Step.CONVERGE, Step.PUT_BACK, Step.SETTLE}
         return False
 
     def _may_stop_before(self, step: Step) -> bool:
         """Before the drain nothing is held; after the act it is brought to a good end."""
-        return step in {Step.HOOK_BEFORE, Step.CONVERGE, Step.DRAIN}
+        return step in {Step.HOOK_BEFORE, Step.CONVERGE, Step.PUT_BACK, Step.DRAIN}
 
     def _failed(self, what: str, next_command: str | None, code: int = 1) -> None:
         self._record.code = code
@@ -99,17 +110,14 @@ class Stepping:
 
     def _end(
         self,
-        state: str,
+        state: HostState,
         said: str,
         *,
         failure: str | None = None,
         next_command: str | None = None,
     ) -> None:
         with self._book.changing():
-            if state == "done":
-                self._record.state = "done"
-            else:
-                self._record.state = "failed" if state == "failed" else "taken back"
+            self._record.state = state
             self._record.failure, self._record.next = failure, next_command
         self._it.tell(said)
 
@@ -142,29 +150,30 @@ def _converge(it: OneHost) -> str | None:
     inventory = it.ledger.options.inventory
     said = it.watched(lambda: converge(it.record.host, inventory, log))
     now = it.look().seen
-    wanted = it.ledger.options.models
     with it.book.changing():
         it.record.output = said
-        it.record.replicas = [
-            replica_record(now, one.name)
-            for one in now.replicas
-            if one.pending and not one.held_by and (not wanted or one.model in wanted)
-        ]
+        it.record.replicas = it.renewed(now)
     names = ", ".join(one.name for one in it.record.replicas)
     note = f"to be restarted: {names}" if names else "nothing is to be restarted"
     it.tell(note)
     return note
 
 
+def _hold(it: OneHost) -> str:
+    return f"{it.ledger.options.hold:.0f} s wanted, and not compared yet"
+
+
 _DOING: Mapping[Step, Callable[[OneHost], str | None]] = {
     Step.HOOK_BEFORE: _hook_before,
     Step.CONVERGE: _converge,
+    Step.PUT_BACK: put_back,
     Step.DRAIN: drain_host,
     Step.ACT: acting.act,
     Step.BACK: acting.back,
     Step.WARM: proving.warm,
     Step.CHECK: proving.check,
     Step.READY: proving.ready,
+    Step.HOLD: _hold,
     Step.SOAK: proving.soak,
     Step.SETTLE: proving.settle,
     Step.HOOK_AFTER: _hook_after,

@@ -15,6 +15,8 @@ class Step(StrEnum):
 
     HOOK_BEFORE = "hook-before"
     CONVERGE = "converge"
+    PUT_BACK = "put-back"
+    """Put the units back that were there before; nothing is interrupted by that."""
     DRAIN = "drain"
     ACT = "act"
     BACK = "back"
@@ -22,6 +24,8 @@ class Step(StrEnum):
     WARM = "warm"
     CHECK = "check"
     READY = "ready"
+    HOLD = "hold"
+    """A canary has its share of the traffic, and is compared with the rest."""
     SOAK = "soak"
     SETTLE = "settle"
     """Take the durable mark *acting* away: all is well."""
@@ -29,24 +33,32 @@ class Step(StrEnum):
 
 
 _HEAD = (Step.HOOK_BEFORE,)
-_TAIL = (Step.WARM, Step.CHECK, Step.READY, Step.SOAK, Step.SETTLE, Step.HOOK_AFTER)
+_PROOF = (Step.WARM, Step.CHECK, Step.READY)
+_END = (Step.SOAK, Step.SETTLE, Step.HOOK_AFTER)
+_TAIL = (*_PROOF, *_END)
 
 SEQUENCES: Mapping[Kind, tuple[Step, ...]] = {
     "restart": (*_HEAD, Step.DRAIN, Step.ACT, *_TAIL),
-    "converge": (*_HEAD, Step.CONVERGE, Step.DRAIN, Step.ACT, *_TAIL),
+    "converge": (
+        *(*_HEAD, Step.CONVERGE, Step.DRAIN, Step.ACT),
+        *(*_PROOF, Step.HOLD, *_END),
+    ),
     "reboot": (*_HEAD, Step.DRAIN, Step.ACT, Step.BACK, *_TAIL),
     "run": (*_HEAD, Step.DRAIN, Step.ACT, *_TAIL),
+    "rollback": (*_HEAD, Step.PUT_BACK, Step.DRAIN, Step.ACT, *_TAIL),
 }
 
 _WORDS = {
     Step.HOOK_BEFORE: "hook before",
     Step.CONVERGE: "converging",
+    Step.PUT_BACK: "putting back",
     Step.DRAIN: "draining",
     Step.ACT: "acting",
     Step.BACK: "waiting for the host",
     Step.WARM: "warming up",
     Step.CHECK: "checking",
     Step.READY: "opening",
+    Step.HOLD: "holding",
     Step.SOAK: "soaking",
     Step.SETTLE: "settling",
     Step.HOOK_AFTER: "hook after",

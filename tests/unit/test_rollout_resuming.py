@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farrier.rollout.ledger import HostRecord, ReplicaRecord, StepRecord
-from farrier.rollout.plan import Kind
+from farrier.rollout.plan import RESTARTS, Kind
 from farrier.rollout.resuming import go_on, still_to_restart, take_back
 from farrier.rollout.seen import HostSeen
 from farrier.rollout.steps import SEQUENCES, Step, after
@@ -74,6 +74,10 @@ def seen(run: str = OLD, boot: str = "boot 1", **more: Any) -> HostSeen:
         ("reboot", ("drain", "act?"), seen(boot="boot 2"), Step.BACK),
         ("reboot", ("drain", "act", "back?"), seen(boot="boot 2"), Step.BACK),
         ("reboot", ("drain", "act", "back"), seen(boot="boot 2"), Step.WARM),
+        ("rollback", (), seen(), Step.HOOK_BEFORE),
+        ("rollback", ("put-back?",), seen(), Step.PUT_BACK),
+        ("rollback", ("put-back", "drain?"), seen(), Step.DRAIN),
+        ("rollback", ("put-back", "drain", "act?"), seen(NEW), Step.WARM),
         ("run", ("drain",), seen(), Step.DRAIN),
         ("run", ("drain", "act"), seen(), Step.WARM),
     ],
@@ -124,7 +128,7 @@ def test_killed_anywhere_nothing_is_done_to_a_host_twice(
     # the step was done on the host, and the ledger may not know it
     acts += last is Step.ACT
     left = record(*done, last.value if known else f"{last.value}?")
-    run = NEW if acts and kind in {"restart", "converge"} else OLD
+    run = NEW if acts and kind in RESTARTS else OLD
     boot = "boot 2" if acts and kind == "reboot" else "boot 1"
     found = go_on(kind, left, seen(run, boot))
     if found.stop:
