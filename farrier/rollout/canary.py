@@ -13,17 +13,29 @@ until after the last one ended it: whoever goes on with the rollout, or gives it
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
+from farrier.rollout.canary_plan import check_gateways, check_replicas
 from farrier.rollout.comparing import Comparison, compare
-from farrier.rollout.errors import RolloutError
+from farrier.rollout.errors import RefusedError, RolloutError
 from farrier.rollout.gateways import ALL, Counting, Gateways, GatewaysError
 from farrier.rollout.one_host import OneHost
 from farrier.rollout.steps import Step, in_words
 from farrier.rollout.waiting import StoppedError
 
-__all__ = ["LOOK_EVERY", "end_share", "hold", "is_canary", "opened", "opening"]
+__all__ = [
+    "LOOK_EVERY",
+    "converged",
+    "end_share",
+    "hold",
+    "is_canary",
+    "opened",
+    "opening",
+    "refuse",
+]
 
+BETWEEN = 1.0
+"""Seconds between two attempts to reach a gateway."""
 LOOK_EVERY = 5.0
 """Seconds between two looks while a canary is held."""
 
@@ -31,6 +43,30 @@ LOOK_EVERY = 5.0
 def is_canary(it: OneHost) -> bool:
     """It has something that was changed, and is the one that is compared."""
     return it.record.canary and bool(it.record.replicas) and it.around.gateways is not None
+
+
+def refuse(
+    gateways: Gateways,
+    host: str,
+    replicas: Iterable[tuple[str, str]],
+    others: Callable[[str], tuple[str, ...]],
+) -> None:
+    """Before the first change: may *host* be the canary? Raises RefusedError, GatewaysError."""
+    replicas = tuple(replicas)
+    check_replicas(host, replicas, others, certain=False)
+    try:
+        check_gateways(host, replicas, others, gateways.replicas(), gateways.shares())
+    except GatewaysError as error:
+        raise RefusedError(f"no canary: {error.what}", error.next) from error
+
+
+def converged(it: OneHost) -> None:
+    """It is known what was changed: may that be compared? Raises RefusedError."""
+    if not is_canary(it):
+        return
+    host = it.record.host
+    models = [(one.name, one.model) for one in it.record.replicas]
+    check_replicas(host, models, lambda model: it.around.others(model, host), certain=True)
 
 
 def opening(it: OneHost) -> None:
@@ -45,12 +81,15 @@ def opened(it: OneHost) -> str:
     return end_share(it) if it.record.back else ""
 
 
-def end_share(it: OneHost) -> str:
-    """End its share where it has one; what could not be done, in words. Raises nothing else."""
-    if it.around.gateways is None or not it.record.shared:
+def end_share(it: OneHost, patience: float | None = None) -> str:
+    """End its share where it has one; what could not be done, in words.
+
+    Gateways that are away are waited for, *patience* seconds, or as long as its lease may live.
+    """
+    if not it.record.shared:
         return ""
     try:
-        it.through_cuts(lambda: _set(it, ALL))
+        _persistently(it, ALL, patience)
     except RolloutError as error:
         said = f"the share of {', '.join(it.record.shared)} was not ended: {error.what}"
         it.tell(said)
@@ -73,28 +112,31 @@ def hold(it: OneHost) -> str:
     for again in (False, True):
         watch.on(it.ledger.options.hold)
         found = watch.compared(final=True)
-        if again or watch.why or not _few(found):
+        if again or watch.why or {one.verdict for one in found} != {"not proven"}:
             break
-        it.tell(f"held as long again: {_few(found)[0].why}")
+        it.tell(f"held as long again: {found[0].why}")
     if why := watch.why or "; ".join(one.why for one in found if one.verdict != "as well"):
-        _set(it, 0)  # at once: what is put back first has to be drained
+        try:
+            _set(it, 0)  # at once: what is put back first has to be drained
+        except GatewaysError as error:
+            it.tell(f"it keeps its share until it is drained: {error.what}")
         it.keep_evidence(why)
         with it.book.changing():
             it.record.turn_back(why)
         return why
     said = "; ".join(one.why for one in found)
-    return "; ".join(filter(None, (said, end_share(it))))
+    return "; ".join(filter(None, (said, end_share(it))))  # what stays is ended with the rollout
 
 
 class _Watch:
-    """Looks at the canary of *it* and at *gateways*. ``why`` it has to be put back, if it has to."""
+    """Looks at the canary of *it* and at *gateways*; ``why`` it is to be put back, if it is."""
 
     def __init__(self, it: OneHost, gateways: Gateways) -> None:
         self._it = it
         self._gateways = gateways
         self.why: str | None = None
         models = sorted({one.model for one in it.record.replicas})
-        self._counting: Counting = it.through_cuts(lambda: gateways.counting(models))
+        self._counting: Counting = gateways.counting(models)
         self._began = time.monotonic()
 
     def on(self, seconds: float) -> None:
@@ -114,16 +156,12 @@ class _Watch:
     def compared(self, *, final: bool) -> list[Comparison]:
         """Each of its replicas against the others of its model, by now; also in the ledger."""
         it = self._it
-        found = [
-            compare(
-                one.model,
-                f"{it.record.host}:{one.name}",
-                *self._counting.sides(f"{it.record.host}:{one.name}", it.around.others(one.model)),
-                seconds=time.monotonic() - self._began,
-                final=final,
-            )
-            for one in it.record.replicas
-        ]
+        host, seconds = it.record.host, time.monotonic() - self._began
+        found = []
+        for one in it.record.replicas:
+            name = f"{host}:{one.name}"
+            mine, rest = self._counting.sides(name, it.around.others(one.model, host))
+            found.append(compare(one.model, name, mine, rest, seconds=seconds, final=final))
         it.record.compared = found
         return found
 
@@ -137,8 +175,9 @@ class _Watch:
         ]:
             self.why = f"{it.record.host}: {', '.join(gone)} stopped serving while it was held"
             return
-        silent = self._gateways.count(self._counting)
+        silent: dict[str, str] = {}
         try:
+            silent |= self._gateways.count(self._counting)
             _set(it, it.ledger.options.canary or ALL)  # one that began anew has forgotten it
         except GatewaysError as error:
             silent |= dict(error.by)
@@ -146,20 +185,31 @@ class _Watch:
             it.tell(f"gateway {name} is not counted now: {why}")
 
 
-def _few(found: Iterable[Comparison]) -> list[Comparison]:
-    return [one for one in found if one.verdict == "not proven"]
-
-
 def _share(it: OneHost, percent: int) -> None:
     with it.book.changing():
         it.record.shared = [f"{it.record.host}:{one.name}" for one in it.record.replicas]
-    it.through_cuts(lambda: _set(it, percent))
+    _persistently(it, percent)
+
+
+def _persistently(it: OneHost, percent: int, patience: float | None = None) -> None:
+    """As :func:`_set`, again while a gateway is away, at the most *patience* seconds."""
+    end = time.monotonic() + (it.ledger.options.lease + 30 if patience is None else patience)
+    while True:
+        try:
+            _set(it, percent)
+        except GatewaysError as error:
+            if error.refused or time.monotonic() >= end:
+                raise
+            time.sleep(BETWEEN)
+        else:
+            return
 
 
 def _set(it: OneHost, percent: int) -> None:
     """Give its replicas *percent* everywhere. Raises GatewaysError, FencedError."""
     gateways = it.around.gateways
-    assert gateways is not None  # noqa: S101 - nobody has a share without one
+    if gateways is None:
+        raise RolloutError("the inventory has no gateway")
     for one in it.record.shared:
         it.on_lease()
         gateways.share(one, percent, rollout=it.ledger.id, holder=it.ledger.holder)

@@ -176,8 +176,7 @@ def _slower(canary: Answers, rest: Answers, limit: float) -> str | None:
         slow, others = canary.slower_than(bound), rest.slower_than(bound)
         if by_chance(slow, canary.timed, others, rest.timed) < limit:
             return (
-                f"the {name} of the times to the first byte is {new:.3f} s,"
-                f" of the rest {old:.3f} s"
+                f"the {name} of the times to the first byte is {new:.3f} s, of the rest {old:.3f} s"
             )
     return None
 

@@ -68,15 +68,19 @@ _T = TypeVar("_T")
 
 
 class GatewaysError(RolloutError):
-    """Some gateways did not do what they were asked; ``by`` says which, and why."""
+    """Some gateways did not do what they were asked; ``by`` says which, and why.
 
-    def __init__(self, by: Mapping[str, str]) -> None:
+    ``refused``: one could be asked and said no, so that asking again would not help.
+    """
+
+    def __init__(self, by: Mapping[str, str], *, refused: bool = False) -> None:
         names = ", ".join(by)
         super().__init__(
             "; ".join(f"gateway {name}: {why}" for name, why in by.items()),
             f"farrier exec --sudo {names.replace(', ', ' ')} -- systemctl status haproxy",
         )
         self.by = by
+        self.refused = refused
 
 
 @dataclass
@@ -143,7 +147,7 @@ class Gateways:
     def share(self, replica: str, percent: int, *, rollout: str, holder: str) -> None:
         """Give *replica* (HOST:REPLICA) *percent* of its model's requests; 100 ends that.
 
-        Where it is so already nothing is done. Raises GatewaysError for the gateways where it is not so.
+        Where it is so already nothing is done. Raises GatewaysError with those where it is not.
         """
 
         def ask(shell: Shell) -> None:
@@ -157,7 +161,7 @@ class Gateways:
             self._all(ask)
 
     def counting(self, models: Iterable[str]) -> Counting:
-        """Count from now on, by each gateway's own clock. Raises GatewaysError only where none answers."""
+        """Count from now on, by each gateway's own clock. Raises GatewaysError if none answers."""
         it = Counting(tuple(models))
         self._look(it)
         return it
@@ -165,7 +169,7 @@ class Gateways:
     def count(self, it: Counting) -> dict[str, str]:
         """Add what was answered since the last time; gateways that could not be asked, and why.
 
-        What one of those answers meanwhile is counted the next time. Raises GatewaysError where none could.
+        What one of those saw is counted the next time. Raises GatewaysError if none could be asked.
         """
         return self._look(it)
 
@@ -196,6 +200,7 @@ class Gateways:
     def _all(self, ask: Callable[[Shell], _T]) -> dict[str, _T]:
         """What each gateway answers to *ask*. Raises GatewaysError where one does not."""
         silent: dict[str, str] = {}
+        refused: list[str] = []
 
         def one(shell: Shell) -> tuple[str, _T | None]:
             try:
@@ -204,12 +209,13 @@ class Gateways:
                 silent[shell.target.name] = error.what
             except RolloutError as error:
                 silent[shell.target.name] = error.what
+                refused.append(shell.target.name)
             return shell.target.name, None
 
         with ThreadPoolExecutor(PARALLEL) as pool:
             answers: dict[str, Any] = dict(pool.map(one, self._shells.values()))
         if silent:
-            raise GatewaysError(silent)
+            raise GatewaysError(silent, refused=bool(refused))
         return answers
 
 
