@@ -97,7 +97,8 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     workers run: their sockets are the requests in flight.
 
     ``state_dir`` is the agent's own memory: which GPUs it knows, what is latched; ``rollout_dir``
-    has the host's lease, its audit and copies of ledgers. ``sys_root``,
+    has the host's lease, its audit and copies of ledgers. ``units_dir`` has the engines' units and
+    ``previous_dir`` those from before (:mod:`.rollout.previous`). ``sys_root``,
     ``proc_root`` and ``kmsg`` are where sysfs, procfs and the kernel's log are. nginx tells its
     requests to ``requests_socket`` (None: not told), and on a gateway HAProxy, run by
     ``gateway_user``, tells its own to ``gateway_socket``: counted for ``gateway_models``, those of
@@ -132,6 +133,8 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     check_listen: str | None = None
     state_dir: str = "/var/lib/farrier/agent"
     rollout_dir: str = "/var/lib/farrier/rollout"
+    units_dir: str = "/etc/systemd/system"
+    previous_dir: str = "/var/lib/farrier/previous"
     nvml_library: str | None = None
     sys_root: str = "/sys"
     proc_root: str = "/proc"
@@ -190,7 +193,16 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 _PATHS = (
     *("gate_dir", "started_dir", "records_dir", "evidence_dir", "run_dir", "state_dir"),
-    *("rollout_dir", "nvml_library", "sys_root", "proc_root", "kmsg", "requests_socket"),
+    *(
+        "units_dir",
+        "previous_dir",
+        "rollout_dir",
+        "nvml_library",
+        "sys_root",
+        "proc_root",
+        "kmsg",
+        "requests_socket",
+    ),
     *("gateway_socket", "web_config", "bus"),
 )
 

@@ -112,6 +112,7 @@ def _replica(wanted: Wanted, unit: Unit | None, seen: Seen | None) -> Replica:
         unit_state=plain(unit) if isinstance(unit, UnitState) else unit,
         up=seen.up if seen else None,
         restart_pending=seen.restart_pending if seen else None,
+        put_back=seen.put_back if seen else None,
         detail=seen.detail if seen else None,
         restarts=unit.restarts if isinstance(unit, UnitState) else None,
     )
@@ -228,6 +229,8 @@ def _story(replica: Replica) -> str:
     words = ["up" if replica.up else "not up", f"gate {replica.gate or 'not known'}"]
     if replica.restart_pending:
         words.append("restart pending")
+    if replica.put_back:
+        words.append("put back to what it had before")
     told = replica.phase not in {None, "ready"} or replica.detail is None
     return ", ".join(words) + ("" if told else f": {replica.detail}")
 

@@ -120,7 +120,8 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True):
     """One replica: ``up`` when its unit is active and its engine answers for its model.
 
     ``detail`` says why it is not up, or its gate not open. ``restart_pending``: the running engine
-    was started from another configuration than the present one.
+    was started from another configuration than the present one. ``put_back``: its unit is the one
+    from before, and not the one that is wanted, which the next converge brings again.
 
     ``phase`` is its state as serving names them, ``since_at``, for the ``reason`` that ``asked_by``
     gave. ``in_flight`` are the requests that nginx, or the engine itself, has in work, the larger
@@ -140,6 +141,7 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True):
     up: bool | None = None
     gate: Literal["open", "closed"] | None = None
     restart_pending: bool | None = None
+    put_back: bool | None = None
     detail: str | None = None
     phase: str | None = None
     reason: str | None = None

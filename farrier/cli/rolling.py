@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -24,9 +24,16 @@ from farrier.rollout.hooks import check_hook
 from farrier.rollout.host import Host
 from farrier.rollout.ledger import Ledger, Options, encode
 from farrier.rollout.looking import look_at, others, serving
-from farrier.rollout.pages import compared_table, ledger_lines, ledger_table, plan_lines
+from farrier.rollout.pages import (
+    back_lines,
+    compared_table,
+    ledger_lines,
+    ledger_table,
+    plan_lines,
+)
 from farrier.rollout.plan import Kind, Plan
-from farrier.rollout.preparing import new_ledger, refuse_gaps
+from farrier.rollout.preparing import every, new_ledger, refuse_gaps
+from farrier.rollout.rollback import failed_before, say_what_comes_back
 from farrier.rollout.rolling import Rolling
 from farrier.rollout.store import Store
 from farrier.rollout.telling import Telling
@@ -64,8 +71,10 @@ def begin(kind: Kind, given: dict[str, Any], command: tuple[str, ...] = ()) -> N
         for name, why in silent.items():
             click.echo(f"{name}: {why}", err=True)
         ledger, plan = new_ledger(kind, options, looks)
+        if kind == "rollback":
+            say_what_comes_back(ledger, hosts, looks)
         if not as_json or not dry:
-            _show_plan(plan, refuse_gaps(plan, looks, options), err=as_json)
+            _show_plan(plan, ledger, refuse_gaps(plan, looks, options), err=as_json)
         else:
             refuse_gaps(plan, looks, options)
         _refuse_canary(plan, options, fleet)
@@ -76,12 +85,21 @@ def begin(kind: Kind, given: dict[str, Any], command: tuple[str, ...] = ()) -> N
             if as_json:
                 click.echo(as_line(ledger))
             return
+        if not ledger.hosts and kind == "rollback":
+            raise RefusedError(
+                "there is nothing to go back to on any host: no replica has a configuration from"
+                " before with which it was warm",
+                "put the version that you want into the inventory, then farrier rollout converge",
+            )
         if not ledger.hosts:
             click.echo("nothing to do", err=True)
             return
         if not yes and not _agreed():
             raise RefusedError("nobody agreed: nothing was changed", "the same with -y")
-        drive(ledger, fleet, as_json=as_json, takeover=takeover)
+        taken = frozenset(hosts) if takeover else frozenset[str]()
+        if kind == "rollback":
+            taken |= failed_before(ledger, looks, every(Store(), hosts.values()))
+        drive(ledger, fleet, as_json=as_json, takeover=taken)
 
 
 def _agreed() -> bool:
@@ -94,7 +112,7 @@ def drive(
     *,
     as_json: bool,
     run_again: bool = False,
-    takeover: bool = False,
+    takeover: Collection[str] = (),
     give_up: bool = False,
 ) -> None:
     """Drive *ledger* on *fleet* to its end, or give it up, and end this process."""
@@ -174,10 +192,10 @@ def _refuse_canary(plan: Plan, options: Options, fleet: Fleet) -> None:
     )
 
 
-def _show_plan(plan: Plan, rooms: Iterable[Room], *, err: bool) -> None:
+def _show_plan(plan: Plan, ledger: Ledger, rooms: Iterable[Room], *, err: bool) -> None:
 
     console = Console(stderr=err, soft_wrap=True, highlight=False)
-    for line in plan_lines(plan, rooms):
+    for line in (*plan_lines(plan, rooms), *back_lines(ledger)):
         console.print(line)
 
 

@@ -166,7 +166,8 @@ def resume(
         fleet = serving_fleet(inventory)
         ledger = find(Store(), fleet.hosts.values(), rollout_id)
         go_on_with(ledger)
-        drive(ledger, fleet, as_json=as_json, run_again=run_again, takeover=takeover)
+        taken = fleet.hosts if takeover else ()
+        drive(ledger, fleet, as_json=as_json, run_again=run_again, takeover=taken)
 
 
 @rollout.command()

@@ -7,7 +7,6 @@ where that is the same as asking once.
 
 from __future__ import annotations
 
-import shlex
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +29,14 @@ from farrier_agent.control.protocol import (
 from farrier.fleet import AgentReply, LostError, NoAnswerError, Shell, Target, UnreachableError
 from farrier.rollout.counts import Counts, parse
 from farrier.rollout.errors import FencedError, RefusedError, RolloutError
+from farrier.rollout.questions import (
+    parts_of,
+    question,
+    question_of_units,
+    texts_of_units,
+)
 from farrier.rollout.seen import OUR_REASON, HostSeen, seen
+from farrier.rollout.units_seen import units_in
 
 __all__ = ["LOOK_SECONDS", "Host", "Look"]
 
@@ -40,22 +46,6 @@ CALL_SECONDS = 30.0
 """How long the agent may take for what does not wait for requests or engines."""
 BETWEEN = 1.0
 """Seconds between two attempts to reach a host."""
-
-_MARK = "== farrier rollout: "
-_METRICS = """
-import sys, urllib.request
-*addresses, port = sys.argv[1:]
-for address in addresses:
-    try:
-        with urllib.request.urlopen(f"http://{address}:{port}/metrics", timeout=5) as page:
-            lines = page.read().decode().splitlines()
-    except OSError:
-        continue
-    names = ("llm_", "vllm:num_requests_w", "sglang:num_queue", "llamacpp:requests_d")
-    print(*(line for line in lines if line.startswith(names)), sep="\\n")
-    break
-"""
-"""Prints what of an agent's metrics is about requests; whoever has the agent has Python."""
 
 _T = TypeVar("_T")
 
@@ -87,8 +77,8 @@ class Host:
 
     def look(self) -> Look:
         """How it is now. Raises ShellError, RolloutError."""
-        done = self.shell.run(_look(self.target), timeout=LOOK_SECONDS)
-        parts = _cut(done.stdout)
+        done = self.shell.run(question(self.target), timeout=LOOK_SECONDS)
+        parts = parts_of(done.stdout)
         try:
             told = status.loads(parts.get("status", "").strip().encode())
         except status.StatusError as error:
@@ -108,10 +98,16 @@ class Host:
                 told,
                 boot_id=parts.get("boot", "").strip() or None,
                 configurations=configurations,
+                units=units_in(parts.get("units", "")),
                 waiting=counts.waiting if counts else {},
             ),
             counts,
         )
+
+    def units(self, replicas: Sequence[str]) -> dict[str, tuple[str, str]]:
+        """The text of the unit of each of *replicas*, and of the one before it ("": none)."""
+        done = self.shell.run(question_of_units(replicas), timeout=LOOK_SECONDS)
+        return texts_of_units(replicas, done.stdout)
 
     def lease(self) -> Leased | None:
         """Who has the lease."""
@@ -294,33 +290,3 @@ class Host:
         if not isinstance(final, Done):
             raise RolloutError(f"{self.name}: its agent answered {type(final).__name__}")
         return final
-
-
-def _look(target: Target) -> str:
-    """One command that says everything; each part behind a mark."""
-    started = " ".join(shlex.quote(one.replica) for one in target.replicas)
-    return "\n".join(
-        (
-            f"echo; echo '{_MARK}status'; farrier-agent status --json",
-            f"echo; echo '{_MARK}boot'; cat /proc/sys/kernel/random/boot_id",
-            f"echo; echo '{_MARK}started'",
-            f"for r in {started}; do read -r c < /run/farrier/started/$r && echo $r $c; done"
-            if started
-            else ":",
-            f"echo; echo '{_MARK}metrics'",
-            # its address may be one of the host's; a certificate or password keeps us out
-            f"python3 -I -c {shlex.quote(_METRICS)} 127.0.0.1 {shlex.quote(target.address)}"
-            f" {target.agent_port} 2>/dev/null; true",
-        )
-    )
-
-
-def _cut(output: str) -> dict[str, str]:
-    parts: dict[str, list[str]] = {}
-    lines: list[str] = []
-    for line in output.splitlines():
-        if line.startswith(_MARK):
-            lines = parts.setdefault(line.removeprefix(_MARK), [])
-        else:
-            lines.append(line)
-    return {name: "\n".join(lines) for name, lines in parts.items()}

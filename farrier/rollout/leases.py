@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from farrier.fleet import ShellError
@@ -32,17 +32,20 @@ class Leases:
         self._closed = threading.Event()
         self.lost: dict[str, FencedError] = {}
 
-    def take_all(self, *, takeover: bool = False, wait: Mapping[str, float] | None = None) -> None:
+    def take_all(
+        self, *, takeover: Collection[str] = (), wait: Mapping[str, float] | None = None
+    ) -> None:
         """Take every lease, or none. Raises RefusedError with who has one, ShellError.
 
-        *wait*: so many seconds for hosts (by name) that cannot be reached now, as one that reboots.
+        On the hosts *takeover* what another rollout left half done is taken over. *wait*: so many
+        seconds for hosts (by name) that cannot be reached now, as one that reboots.
         """
         # the first one alone: of two rollouts of the same hosts one gets it, and goes on
         head, rest = self._hosts[:1], self._hosts[1:]
 
         def take(host: Host) -> None:
             seconds = (wait or {}).get(host.name, 0.0)
-            host.persistently(lambda: self.take(host, takeover=takeover), seconds)
+            host.persistently(lambda: self.take(host, takeover=host.name in takeover), seconds)
 
         try:
             for part in (head, rest):

@@ -80,6 +80,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 class ReplicaRecord(msgspec.Struct, kw_only=True):
     """One replica. ``invocation_before`` is the run of its unit that is to end.
 
+    ``goes_back`` says what it has otherwise when it is put back.
     ``failing``: it does not come up, so whatever run it is in is the one to end, until it is warm.
     """
 
@@ -88,6 +89,7 @@ class ReplicaRecord(msgspec.Struct, kw_only=True):
     served: bool = True
     pending: bool | None = None
     failing: bool = False
+    goes_back: str | None = None
     invocation_before: str | None = None
     invocation_after: str | None = None
     configuration_before: str | None = None

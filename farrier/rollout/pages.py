@@ -13,13 +13,21 @@ from farrier.rollout.comparing import Comparison, Side
 from farrier.rollout.ledger import HostRecord, Ledger, Outcome
 from farrier.rollout.plan import Plan
 
-__all__ = ["compared_table", "ledger_lines", "ledger_table", "plan_lines", "rollouts_table"]
+__all__ = [
+    "back_lines",
+    "compared_table",
+    "ledger_lines",
+    "ledger_table",
+    "plan_lines",
+    "rollouts_table",
+]
 
 STYLES: dict[str, str] = {
     "done": "green",
     "running": "cyan",
     "planned": "dim",
     "waiting": "dim",
+    "put back": "yellow",
     "failed": "bold red",
     "refused": "yellow",
     "stopped": "yellow",
@@ -36,6 +44,10 @@ _SAID: dict[Outcome, str] = {
     "stopped": "stopped",
     "aborted": "given up",
 }
+STILL_WANTED = (
+    "the inventory still wants what was put back from: the next converge brings it again, unless"
+    " the inventory says otherwise by then"
+)
 
 
 def plan_lines(plan: Plan, rooms: Iterable[Room]) -> Iterator[Text]:
@@ -55,6 +67,16 @@ def plan_lines(plan: Plan, rooms: Iterable[Room]) -> Iterator[Text]:
             state = room.why or f"{room.load} in flight, {len(room.others)} others carry it"
             style = "yellow" if room.why else "bold"
             yield Text.assemble(("capacity", style), f"  {room.model}: {state}")
+
+
+def back_lines(ledger: Ledger) -> Iterator[Text]:
+    """What each replica goes back to, in a rollback."""
+    for host in ledger.hosts:
+        for one in host.replicas:
+            if one.goes_back:
+                yield Text.assemble(
+                    ("goes back", "bold"), f"  {host.host}:{one.name}: {one.goes_back}"
+                )
 
 
 def ledger_table(ledger: Ledger) -> Table:
@@ -90,6 +112,7 @@ def ledger_lines(ledger: Ledger) -> Iterator[Text]:
     """What stands below the table: notes, the fleet's requests, how it ended, what to type."""
     for one in ledger.left_out:
         yield Text.assemble(("left out  ", "yellow"), one)
+    yield from back_lines(ledger)
     for host in ledger.hosts:
         yield from _about(host)
     if ledger.requests is not None:
@@ -109,6 +132,8 @@ def ledger_lines(ledger: Ledger) -> Iterator[Text]:
     yield Text.assemble((_SAID[ledger.outcome], style), took)
     if ledger.reason:
         yield Text(ledger.reason)
+    if ledger.kind == "rollback" and ledger.outcome == "done":
+        yield Text(STILL_WANTED)
     if ledger.next:
         yield Text.assemble("next: ", (ledger.next, "bold"))
 
@@ -154,6 +179,8 @@ def rollouts_table(ledgers: Iterable[Ledger]) -> Table:
 
 
 def _about(host: HostRecord) -> Iterator[Text]:
+    if host.turned:
+        yield Text.assemble((f"{host.host}  ", "bold"), f"put back: {host.turned}")
     if host.failure:
         yield Text.assemble((f"{host.host}  ", "bold"), host.failure)
     for one in host.compared:

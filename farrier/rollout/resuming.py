@@ -75,7 +75,7 @@ def renewed(
         if now is None:
             continue
         if old is not None:
-            for field in ("served", "configuration_before", "verdict_before"):
+            for field in ("served", "goes_back", "configuration_before", "verdict_before"):
                 setattr(one, field, getattr(old, field))
         if now.pending or (old is not None and now.failing):
             one.failing = now.failing

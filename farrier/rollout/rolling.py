@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 
@@ -32,7 +32,8 @@ class Rolling:
     """Carries *ledger* out on *hosts* (every host that serves, by name), from wherever it stands.
 
     *tell* hears of a host (or of ``""``, the whole) what it does. *stop* ends it after the present
-    steps; so does :meth:`Store.ask_to_abort`.
+    steps; so does :meth:`Store.ask_to_abort`. On the hosts *takeover* it takes over what another
+    rollout left half done.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Rolling:
         stop: threading.Event,
         *,
         run_again: bool = False,
-        takeover: bool = False,
+        takeover: Collection[str] = (),
         gateways: Gateways | None = None,
     ) -> None:
         self.ledger = ledger

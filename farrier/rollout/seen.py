@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from farrier_agent.status import Replica, Status
 
+from farrier.rollout.units_seen import UnitSeen
+
 __all__ = ["OUR_REASON", "HostSeen", "ReplicaSeen", "seen"]
 
 OUR_REASON = "rollout "
@@ -113,9 +115,10 @@ def seen(
     *,
     boot_id: str | None = None,
     configurations: Mapping[str, str] | None = None,
+    units: Mapping[str, UnitSeen] | None = None,
     waiting: Mapping[str, int] | None = None,
 ) -> HostSeen:
-    """What *status* says; *configurations* and *waiting* are by replica."""
+    """What *status* says; *configurations*, *units* and *waiting* are by replica."""
     lease = getattr(status, "rollout", None)
     verdict = status.health.host if status.health else None
     gpus = None
@@ -126,7 +129,13 @@ def seen(
         boot_id=boot_id,
         agent=status.agent.version,
         replicas=tuple(
-            _replica(one, status, (configurations or {}).get(one.name), waiting or {})
+            _replica(
+                one,
+                status,
+                (configurations or {}).get(one.name),
+                (units or {}).get(one.name, UnitSeen()),
+                waiting or {},
+            )
             for one in status.replicas
         ),
         gpus=gpus,
@@ -138,7 +147,11 @@ def seen(
 
 
 def _replica(
-    one: Replica, status: Status, configuration: str | None, waiting: Mapping[str, int]
+    one: Replica,
+    status: Status,
+    configuration: str | None,
+    unit: UnitSeen,
+    waiting: Mapping[str, int],
 ) -> ReplicaSeen:
     verdict = status.health.replicas.get(one.name) if status.health else None
     askers = tuple(zip(one.drain.asked_by, one.drain.reasons, strict=False)) if one.drain else ()
@@ -150,9 +163,14 @@ def _replica(
         up=one.up,
         in_flight=one.in_flight,
         waiting=waiting.get(one.name),
-        pending=one.restart_pending,
+        # files are read now, the agent's look may be a tick old
+        pending=configuration != unit.unit if configuration and unit.unit else one.restart_pending,
         invocation=one.unit_state.invocation_id if one.unit_state else None,
+        restarts=one.restarts,
         configuration=configuration,
+        unit=unit.unit,
+        previous=unit.previous,
+        put_back=unit.put_back,
         verdict=verdict.state if verdict else None,
         reason=one.reason or one.detail,
         drained_by_rollout=any(why.startswith(_OURS) for _, why in askers),

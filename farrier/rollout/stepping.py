@@ -6,7 +6,9 @@ a wish to stop ends them where that leaves nothing half done.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from farrier.fleet import ShellError
 from farrier.rollout import acting, canary, proving
@@ -17,6 +19,7 @@ from farrier.rollout.hooks import environment, run_hook
 from farrier.rollout.host import Host
 from farrier.rollout.ledger import HostRecord, HostState
 from farrier.rollout.one_host import OneHost, Surroundings
+from farrier.rollout.plan import RESTARTS
 from farrier.rollout.putting_back import put_back
 from farrier.rollout.resuming import go_on
 from farrier.rollout.steps import Step, after, first, in_words
@@ -44,7 +47,7 @@ class Stepping:
         except FencedError as error:
             self._failed(error.what, f"farrier rollout resume {self._ledger.id}", error.code)
         except RolloutError as error:
-            self._failed(error.what, error.next, error.code)
+            self._failed(error.what, self._ways_out(error), error.code)
         except ShellError as error:
             self._failed(f"{error.host}: {error.what}", error.next)
 
@@ -103,6 +106,22 @@ class Stepping:
     def _may_stop_before(self, step: Step) -> bool:
         """Before the drain nothing is held; after the act it is brought to a good end."""
         return step in {Step.HOOK_BEFORE, Step.CONVERGE, Step.PUT_BACK, Step.DRAIN}
+
+    def _ways_out(self, error: RolloutError) -> str | None:
+        """What to type after *error*: also what does not come up can go on, or back."""
+        it, record = self._it, self._record
+        last = record.present[-1].step if record.present else None
+        if it.kind not in RESTARTS or error.code == 3 or last not in {"act", "warm", "check"}:
+            return error.next
+        given = it.ledger.options.inventory
+        more = "" if given == "inventory" else f" --inventory {shlex.quote(given)}"
+        ways = [error.next, f"farrier rollout resume {it.ledger.id}{more}, once it is put right"]
+        with suppress(RolloutError, ShellError):
+            seen = it.look().seen
+            mine = [seen.replica(one.name) for one in record.replicas]
+            if it.kind != "rollback" and any(one and one.back for one in mine):
+                ways.append(f"farrier rollout rollback --limit {record.host}{more}")
+        return "; or ".join(one for one in ways if one)
 
     def _failed(self, what: str, next_command: str | None, code: int = 1) -> None:
         self._record.code = code

@@ -12,6 +12,7 @@ from farrier.converge.typed import deploy
 from farrier.defaults import Default, Defaults
 from roles.engine.commands import argv, command_line, environment, systemd_quote
 from roles.engine.operations import accounts, orphans
+from roles.engine.previous import keep_previous
 from roles.engine.waiting import ready
 
 if TYPE_CHECKING:
@@ -112,6 +113,10 @@ def engine(spec: HostSpec, unit_texts: Mapping[str, str]) -> None:
     """Write the units of *unit_texts* and start those that are not running."""
     users = sorted({USERS[model.engine] for model in spec.models})
     accounts(users, name="Users")
+    keep_previous(
+        {model.replica: config_hash(unit_texts[model.unit]) for model in spec.models},
+        name="What they had before",
+    )
     tree(
         *(Text(f"/etc/systemd/system/{name}", text) for name, text in unit_texts.items()),
         name="Units",
@@ -136,6 +141,11 @@ def remove(spec: HostSpec) -> None:
     units(*(Unit(model.unit, stopped=True) for model in spec.models), name="Stopped")
     tree(
         *(Absent(f"/etc/systemd/system/{model.unit}") for model in spec.models),
+        *(
+            Absent(f"/var/lib/farrier/previous/engine-{model.replica}.{suffix}")
+            for model in spec.models
+            for suffix in ("service", "put-back")
+        ),
         *(Absent(f"/var/lib/farrier/engines/{model.replica}") for model in spec.models),
         *(
             Absent(f"/var/lib/farrier/replicas/{model.replica}.{suffix}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 from farrier_agent.draining.record import SCHEMA, Phase, Record
+from farrier_agent.rollout.previous import UNITS, proven
 from pyinfra.api import FactBase
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ RECORDS = "/var/lib/farrier/replicas"
 class ReplicaState:
     """A replica's unit, the configuration hash that it was started with, its gate and its record.
 
-    ``run`` is the unit's invocation id, empty when it does not run.
+    ``unit`` is the hash of the unit's file, ``-`` where there is none, as in ``started``. ``run``
+    is the unit's invocation id, empty when it does not run.
     """
 
     active: str
@@ -30,6 +32,12 @@ class ReplicaState:
     started: str
     gate_open: bool
     record: Record | None = None
+    unit: str = "-"
+
+    @property
+    def proven(self) -> bool:
+        """It was started with what its unit's file says now, and was warm with that."""
+        return proven(self.record, self.started, None if self.unit == "-" else self.unit)
 
     @property
     def serves(self) -> bool:
@@ -89,10 +97,13 @@ class ReplicaStates(FactBase[dict[str, ReplicaState]]):
         return (
             f"systemctl show -p Id,ActiveState,InvocationID -- {units}; echo ==\n"
             f"for r in {names}; do\n"
-            "    started=-; gate=closed\n"
+            "    started=-; gate=closed; unit=-\n"
             "    [ -e /run/farrier/started/$r ] && read -r started < /run/farrier/started/$r\n"
             "    [ -e /run/farrier/open/$r ] && gate=open\n"
-            '    echo "$r $started $gate"\n'
+            f"    [ ! -f {UNITS}/engine-$r.service ] || while read -r line; do\n"
+            '        case "$line" in X-FarrierConfigHash=*) unit=${line#*=}; break;; esac\n'
+            f"    done < {UNITS}/engine-$r.service\n"
+            '    echo "$r $started $gate $unit"\n'
             "done\n"
             "echo ==\n"
             f"for r in {names}; do\n"
@@ -117,7 +128,7 @@ class ReplicaStates(FactBase[dict[str, ReplicaState]]):
         kept = {one.replica: one for line in records.splitlines() if (one := read_record(line))}
         states = {}
         for line in replicas.splitlines():
-            replica, started, gate = line.split()
+            replica, started, gate, text = line.split()
             unit = units[f"engine-{replica}.service"]
             states[replica] = ReplicaState(
                 unit["ActiveState"],
@@ -125,6 +136,7 @@ class ReplicaStates(FactBase[dict[str, ReplicaState]]):
                 started,
                 gate == "open",
                 kept.get(replica),
+                text,
             )
         return states
 

@@ -27,6 +27,7 @@ __all__ = [
     "begun",
     "changed_arguments",
     "checkout",
+    "does_not_start",
     "here",
     "kill",
     "killed_and_resumed",
@@ -38,6 +39,7 @@ __all__ = [
     "runs",
     "started",
     "step_of",
+    "units",
     "warmed_up",
 ]
 
@@ -100,6 +102,12 @@ def runs(site: Site) -> dict[str, str]:
     return {host: site.unit(host, "engine-tiny.service", "InvocationID") for host in site.gpus}
 
 
+def units(site: Site) -> dict[str, str]:
+    """The configuration of the unit of *tiny* that lies on each host."""
+    line = "grep ^X-FarrierConfigHash= /etc/systemd/system/engine-tiny.service"
+    return {host: site.ssh(host, line).strip().partition("=")[2] for host in site.gpus}
+
+
 def load(site: Site, plan: Plan = LOAD, gateway: str | None = None) -> Background:
     """Clients of *gateway*, or of the first there is."""
     endpoint = Endpoint(site.url(gateway or site.gateways[0]), {"everyone": site.key})
@@ -133,6 +141,19 @@ def changed_arguments(site: Site) -> dict[str, str]:
         for host in site.gpus
     }
     return site.environment(models=changed)
+
+
+def does_not_start(site: Site) -> dict[str, str]:
+    """The environment of an inventory whose *tiny* ends at once."""
+    command = ["/usr/bin/python3", "-c", "raise SystemExit('no such option')", "{host}", "{port}"]
+    broken = {
+        host: [
+            {**model, "command": command} if model["name"] == "tiny" else model
+            for model in site.converge.models[host]
+        ]
+        for host in site.gpus
+    }
+    return site.environment(models=broken)
 
 
 def quickly(condition: Callable[[], bool], patience: float, what: str) -> None:

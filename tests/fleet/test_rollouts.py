@@ -12,6 +12,7 @@ from tests.fleet.rolling import (
     begun,
     changed_arguments,
     checkout,
+    does_not_start,
     here,
     killed_and_resumed,
     leased,
@@ -20,6 +21,7 @@ from tests.fleet.rolling import (
     rollout,
     runs,
     started,
+    units,
     warmed_up,
 )
 from tests.fleet.site import Site
@@ -108,3 +110,27 @@ def test_the_second_of_two_rollouts_is_told_who_has_the_lease(
 
 def test_killed_while_it_acts_it_goes_on_elsewhere(site: Site, here: Path, tmp_path: Path) -> None:
     killed_and_resumed(site, here, tmp_path, "act")
+
+
+def test_what_does_not_start_is_rolled_back_and_all_serve(site: Site, here: Path) -> None:
+    before, configuration = runs(site), units(site)
+    with load(site) as it:
+        warmed_up(it)
+        broken = does_not_start(site)
+        failed = rollout(site, "converge", "-y", cwd=here, environment=broken, check=1)
+        assert failed["outcome"] == "failed"
+        assert not site.gate("gpu01")
+        assert [site.gate(host) for host in ("gpu02", "gpu03")] == [True, True]
+        _, _, way_back = failed["next"].partition("; or farrier rollout rollback ")
+        assert way_back == "--limit gpu01"
+        ledger = rollout(site, "rollback", "-y", *way_back.split(), cwd=here)
+        assert ledger["outcome"] == "done"
+        assert [site.gate(host) for host in site.gpus] == [True, True, True]
+        nothing_lost(site, it)
+    assert units(site) == configuration
+    assert {one: runs(site)[one] for one in ("gpu02", "gpu03")} == {
+        one: before[one] for one in ("gpu02", "gpu03")
+    }
+    # what never was warm is not kept
+    again = site.farrier("rollout", "rollback", "-y", "--limit", "gpu01", cwd=here, check=3)
+    assert "there is nothing to go back to" in again.stderr

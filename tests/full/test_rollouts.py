@@ -14,6 +14,7 @@ from tests.fleet.rolling import (
     as_it_was,
     changed_arguments,
     checkout,
+    does_not_start,
     here,
     killed_and_resumed,
     load,
@@ -22,6 +23,7 @@ from tests.fleet.rolling import (
     rollout,
     runs,
     started,
+    units,
     warmed_up,
 )
 from tests.fleet.site import Site
@@ -211,38 +213,41 @@ def test_ssh_cut_for_half_a_minute_is_survived(site: Site, here: Path) -> None:
 
 def test_what_does_not_start_stops_the_rollout_and_the_rest_serves(site: Site, here: Path) -> None:
     before = runs(site)
-    broken = {
-        host: [
-            {
-                **model,
-                "command": [
-                    "/usr/bin/python3",
-                    "-c",
-                    "raise SystemExit('no such option')",
-                    "{host}",
-                    "{port}",
-                ],
-            }
-            if model["name"] == "tiny"
-            else model
-            for model in site.converge.models[host]
-        ]
-        for host in site.gpus
-    }
     with load(site) as it:
         warmed_up(it)
         ledger = rollout(
-            site, "converge", "-y", cwd=here, environment=site.environment(models=broken), check=1
+            site, "converge", "-y", cwd=here, environment=does_not_start(site), check=1
         )
         assert ledger["outcome"] == "failed"
         assert [one["state"] for one in ledger["hosts"]] == ["failed", "waiting", "waiting"]
-        assert ledger["next"]
+        assert f"farrier rollout resume {ledger['id']}" in ledger["next"]
+        assert "farrier rollout rollback --limit gpu01" in ledger["next"]
         assert not site.gate("gpu01")
         assert [site.gate(host) for host in ("gpu02", "gpu03")] == [True, True]
         assert {host: runs(site)[host] for host in ("gpu02", "gpu03")} == {
             host: before[host] for host in ("gpu02", "gpu03")
         }
-        # what was right before is put back, and the same rollout goes on
+        # what was right before is put back into the inventory, and the same rollout goes on
         ledger = rollout(site, "resume", cwd=here)
         assert ledger["outcome"] == "done"
+        assert [site.gate(host) for host in site.gpus] == [True, True, True]
         nothing_lost(site, it)
+
+
+def test_what_does_not_start_is_rolled_back_host_by_host(site: Site, here: Path) -> None:
+    """Also the hosts that took a new version which is well go back to the one before."""
+    before = units(site)
+    environment = changed_arguments(site)
+    with load(site) as it:
+        warmed_up(it)
+        assert rollout(site, "converge", "-y", cwd=here, environment=environment)["lost"] == 0
+        newer = units(site)
+        assert all(before[host] != newer[host] for host in site.gpus)
+        rollout(site, "converge", "-y", cwd=here, environment=does_not_start(site), check=1)
+        assert not site.gate("gpu01")
+        ledger = rollout(site, "rollback", "-y", cwd=here)
+        assert ledger["outcome"] == "done"
+        nothing_lost(site, it)
+    # gpu01 goes back to the last that was warm there, the others to the one before theirs
+    assert units(site) == before | {"gpu01": newer["gpu01"]}
+    assert [site.gate(host) for host in site.gpus] == [True, True, True]

@@ -12,9 +12,10 @@ from farrier_agent import loopback
 from farrier_agent.collectors import CollectError
 from farrier_agent.config import AgentConfig, Replica
 from farrier_agent.engines import ENGINES
+from farrier_agent.rollout.previous import PreviousError, config_hash, mark_in, read_unit
 from farrier_agent.status import Unit
 
-__all__ = ["ReplicasError", "Seen", "ask", "collect", "restart_pending"]
+__all__ = ["ReplicasError", "Seen", "ask", "collect", "put_back", "restart_pending"]
 
 
 class ReplicasError(CollectError):
@@ -22,10 +23,14 @@ class ReplicasError(CollectError):
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """What one look at a replica saw. ``detail`` says why it is not up."""
+    """What one look at a replica saw. ``detail`` says why it is not up.
+
+    ``put_back``: its unit is the one from before, and another one than is wanted.
+    """
 
     up: bool
     restart_pending: bool | None
+    put_back: bool | None = None
     detail: str | None
 
 
@@ -36,6 +41,21 @@ async def ask(replica: Replica, *, deadline: float) -> str | None:
     for path in engine.paths:
         answers[path] = await loopback.get(replica.port, path, deadline=deadline)
     return engine.judge(replica.model, answers)
+
+
+def put_back(config: AgentConfig, replica: Replica) -> str | None:
+    """The configuration that the replica's unit was put back to; None where it was not.
+
+    That is over as soon as another unit stands there.
+    """
+    mark = mark_in(Path(config.previous_dir), replica.unit)
+    if mark is None or mark.to == replica.config_hash:
+        return None
+    try:
+        text = read_unit(Path(config.units_dir) / replica.unit)
+    except PreviousError:
+        return None
+    return mark.to if text is not None and config_hash(text) == mark.to else None
 
 
 def restart_pending(started: Path, config_hash: str) -> bool | None:
@@ -66,9 +86,13 @@ async def collect(
 async def _look(config: AgentConfig, replica: Replica, unit: Unit, deadline: float) -> Seen:
     refused = await ask(replica, deadline=deadline) if unit.active else _not_running(unit)
     started = Path(config.started_dir) / replica.name
+    back = put_back(config, replica)
+    # a restart starts what its unit says
+    expected = back or replica.config_hash
     return Seen(
         up=refused is None,
-        restart_pending=restart_pending(started, replica.config_hash) if unit.active else None,
+        restart_pending=restart_pending(started, expected) if unit.active else None,
+        put_back=back is not None,
         detail=refused,
     )
 

@@ -185,10 +185,12 @@ class Act(_Request, frozen=True, kw_only=True, tag="act"):
     and is only waited for: so the same may be asked again. The others are answered with
     :class:`Leased`: what they stand for (``converge``, ``reboot``, ``run`` with its ``command`` for
     the audit) is the asker's to do, and ``ran`` says with which exit ``code`` a command ended.
-    ``done`` without a token is a person's, and refused while a lease is alive.
+    ``back`` marks nothing: who asks puts units of ``replicas`` back, and ``put-back`` says with
+    which ``code`` that ended. ``done`` without a token is a person's, and refused while a lease is
+    alive.
     """
 
-    action: Literal["restart", "converge", "reboot", "run", "ran", "done"]
+    action: Literal["restart", "converge", "reboot", "run", "ran", "back", "put-back", "done"]
     token: Token | None = None
     replicas: Names = ()
     all: bool = False
@@ -201,7 +203,10 @@ class Act(_Request, frozen=True, kw_only=True, tag="act"):
             raise ValueError(f"{self.action} is a rollout's: it needs the token of its lease")
         if self.action == "restart" and self.all == bool(self.replicas):
             raise ValueError("name replicas, or say all: one of the two")
-        if self.action != "restart" and (self.all or self.replicas):
+        if self.action in {"back", "put-back"}:
+            if self.all or not self.replicas:
+                raise ValueError(f"{self.action} is about replicas: name them")
+        elif self.action != "restart" and (self.all or self.replicas):
             raise ValueError(f"{self.action} is about the host, not about replicas")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from farrier_agent.control.arguments import add_common, add_token
@@ -18,6 +19,14 @@ if TYPE_CHECKING:
     Parsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 __all__ = ["add_commands", "cli_act", "cli_audit", "cli_deed", "cli_lease", "cli_ledger"]
+
+_PLACES = {
+    "units": "/etc/systemd/system",
+    "previous": "/var/lib/farrier/previous",
+    "started": "/run/farrier/started",
+    "records": "/var/lib/farrier/replicas",
+}
+"""Where a unit, the one before it and what is known of its run are."""
 
 
 def add_commands(commands: Parsers) -> None:
@@ -77,6 +86,12 @@ def _act(actions: Parsers) -> None:
     add_token(one)
     one.add_argument("words", nargs="+", metavar="CMD", help="behind --")
     one.set_defaults(verb=cli_deed)
+    one = _action(actions, "back", "put the units of replicas back to those from before (root)")
+    add_token(one)
+    one.add_argument("replicas", nargs="+", metavar="REPLICA")
+    for name, place in _PLACES.items():
+        one.add_argument(f"--{name}-dir", type=Path, default=Path(place), help=argparse.SUPPRESS)
+    one.set_defaults(verb=cli_deed)
     one = _action(actions, "done", "all is well: take the mark away")
     add_token(one, required=False)
     one.set_defaults(verb=cli_act)
@@ -123,11 +138,17 @@ def cli_act(arguments: argparse.Namespace) -> int:
 
 
 def cli_deed(arguments: argparse.Namespace) -> int:
-    """Mark, and do as root what the agent must not: reboot, or run a command."""
-    from farrier_agent.rollout.deed import reboot, run_command  # noqa: PLC0415 - few need it
+    """Do as root what the agent must not: reboot, run a command, put units back."""
+    from farrier_agent.rollout.deed import (  # noqa: PLC0415 - few need it
+        put_units_back,
+        reboot,
+        run_command,
+    )
 
     if arguments.action == "reboot":
         return reboot(arguments)
+    if arguments.action == "back":
+        return put_units_back(arguments)
     return run_command(arguments, arguments.words)
 
 

@@ -1,8 +1,10 @@
-"""What root does for a rollout, in one process with the mark: reboot the host, or run a command.
+"""What root does for a rollout, in one process: reboot the host, run a command, put units back.
 
 The process takes the lock of deeds, has the agent check the token and mark the host (*acting*, on
 the disk), and only then does it; the lock is held to the end of the deed, by the command itself
 when this process is killed. So no two rollouts' deeds overlap, whatever becomes of leases.
+
+Units are put back under the same lock and token, and without a mark: nothing is interrupted.
 
 A command goes on when the connection that it was started over is cut: its output goes to a file,
 from which it is told here.
@@ -30,7 +32,7 @@ from farrier_agent.control.protocol import Act, Entry, Failed, Final, Leased, Ra
 from farrier_agent.control.running import agent_of, say
 from farrier_agent.wording import printable
 
-__all__ = ["LOCK", "TOLD", "deed_under_way", "reboot", "run_command"]
+__all__ = ["LOCK", "TOLD", "deed_under_way", "put_units_back", "reboot", "run_command"]
 
 LOCK = "act.lock"
 """The lock of deeds, beside the control socket."""
@@ -67,6 +69,43 @@ def run_command(arguments: argparse.Namespace, words: Sequence[str]) -> int:
         return ran
 
     return _do(arguments, Act(action="run", token=arguments.token, command=command), deed)
+
+
+def put_units_back(arguments: argparse.Namespace) -> int:
+    """Put the units from before back, if the token counts. Returns the exit code."""
+    from farrier_agent.rollout.putting_back import Places, put_back  # noqa: PLC0415 - its own need
+
+    replicas = tuple(dict.fromkeys(arguments.replicas))
+    places = Places(
+        arguments.units_dir, arguments.previous_dir, arguments.started_dir, arguments.records_dir
+    )
+
+    def deed(final: Final, _: int) -> Final:
+        assert isinstance(final, Leased)  # noqa: S101 - _do goes on with that only
+        try:
+            done = put_back(replicas, final.rollout, places)
+        except ControlError as error:
+            _tell_back(arguments, replicas, str(error), error.code)
+            raise
+        words = "; ".join(f"{one.replica}: {one.text}" for one in done.results)
+        _tell_back(arguments, replicas, words, 0)
+        return done
+
+    return _do(arguments, Act(action="back", token=arguments.token, replicas=replicas), deed)
+
+
+def _tell_back(
+    arguments: argparse.Namespace, replicas: tuple[str, ...], words: str, code: int
+) -> None:
+    with suppress(ControlError):  # it is in the reply, too
+        told = Act(
+            action="put-back",
+            token=arguments.token,
+            replicas=replicas,
+            command=printable(words)[:_LINE],
+            code=code,
+        )
+        ask_again(agent_of(arguments), told)
 
 
 def deed_under_way(path: Path) -> str | None:

@@ -77,6 +77,15 @@ class Acts:
             how = "done" if request.code == 0 else f"failed: status {request.code}"
             await self._leases.note(msgspec.structs.replace(line, outcome=how))
             return self._leases.told()
+        if request.action == "put-back":
+            how = "done" if request.code == 0 else "refused" if request.code == 3 else "failed"
+            await self._leases.note(msgspec.structs.replace(line, outcome=how))
+            return self._leases.told()
+        if request.action == "back":
+            return await self._leases.noted(
+                msgspec.structs.replace(line, verb="act back, asked"),
+                self._leases.do(partial(self._may_put_back, request)),
+            )
         if request.action == "restart":
             return await self._leases.noted(line, self._restart(request, ones, line, tell))
         return await self._leases.noted(line, self._leases.do(partial(self._mark, request)))
@@ -104,6 +113,13 @@ class Acts:
         # what a person holds closed besides outlives the rollout's doing only as a rollout's does
         held = [one for one in every if request.action == "reboot" or _is_held(one)]
         await all_of(told(one, self._hold(lease)) for one in held)
+        return self._leases.told()
+
+    async def _may_put_back(self, request: protocol.Act, state: State, now: Now) -> Final:
+        """Nothing is interrupted by that, so nothing is marked. Who asks has the lock of deeds."""
+        self._nobody_restarts()
+        assert request.token is not None  # noqa: S101 - the request is checked
+        rules.fenced(state, request.token, now)
         return self._leases.told()
 
     async def _restart(
