@@ -14,7 +14,17 @@ from tests.fleet.rolling import rollout
 from tests.fleet.site import TINY, Site
 from tests.roles.fleet import until
 
-__all__ = ["BUSY", "GOOD", "SLOW", "configurations", "no_share_is_left", "put_back", "shares", "to"]
+__all__ = [
+    "BUSY",
+    "GOOD",
+    "SHARE",
+    "SLOW",
+    "configurations",
+    "no_share_is_left",
+    "put_back",
+    "shares",
+    "to",
+]
 
 BUSY = Plan(
     models=("tiny",),
@@ -68,7 +78,9 @@ def no_share_is_left(site: Site) -> Iterator[None]:
     if site.converge().returncode == 0:
         for host in site.gpus:
             site.root(host, "farrier-agent act done", check=False)
-            site.root(host, "farrier-agent restart tiny --wait; farrier-agent ready --all --wait")
+            if any(one["restart_pending"] for one in site.status(host)["replicas"]):
+                site.root(host, "farrier-agent restart tiny --wait")
+            site.root(host, "farrier-agent ready --all --wait")
             until(lambda: site.ready(host), 120, f"{host} serves")  # noqa: B023
 
 
