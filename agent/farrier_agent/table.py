@@ -125,8 +125,16 @@ def _replica(one: Replica) -> Row:
         UNKNOWN if one.in_flight is None else str(one.in_flight),
         one.gate or UNKNOWN,
         one.health or UNKNOWN,
-        UNKNOWN if one.restart_pending is None else "pending" if one.restart_pending else "-",
+        _restart(one),
     )
+
+
+def _restart(one: Replica) -> str:
+    if one.restart_pending is None:
+        return UNKNOWN
+    if one.restart_pending:
+        return "pending"
+    return "put back" if one.put_back else "-"
 
 
 def _fitting(head: Row, rows: Sequence[Row]) -> list[Row]:

@@ -37,7 +37,13 @@ def with_drift(rows: Sequence[HostRow], targets: Iterable[Target]) -> tuple[Host
             most = engines[one.engine]
             if most and one.engine_version and one.engine_version != most:
                 yield f"{one.replica} runs {one.engine} {one.engine_version}, most others {most}"
-            if one.restart_pending:
+            if one.put_back:
+                yield (
+                    f"{one.replica} was put back to the configuration before the inventory's,"
+                    " which the next converge brings again"
+                    + (": restart pending" if one.restart_pending else "")
+                )
+            elif one.restart_pending:
                 yield f"{one.replica} runs with an older configuration: restart pending"
         if row.error is None and row.host in wanted:
             yield from _from_inventory(row.replicas, wanted[row.host])

@@ -56,6 +56,7 @@ class ReplicaRow:
     in_flight: int | None
     memory: Memory | None
     restart_pending: bool | None
+    put_back: bool | None = None
     story: tuple[str, ...] = ()
 
     @property
@@ -168,6 +169,7 @@ def _replica(one: Replica, look: Look) -> ReplicaRow:
         in_flight=one.in_flight,
         memory=_memory(gpus) if gpus else None,
         restart_pending=one.restart_pending,
+        put_back=one.put_back,
         story=tuple(line for line in lines if not line.startswith("last drain: ")),
     )
 

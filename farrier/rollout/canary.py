@@ -67,6 +67,14 @@ def converged(it: OneHost) -> None:
     host = it.record.host
     models = [(one.name, one.model) for one in it.record.replicas]
     check_replicas(host, models, lambda model: it.around.others(model, host), certain=True)
+    seen = it.look().seen
+    stuck = [name for name, _ in models if (now := seen.replica(name)) is None or now.back is None]
+    if stuck:
+        raise RefusedError(
+            f"{host} cannot be the canary: {', '.join(stuck)} could not be put back, for what was"
+            " there before was never seen to serve",
+            "the same with --first and another host, or without --canary",
+        )
 
 
 def opening(it: OneHost) -> None:
@@ -178,7 +186,9 @@ class _Watch:
         silent: dict[str, str] = {}
         try:
             silent |= self._gateways.count(self._counting)
-            _set(it, it.ledger.options.canary or ALL)  # one that began anew has forgotten it
+            # one that began anew has forgotten it; or whoever has the lease now has ended it
+            it.through_cuts(it.host.confirm)
+            _set(it, it.ledger.options.canary or ALL)
         except GatewaysError as error:
             silent |= dict(error.by)
         for name, why in silent.items():

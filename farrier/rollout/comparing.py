@@ -4,7 +4,7 @@ Compared are answers of the same minutes. A canary is *worse* where the differen
 chance hardly explains it:
 
 - it matters as in :mod:`.judging`: 2 % more of the answers are errors, or the median or the 95th
-  percentile of the times to the first byte is 1.5 times and 0.1 s above the others';
+  percentile of the times to the first token is 1.5 times and 0.1 s above the others';
 - chance: if the canary were like the others, how often would so many of the bad answers be its
   own? That is Fisher's exact test, one-sided. For times a bad answer is one above the time that
   would be too slow. Less than once in 100 holds at the end of a hold; before its end, where each
@@ -37,19 +37,20 @@ Verdict = Literal["worse", "as well", "not proven"]
 
 class Answers(msgspec.Struct, kw_only=True):
     """What gateways saw of some replicas: answers by status, and those that broke off after their
-    head. ``first_byte`` counts the answers of 2xx by the milliseconds until their head came.
+    head. ``first_token`` counts the answers of 2xx by the milliseconds until the first bytes of
+    their bodies came: a stream's first event.
     """
 
     statuses: dict[str, int] = {}
     broken: int = 0
-    first_byte: dict[int, int] = {}
+    first_token: dict[int, int] = {}
 
     def add(self, other: Answers) -> None:
         """Count those of *other*, too."""
         for code, count in other.statuses.items():
             self.statuses[code] = self.statuses.get(code, 0) + count
-        for milliseconds, count in other.first_byte.items():
-            self.first_byte[milliseconds] = self.first_byte.get(milliseconds, 0) + count
+        for milliseconds, count in other.first_token.items():
+            self.first_token[milliseconds] = self.first_token.get(milliseconds, 0) + count
         self.broken += other.broken
 
     @property
@@ -65,12 +66,12 @@ class Answers(msgspec.Struct, kw_only=True):
     @property
     def timed(self) -> int:
         """Answers of which it is known when they began."""
-        return sum(self.first_byte.values())
+        return sum(self.first_token.values())
 
     def quantile(self, share: float) -> float | None:
         """The seconds within which *share* of the answers began; None without answers."""
         wanted, below = share * self.timed, 0
-        for milliseconds, count in sorted(self.first_byte.items()):
+        for milliseconds, count in sorted(self.first_token.items()):
             below += count
             if below >= wanted:
                 return milliseconds / 1000
@@ -78,11 +79,11 @@ class Answers(msgspec.Struct, kw_only=True):
 
     def slower_than(self, seconds: float) -> int:
         """Answers that began later than after *seconds*."""
-        return sum(n for each, n in self.first_byte.items() if each / 1000 > seconds)
+        return sum(n for each, n in self.first_token.items() if each / 1000 > seconds)
 
 
 class Side(msgspec.Struct, frozen=True, kw_only=True):
-    """One side of a comparison; times to the first byte in seconds, None without answers."""
+    """One side of a comparison; times to the first token in seconds, None without answers."""
 
     answers: int
     errors: int
@@ -175,9 +176,8 @@ def _slower(canary: Answers, rest: Answers, limit: float) -> str | None:
             continue
         slow, others = canary.slower_than(bound), rest.slower_than(bound)
         if by_chance(slow, canary.timed, others, rest.timed) < limit:
-            return (
-                f"the {name} of the times to the first byte is {new:.3f} s, of the rest {old:.3f} s"
-            )
+            times = f"is {new:.3f} s, of the rest {old:.3f} s"
+            return f"the {name} of the times to the first token {times}"
     return None
 
 

@@ -48,8 +48,10 @@ if since:
                 one = json.loads(line)
                 if one["model"] not in models or one["time"] < since:
                     continue
-                times = one["queue_ms"], one["connect_ms"], one["first_byte_ms"]
-                first = sum(max(0, each) for each in times) if times[2] >= 0 else -1
+                first = one.get("first_token_ms", -1)
+                if first < 0:
+                    times = one["queue_ms"], one["connect_ms"], one["first_byte_ms"]
+                    first = sum(max(0, each) for each in times) if times[2] >= 0 else -1
                 step = 10 ** max(0, len(str(first)) - 2)
                 key = one["replica"], one["status"], one["termination"][:2], first // step * step
                 found[key] += 1
@@ -61,7 +63,8 @@ counts = [[*key, count] for key, count in found.items()]
 print(json.dumps({"now": now, "cursor": cursor, "counts": counts}))
 """
 """Prints how many requests ended since the last look, by replica, status, how they ended, and the
-milliseconds until their answer began, with two digits. Arguments: not before (seconds since the
+milliseconds until their first token, with two digits (until the answer's head, where a gateway does
+not look into answers). Arguments: not before (seconds since the
 epoch, 0: nothing is read), the journal's cursor, models."""
 
 _T = TypeVar("_T")
@@ -115,7 +118,7 @@ class Counting:
             if line.cut_by == "server":
                 one.broken = count
             if 200 <= status < 300 and milliseconds >= 0:
-                one.first_byte[milliseconds] = count
+                one.first_token[milliseconds] = count
             self.answers.setdefault(replica, Answers()).add(one)
 
 

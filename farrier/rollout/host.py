@@ -200,7 +200,8 @@ class Host:
 
         Asked twice is once. Raises RefusedError where there is nothing to go back to.
         """
-        return self._done(self._fenced("act", "back", *replicas))
+        # systemd reads all its units anew, which takes a while on a busy host
+        return self._done(self._fenced("act", "back", *replicas, timeout=120))
 
     def reboot(self) -> None:
         """Mark it and reboot it."""

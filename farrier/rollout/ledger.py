@@ -119,7 +119,7 @@ class HostRecord(msgspec.Struct, kw_only=True):
 
     ``back``: it is being put back to what it ran before, as every host of a rollback; ``turned``
     says why where that was decided in the middle, and then the steps before ``turned_after`` were
-    of the way there. ``cut_before`` are the requests that were cut until it turned.
+    of the way there. ``cut_before`` are the requests that were cut before its replicas began anew.
 
     ``counts_before`` is what it counted of its requests before it was touched. ``output`` is the
     end of what a command or a converge wrote, ``evidence`` where the host keeps what explains a
@@ -176,7 +176,10 @@ class HostRecord(msgspec.Struct, kw_only=True):
         if self.back:
             return
         self.back, self.turned, self.turned_after = True, why, len(self.steps)
-        self.cut_before = self.cut
+
+    def renew(self, replicas: list[ReplicaRecord]) -> None:
+        """Have *replicas*, which begin anew; what was cut stays counted."""
+        self.cut_before, self.replicas = self.cut, replicas
 
     def last(self, step: str) -> StepRecord | None:
         """The newest record of *step*, in the present sequence."""

@@ -144,7 +144,7 @@ def compared_table(ledger: Ledger) -> Table | None:
     if not found:
         return None
     table = Table(title=f"canary, {ledger.options.canary} %", title_justify="left")
-    for column in ("model", "side", "answers", "errors", "first byte median", "95 %"):
+    for column in ("model", "side", "answers", "errors", "first token median", "95 %"):
         table.add_column(column, no_wrap=True)
     for one in found:
         table.add_row(one.model, one.replica, *_side(one.canary))

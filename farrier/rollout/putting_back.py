@@ -13,7 +13,7 @@ def put_back(it: OneHost) -> str:
     it.watched(lambda: it.through_cuts(lambda: it.host.put_back(names)))
     now = it.look().seen
     with it.book.changing():
-        it.record.replicas = it.renewed(now)
+        it.record.renew(it.renewed(now))
     left = ", ".join(one.name for one in it.record.replicas)
     note = f"to be restarted: {left}" if left else "nothing is to be restarted"
     it.tell(note)

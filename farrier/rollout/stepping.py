@@ -66,7 +66,7 @@ class Stepping:
             record.state, record.failure, record.next = "running", None, None
             record.code = 0
             if next_step.anew and next_step.step is Step.DRAIN:
-                record.replicas = it.renewed(seen)
+                record.renew(it.renewed(seen))
         step = next_step.step
         while step is not None:
             self._it.on_lease()
@@ -171,7 +171,7 @@ def _converge(it: OneHost) -> str | None:
     now = it.look().seen
     with it.book.changing():
         it.record.output = said
-        it.record.replicas = it.renewed(now)
+        it.record.renew(it.renewed(now))
     canary.converged(it)
     names = ", ".join(one.name for one in it.record.replicas)
     note = f"to be restarted: {names}" if names else "nothing is to be restarted"

@@ -19,7 +19,7 @@ def test_what_is_slower_is_put_back_by_itself_and_nothing_is_lost(site: Site, he
         nothing_lost(site, it)
     (compared,) = ledger["hosts"][0]["compared"]
     assert compared["replica"] == "gpu01:tiny"
-    assert "of the times to the first byte" in compared["why"]
+    assert "of the times to the first token" in compared["why"]
     assert compared["canary"]["median"] > compared["rest"]["median"]
     shown = site.farrier("rollout", "show", cwd=here).stdout
     assert "the rest" in shown

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,21 @@ def only_the_canarys_are_lost(site: Site, it: Background) -> int:
     return len(lost)
 
 
-def held(site: Site, here: Path) -> None:
+def held(site: Site, here: Path, process: subprocess.Popen[str]) -> None:
     """Return when gpu01 is held, and has its share on every gateway."""
-    quickly(lambda: step_of(here, "gpu01") == "hold", 180, "gpu01 is held")
+    reached(here, process, "hold")
     assert set(shares(site).values()) == {"gpu01:tiny 25"}
+
+
+def reached(here: Path, process: subprocess.Popen[str], step: str) -> None:
+    """Return when gpu01 is at *step*; fail with what *process* said if it ended before."""
+
+    def there() -> bool:
+        if process.poll() is not None:
+            pytest.fail(f"it ended with {process.returncode}:\n{process.communicate()[0]}")
+        return step_of(here, "gpu01") == step
+
+    quickly(there, 300, f"gpu01 is at {step}")
 
 
 def test_a_good_version_goes_on_to_all_hosts(site: Site, here: Path) -> None:
@@ -121,9 +133,9 @@ def test_killed_while_it_is_held_it_is_held_anew_elsewhere(
     with load(site, BUSY) as it:
         warmed_up(it)
         environment = to(site, GOOD)
-        argv = ["rollout", "converge", "-y", *HOLD, "--lease", "10"]
+        argv = ["rollout", "converge", "-y", *HOLD, "--lease", "30"]
         with started(site, argv, here, environment=environment) as first:
-            held(site, here)
+            held(site, here, first)
             kill(first)
         run = site.unit("gpu01", "engine-tiny.service", "InvocationID")
         assert set(shares(site).values()) == {"gpu01:tiny 25"}, "it stays"
@@ -149,10 +161,10 @@ def test_killed_while_it_is_put_back_it_is_put_back_elsewhere(
     with load(site, BUSY) as it:
         warmed_up(it)
         environment = to(site, SLOW)
-        argv = ["rollout", "converge", "-y", *HOLD, "--lease", "10"]
+        argv = ["rollout", "converge", "-y", *HOLD, "--lease", "30"]
         with started(site, argv, here, environment=environment) as first:
-            quickly(lambda: step_of(here, "gpu01") == "hold", 180, "gpu01 is held")
-            quickly(lambda: step_of(here, "gpu01") == "drain", 120, "it is put back")
+            reached(here, first, "hold")
+            reached(here, first, "drain")
             kill(first)
         assert set(shares(site).values()) == {"gpu01:tiny 0"}, "nothing goes there any more"
         elsewhere = checkout(tmp_path / "elsewhere")
@@ -171,7 +183,7 @@ def test_abort_while_it_is_held_ends_the_share(site: Site, here: Path, tmp_path:
         warmed_up(it)
         argv = ["rollout", "converge", "-y", *LONG]
         with started(site, argv, here, environment=environment) as process:
-            held(site, here)
+            held(site, here, process)
             ledger = rollout(
                 site, "abort", cwd=checkout(tmp_path / "elsewhere"), environment=environment
             )
@@ -194,7 +206,7 @@ def test_ctrl_c_while_it_is_held_ends_the_share_and_resume_holds_anew(
         warmed_up(it)
         argv = ["rollout", "converge", "-y", *HOLD]
         with started(site, argv, here, environment=environment) as process:
-            held(site, here)
+            held(site, here, process)
             os.kill(process.pid, signal.SIGINT)
             said, _ = process.communicate(timeout=120)
         assert process.returncode == 1, said
@@ -212,7 +224,7 @@ def test_a_gateway_that_begins_anew_gets_the_share_again(site: Site, here: Path)
         warmed_up(it)
         argv = ["rollout", "converge", "-y", *LONG]
         with started(site, argv, here, environment=environment) as process:
-            held(site, here)
+            held(site, here, process)
             site.root("gw02", "systemctl stop haproxy")
             site.root("gw02", "systemctl start haproxy")
             until(lambda: shares(site)["gw02"] == "gpu01:tiny 25", 60, "gw02 shares again")

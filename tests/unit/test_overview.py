@@ -251,6 +251,13 @@ def test_a_host_that_is_not_as_the_inventory_says() -> None:
             "old is on the host and not in the inventory",
         )
     ]
+    ((told,),) = drift(row("a", replica(put_back=True)))
+    assert told == (
+        "a was put back to the configuration before the inventory's, which the next converge"
+        " brings again"
+    )
+    ((told,),) = drift(row("a", replica(put_back=True, restart_pending=True)))
+    assert told.endswith(" brings again: restart pending")
     assert drift(row("a", replica(restart_pending=True))) == [
         ("a runs with an older configuration: restart pending",)
     ]

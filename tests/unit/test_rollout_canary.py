@@ -33,7 +33,7 @@ COUNTS = st.integers(0, 40)
 
 
 def answers(good: int, bad: int = 0, *, ms: int = 100, broken: int = 0) -> Answers:
-    return Answers(statuses={"200": good, "500": bad}, broken=broken, first_byte={ms: good})
+    return Answers(statuses={"200": good, "500": bad}, broken=broken, first_token={ms: good})
 
 
 def judged(canary: Answers, rest: Answers, *, final: bool = True) -> str | None:
@@ -101,9 +101,9 @@ def test_the_verdict(canary: Answers, rest: Answers, verdict: str) -> None:
 
 
 def test_a_few_slow_answers_of_the_canary_are_chance_and_many_are_not() -> None:
-    rest = Answers(statuses={"200": 200}, first_byte={100: 190, 900: 10})
+    rest = Answers(statuses={"200": 200}, first_token={100: 190, 900: 10})
     for slow, verdict in ((2, "as well"), (15, "worse")):
-        canary = Answers(statuses={"200": 40}, first_byte={100: 40 - slow, 900: slow})
+        canary = Answers(statuses={"200": 40}, first_token={100: 40 - slow, 900: slow})
         assert judged(canary, rest) == verdict
 
 
@@ -129,7 +129,7 @@ def test_it_is_said_in_a_sentence() -> None:
 
 SIDES = st.builds(
     lambda times, bad: Answers(
-        statuses={"200": sum(times.values()), "502": bad}, first_byte=times, broken=0
+        statuses={"200": sum(times.values()), "502": bad}, first_token=times, broken=0
     ),
     st.dictionaries(st.integers(0, 60_000), st.integers(1, 50), max_size=8),
     st.integers(0, 30),
@@ -151,7 +151,7 @@ def test_what_is_clear_before_the_end_is_clear_at_the_end(canary: Answers, rest:
 def test_a_quantile_is_one_of_the_times(times: list[int], share: float) -> None:
     side = Answers()
     for each in times:
-        side.add(Answers(first_byte={each: 1}))
+        side.add(Answers(first_token={each: 1}))
     found = side.quantile(share)
     assert found is not None
     within = sum(each / 1000 <= found for each in times)
@@ -179,7 +179,7 @@ def test_answers_are_counted_by_replica_as_haproxy_tells_of_them() -> None:
     counting.take([("gpu01:tiny", 200, "--", 80, 3)])
     canary, rest = counting.sides("gpu01:tiny", ("gpu02:tiny", "gpu03:tiny", "gpu04:tiny"))
     assert (canary.count, canary.errors, canary.timed) == (14, 3, 13)
-    assert (rest.count, rest.errors, rest.first_byte) == (100, 0, {80: 50, 70: 50})
+    assert (rest.count, rest.errors, rest.first_token) == (100, 0, {80: 50, 70: 50})
     again, _ = counting.sides("gpu01:tiny", ())
     assert again.count == 14, "asked twice it is no more"
 

@@ -64,6 +64,47 @@ def test_the_canary_is_who_is_named_first() -> None:
     assert names(make_plan(two, FOUR)) == [["gpu04"], ["gpu02"], ["gpu01"], ["gpu03"]]
 
 
+OLD, NEW = "0" * 64, "f" * 64
+
+
+def test_only_what_has_something_to_go_back_to_is_rolled_back() -> None:
+    two = HostSeen(
+        host="gpu01",
+        replicas=(
+            replica(unit=NEW, configuration=NEW, previous=OLD),
+            replica("embed", unit=NEW, configuration=NEW),
+        ),
+    )
+    same = host("gpu02", replica(unit=NEW, configuration=NEW, previous=NEW))
+    plan = make_plan(Wanted("rollback"), fleet(two, same))
+    assert [(one.host, [it.name for it in one.replicas]) for one in plan.hosts] == [
+        ("gpu01", ["tiny"])
+    ]
+    assert [(one.what, one.why) for one in plan.left_out] == [
+        ("gpu01:embed", "there is nothing to go back to"),
+        ("gpu02:tiny", "there is nothing to go back to"),
+    ]
+    assert make_plan(Wanted("rollback"), fleet(same)).hosts == ()
+
+
+def test_what_a_replica_goes_back_to() -> None:
+    assert replica(unit=NEW, configuration=NEW, previous=OLD).back == OLD
+    assert replica(unit=NEW, configuration=None, previous=OLD, up=False).back == OLD
+    assert replica(unit=NEW, configuration=NEW).back is None
+    assert replica(unit=NEW, configuration=NEW, previous=NEW).back is None
+    assert replica().back is None
+    # put back, and not started yet: never forward again from there
+    put = replica(unit=OLD, configuration=NEW, previous=NEW, put_back=OLD, pending=True)
+    assert put.back == OLD
+    down = replica(unit=OLD, previous=NEW, put_back=OLD, up=False, phase="failed")
+    assert down.back == OLD
+    # it is well: then the newer one, which was warm too, is what another step goes to
+    assert replica(unit=OLD, configuration=OLD, previous=NEW, put_back=OLD).back == NEW
+    assert replica(unit=OLD, configuration=OLD, put_back=OLD).back is None
+    # a converge has written another unit since
+    assert replica(unit=NEW, configuration=OLD, previous=OLD, put_back=OLD).back == OLD
+
+
 def test_who_serves_nobody_comes_before_those_who_serve() -> None:
     sick = {**FOUR, "gpu03": host("gpu03", replica(phase="failed", up=False, gate_open=False))}
     assert names(make_plan(Wanted("restart"), sick))[0] == ["gpu03"]

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farrier.rollout.ledger import HostRecord, ReplicaRecord, StepRecord
+from farrier.rollout.one_host import replica_record
 from farrier.rollout.plan import RESTARTS, Kind
-from farrier.rollout.resuming import go_on, still_to_restart, take_back
+from farrier.rollout.resuming import go_on, renewed, still_to_restart, take_back
 from farrier.rollout.seen import HostSeen
 from farrier.rollout.steps import SEQUENCES, Step, after
 from tests.unit.test_rollout_plan import replica
@@ -141,6 +142,105 @@ def test_killed_anywhere_nothing_is_done_to_a_host_twice(
         acts += step is Step.ACT
         step = after(kind, step)
     assert acts == 1
+
+
+def came_to_nothing(kind: Kind, at: str, code: int = 1) -> HostRecord:
+    """A host whose step *at* is known to have failed."""
+    sequence = [one.value for one in SEQUENCES[kind] if "hook" not in one.value]
+    left = record(*sequence[: sequence.index(at)], f"{at}?", code=code)
+    left.steps[-1].outcome = "failed"
+    left.state, left.back = "failed", kind == "rollback"
+    return left
+
+
+@pytest.mark.parametrize("at", ["act", "warm", "check"])
+@pytest.mark.parametrize(
+    ("kind", "step"),
+    [("restart", Step.DRAIN), ("converge", Step.CONVERGE), ("rollback", Step.PUT_BACK)],
+)
+def test_what_does_not_come_up_is_begun_anew(kind: Kind, at: str, step: Step) -> None:
+    failed = seen(NEW, phase="failed", up=False)
+    found = go_on(kind, came_to_nothing(kind, at), failed)
+    assert (found.step, found.anew) == (step, True)
+    # whoever lost the lease knows nothing of it
+    found = go_on(kind, came_to_nothing(kind, at, code=3), failed)
+    assert (found.step, found.anew) == (Step.WARM, False)
+
+
+def test_a_reboot_that_came_to_nothing_is_no_other_reboot() -> None:
+    found = go_on("reboot", came_to_nothing("reboot", "check"), seen(boot="boot 2"))
+    assert (found.step, found.anew) == (Step.WARM, False)
+
+
+def again(left: HostRecord, now: HostSeen) -> list[tuple[str, bool]]:
+    """The replicas that are left after a renewal, and whether each is to be restarted."""
+    fresh = [replica_record(now, one.name) for one in now.replicas]
+    left.replicas = renewed(left, now, fresh)
+    due = still_to_restart(left, now)
+    return [(one.name, one.name in due) for one in left.replicas]
+
+
+@pytest.mark.parametrize(
+    ("now", "found"),
+    [
+        # it ended in whichever run
+        ({"phase": "failed", "up": False}, [("tiny", True)]),
+        ({"phase": "stopped", "up": False}, [("tiny", True)]),
+        # systemd starts it over and over
+        ({"phase": "starting", "up": False, "restarts": 3}, [("tiny", True)]),
+        ({"phase": "warming", "up": True, "restarts": 3}, [("tiny", True)]),
+        # somebody has just started it: it is waited for
+        (
+            {"phase": "warming", "up": False, "restarts": 0, "drained_by_rollout": True},
+            [("tiny", False)],
+        ),
+        # it became warm by itself, and is kept closed
+        ({"phase": "drained", "drained_by_rollout": True}, [("tiny", False)]),
+        # warm, with what is not its unit's
+        ({"phase": "drained", "drained_by_rollout": True, "pending": True}, [("tiny", True)]),
+        # it serves: nothing is left to be done
+        ({}, []),
+    ],
+)
+def test_what_is_restarted_after_it_came_to_nothing(
+    now: dict[str, Any], found: list[tuple[str, bool]]
+) -> None:
+    assert again(came_to_nothing("converge", "act"), seen(NEW, **now)) == found
+
+
+def test_one_that_starts_over_and_over_is_restarted_in_whichever_run_it_is() -> None:
+    left = came_to_nothing("restart", "act")
+    crashing: dict[str, Any] = {"phase": "starting", "up": False, "restarts": 3}
+    assert again(left, seen(NEW, **crashing)) == [("tiny", True)]
+    assert still_to_restart(left, seen("c" * 32, **crashing)) == ("tiny",)
+    assert still_to_restart(left, seen("c" * 32, phase="drained")) == ()
+
+
+def test_how_it_was_before_stays_when_it_is_begun_anew() -> None:
+    left = came_to_nothing("converge", "act")
+    left.replicas[0].configuration_before = "of before"
+    left.replicas[0].served = True
+    again(left, seen(NEW, phase="failed", up=False, configuration="of now", verdict="unhealthy"))
+    (one,) = left.replicas
+    assert (one.configuration_before, one.served) == ("of before", True)
+    assert one.invocation_before == NEW
+
+
+def test_a_host_that_turns_back_begins_that_anew() -> None:
+    turned = record("converge", "drain", "act", "warm", "check", "ready")
+    turned.replicas[0].cut = 2
+    turned.turn_back("it is slower")
+    assert turned.doing("converge") == "rollback"
+    assert go_on("rollback", turned, seen(NEW)).step is Step.HOOK_BEFORE
+    turned.steps.append(StepRecord(step="put-back", began_at=0))
+    assert go_on("rollback", turned, seen(NEW)).step is Step.PUT_BACK
+    turned.steps[-1].outcome = "done"
+    turned.renew([replica_record(seen(NEW), "tiny")])
+    assert turned.cut == 2
+    assert go_on("rollback", turned, seen(NEW)).step is Step.DRAIN
+    before = turned.turned_after
+    turned.turn_back("once more")
+    assert (turned.turned_after, turned.turned) == (before, "it is slower")
 
 
 def test_what_is_safe_is_taken_back() -> None:

@@ -36,7 +36,7 @@ from farrier_agent.rollout.previous import (
 
 __all__ = ["Places", "put_back"]
 
-STATE = "restart pending"
+STATE = "put back"
 
 
 @dataclass(frozen=True)
