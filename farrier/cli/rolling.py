@@ -9,19 +9,28 @@ import sys
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import click
 from rich.console import Console
 
 from farrier.fleet import InventoryError, ShellError, read_fleet_targets
+from farrier.rollout import canary
 from farrier.rollout.capacity import Room
 from farrier.rollout.errors import RefusedError, RolloutError, UsageError
+from farrier.rollout.gateways import Gateways
 from farrier.rollout.hooks import check_hook
 from farrier.rollout.host import Host
 from farrier.rollout.ledger import Ledger, Options, encode
-from farrier.rollout.looking import look_at, serving
-from farrier.rollout.pages import back_lines, ledger_lines, ledger_table, plan_lines
+from farrier.rollout.looking import look_at, others, serving
+from farrier.rollout.pages import (
+    back_lines,
+    compared_table,
+    ledger_lines,
+    ledger_table,
+    plan_lines,
+)
 from farrier.rollout.plan import Kind, Plan
 from farrier.rollout.preparing import every, new_ledger, refuse_gaps
 from farrier.rollout.rollback import failed_before, say_what_comes_back
@@ -29,12 +38,21 @@ from farrier.rollout.rolling import Rolling
 from farrier.rollout.store import Store
 from farrier.rollout.telling import Telling
 
-__all__ = ["WIDTH", "as_line", "begin", "drive", "errors", "serving_hosts", "show_ledger"]
+__all__ = ["WIDTH", "as_line", "begin", "drive", "errors", "serving_fleet", "show_ledger"]
 
 WIDTH = 140
 """Of tables where nobody watches, in a pipe or a file: there they are not to be cut."""
 CODES = {"done": 0, "failed": 1, "stopped": 1, "refused": 3, "aborted": 0}
 """The exit code of an outcome."""
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """The hosts that serve, by name, and the gateways; ``chosen`` are names that a limit picked."""
+
+    hosts: dict[str, Host]
+    gateways: Gateways
+    chosen: tuple[str, ...] = ()
 
 
 def begin(kind: Kind, given: dict[str, Any], command: tuple[str, ...] = ()) -> None:
@@ -45,8 +63,9 @@ def begin(kind: Kind, given: dict[str, Any], command: tuple[str, ...] = ()) -> N
     with errors(as_json=as_json):
         check_hook(given["hook_before"])
         check_hook(given["hook_after"])
-        wanted, hosts = _limited(given["inventory"], given["limit"])
-        given["limit"] = wanted
+        fleet = _limited(given["inventory"], given["limit"])
+        hosts = fleet.hosts
+        given["limit"] = fleet.chosen
         options: Options = Options(command=command, **given)
         looks, silent = look_at(hosts.values())
         for name, why in silent.items():
@@ -58,6 +77,10 @@ def begin(kind: Kind, given: dict[str, Any], command: tuple[str, ...] = ()) -> N
             _show_plan(plan, ledger, refuse_gaps(plan, looks, options), err=as_json)
         else:
             refuse_gaps(plan, looks, options)
+        _refuse_canary(plan, options, fleet)
+        if options.canary is not None and plan.hosts:
+            words = f"{plan.hosts[0].host}, {options.canary} % for {options.hold:g} s"
+            click.echo(f"canary   {words}, or twice as long", err=as_json)
         if dry:
             if as_json:
                 click.echo(as_line(ledger))
@@ -76,7 +99,7 @@ def begin(kind: Kind, given: dict[str, Any], command: tuple[str, ...] = ()) -> N
         taken = frozenset(hosts) if takeover else frozenset[str]()
         if kind == "rollback":
             taken |= failed_before(ledger, looks, every(Store(), hosts.values()))
-        drive(ledger, hosts, as_json=as_json, takeover=taken)
+        drive(ledger, fleet, as_json=as_json, takeover=taken)
 
 
 def _agreed() -> bool:
@@ -85,23 +108,33 @@ def _agreed() -> bool:
 
 def drive(
     ledger: Ledger,
-    hosts: dict[str, Host],
+    fleet: Fleet,
     *,
     as_json: bool,
     run_again: bool = False,
     takeover: Collection[str] = (),
     give_up: bool = False,
 ) -> None:
-    """Drive *ledger* on *hosts* to its end, or give it up, and end this process."""
+    """Drive *ledger* on *fleet* to its end, or give it up, and end this process."""
 
     stop = threading.Event()
     with Telling(Console(stderr=True, soft_wrap=True)) as tell, _interrupts(tell, stop):
         tell("", f"{ledger.id} as {ledger.holder}")
-        it = Rolling(ledger, hosts, Store(), tell, stop, run_again=run_again, takeover=takeover)
+        it = Rolling(
+            ledger,
+            fleet.hosts,
+            Store(),
+            tell,
+            stop,
+            run_again=run_again,
+            takeover=takeover,
+            gateways=fleet.gateways if ledger.options.canary is not None else None,
+        )
         ledger = it.abort() if give_up else it.run()
     show_ledger(ledger, as_json=as_json)
-    for host in hosts.values():
+    for host in fleet.hosts.values():
         host.close()
+    fleet.gateways.close()
     code = CODES.get(ledger.outcome, 1)
     if give_up and ledger.next:
         code = 1  # something is left to be looked at
@@ -130,9 +163,7 @@ def _interrupts(tell: Callable[[str, str], None], stop: threading.Event) -> Iter
             signal.signal(one, handler)
 
 
-def _limited(inventory: str, limit: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, Host]]:
-    """The names that *limit* picks among the hosts that serve, and all that serve."""
-
+def _limited(inventory: str, limit: tuple[str, ...]) -> Fleet:
     fleet = read_fleet_targets(inventory, limit)
     hosts = serving(fleet)
     if not hosts:
@@ -140,12 +171,25 @@ def _limited(inventory: str, limit: tuple[str, ...]) -> tuple[tuple[str, ...], d
     chosen = tuple(one.name for one in fleet if one.name in hosts)
     if limit and not chosen:
         raise UsageError(f"--limit {' '.join(limit)}: none of these hosts serves a model")
-    return (chosen if limit else ()), hosts
+    return Fleet(hosts, Gateways(fleet.group("gateway")), chosen if limit else ())
 
 
-def serving_hosts(inventory: str) -> dict[str, Host]:
-    """Every host of *inventory* that serves models."""
-    return _limited(inventory, ())[1]
+def serving_fleet(inventory: str) -> Fleet:
+    """Every host of *inventory* that serves models, and the gateways."""
+    return _limited(inventory, ())
+
+
+def _refuse_canary(plan: Plan, options: Options, fleet: Fleet) -> None:
+    """Raise RefusedError where a canary is wanted and cannot be."""
+    if options.canary is None or not plan.hosts:
+        return
+    first = plan.hosts[0]
+    canary.refuse(
+        fleet.gateways,
+        first.host,
+        [(one.name, one.model) for one in first.replicas],
+        lambda model: others(fleet.hosts, model, first.host),
+    )
 
 
 def _show_plan(plan: Plan, ledger: Ledger, rooms: Iterable[Room], *, err: bool) -> None:
@@ -164,6 +208,8 @@ def show_ledger(ledger: Ledger, *, as_json: bool) -> None:
     width = None if sys.stdout.isatty() else WIDTH
     console = Console(soft_wrap=True, highlight=False, width=width)
     console.print(ledger_table(ledger))
+    if (table := compared_table(ledger)) is not None:
+        console.print(table)
     for line in ledger_lines(ledger):
         console.print(line)
 

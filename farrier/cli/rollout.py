@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 
-from farrier.cli.rolling import WIDTH, as_line, begin, drive, errors, serving_hosts, show_ledger
+from farrier.cli.amounts import Duration, Percent
+from farrier.cli.rolling import WIDTH, as_line, begin, drive, errors, serving_fleet, show_ledger
 from farrier.rollout.errors import RolloutError
 from farrier.rollout.pages import rollouts_table
 from farrier.rollout.preparing import every, find, go_on_with
@@ -109,8 +110,23 @@ def restart(**given: Any) -> None:
 
 @rollout.command()
 @_rolling
+@click.option(
+    "--canary",
+    type=Percent(),
+    metavar="P%",
+    help="The first host gets so much of its models' traffic, and is compared with the rest.",
+)
+@click.option(
+    "--hold", type=Duration(), metavar="TIME", help="For so long: 15m, 90s, 1h, or seconds."
+)
 def converge(**given: Any) -> None:
-    """Converge hosts, and restart engines whose configuration changed."""
+    """Converge hosts, and restart engines whose configuration changed.
+
+    With --canary and --hold the first host is put back by itself where it is worse than the rest.
+    """
+    if (given["canary"] is None) != (given["hold"] is None):
+        raise click.UsageError("--canary and --hold need each other: --canary 10% --hold 15m")
+    given["hold"] = given["hold"] or 0.0
     begin("converge", given)
 
 
@@ -147,11 +163,11 @@ def resume(
 ) -> None:
     """Go on with a rollout, also one that was begun on another machine [the newest unfinished]."""
     with errors(as_json=as_json):
-        hosts = serving_hosts(inventory)
-        ledger = find(Store(), hosts.values(), rollout_id)
+        fleet = serving_fleet(inventory)
+        ledger = find(Store(), fleet.hosts.values(), rollout_id)
         go_on_with(ledger)
-        taken = hosts if takeover else ()
-        drive(ledger, hosts, as_json=as_json, run_again=run_again, takeover=taken)
+        taken = fleet.hosts if takeover else ()
+        drive(ledger, fleet, as_json=as_json, run_again=run_again, takeover=taken)
 
 
 @rollout.command()
@@ -161,8 +177,8 @@ def resume(
 def abort(rollout_id: str | None, inventory: str, as_json: bool) -> None:
     """Give a rollout up: take back what is safe to take back [the newest unfinished]."""
     with errors(as_json=as_json):
-        hosts = serving_hosts(inventory)
-        store = Store()
+        fleet = serving_fleet(inventory)
+        hosts, store = fleet.hosts, Store()
         ledger = find(store, hosts.values(), rollout_id)
         if store.is_driven(ledger.id):
             click.echo(f"{ledger.id}: asking its process to stop after the present step", err=True)
@@ -174,7 +190,7 @@ def abort(rollout_id: str | None, inventory: str, as_json: bool) -> None:
             show_ledger(ledger, as_json=as_json)
             return
         go_on_with(ledger)
-        drive(ledger, hosts, as_json=as_json, give_up=True)
+        drive(ledger, fleet, as_json=as_json, give_up=True)
 
 
 @rollout.command()
@@ -191,7 +207,7 @@ def show(rollout_id: str | None, fleet: bool, inventory: str, as_json: bool) -> 
         if ledger is None:
             if rollout_id is None and not fleet:
                 raise RolloutError("no rollout in this directory", "farrier rollout show --fleet")
-            ledger = find(store, serving_hosts(inventory).values(), rollout_id)
+            ledger = find(store, serving_fleet(inventory).hosts.values(), rollout_id)
         show_ledger(ledger, as_json=as_json)
 
 
@@ -202,7 +218,7 @@ def show(rollout_id: str | None, fleet: bool, inventory: str, as_json: bool) -> 
 def list_(fleet: bool, inventory: str, as_json: bool) -> None:
     """List rollouts."""
     with errors(as_json=as_json):
-        ledgers = every(Store(), serving_hosts(inventory).values() if fleet else ())
+        ledgers = every(Store(), serving_fleet(inventory).hosts.values() if fleet else ())
         if as_json:
             for one in ledgers:
                 click.echo(as_line(one))

@@ -1,6 +1,7 @@
 """What can go wrong with a rollout as a whole.
 
 RolloutError            exit code 1
+├── GatewaysError       1: some gateways did not do what they were asked (:mod:`.gateways`)
 ├── RefusedError        3: a safety check says no; nothing was changed by what was refused
 │   └── FencedError     3: this process no longer holds the lease of a host
 └── UsageError          2: asked for what makes no sense

@@ -14,19 +14,9 @@ from farrier.rollout.ledger import HostRecord
 from farrier.rollout.plan import RESTARTS, Kind
 from farrier.rollout.resuming import still_to_restart
 from farrier.rollout.seen import HostSeen
+from farrier.rollout.tolerance import ENOUGH, ERRORS, MORE_ERRORS, SLOWER, SLOWER_SECONDS
 
 __all__ = ["ENOUGH", "Soak", "not_warm", "problems", "soaked"]
-
-ENOUGH = 20
-"""Answers, before as well as after, without which times are not compared."""
-ERRORS = frozenset({"500", "502", "504"})
-"""What is an error of an engine; 503 is a closed gate, 4xx the client's."""
-MORE_ERRORS = 0.02
-"""The share of answers that may be errors above what was before."""
-SLOWER = 1.5
-"""So many times the median and the 95th percentile of before are too slow,"""
-SLOWER_SECONDS = 0.1
-"""and by so many seconds at least."""
 
 
 def not_warm(record: HostRecord, seen: HostSeen) -> Iterator[str]:

@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from farrier.rollout.comparing import Comparison
 from farrier.rollout.counts import Counts, Requests
 from farrier.rollout.errors import RolloutError
 from farrier.rollout.plan import Kind
@@ -29,6 +30,7 @@ __all__ = [
     "StepRecord",
     "decode",
     "encode",
+    "name_canary",
 ]
 
 SCHEMA = 1
@@ -121,7 +123,9 @@ class HostRecord(msgspec.Struct, kw_only=True):
 
     ``counts_before`` is what it counted of its requests before it was touched. ``output`` is the
     end of what a command or a converge wrote, ``evidence`` where the host keeps what explains a
-    failure, ``soak`` what the soak showed.
+    failure, ``soak`` what the soak showed. ``canary``: it is compared with the rest before others
+    are changed, ``compared`` is how it fared, and ``shared`` are the replicas (``HOST:REPLICA``)
+    that may have a share of their own on gateways until that is known to be ended.
     """
 
     host: str
@@ -143,6 +147,9 @@ class HostRecord(msgspec.Struct, kw_only=True):
     output: str = ""
     evidence: list[str] = []
     soak: str = ""
+    canary: bool = False
+    shared: list[str] = []
+    compared: list[Comparison] = []
     failure: str | None = None
     next: str | None = None
     code: int = 0
@@ -250,6 +257,24 @@ class Ledger(msgspec.Struct, kw_only=True):
             return None
         codes = self.requests.by_status
         return max(self.cut, codes.get("502", 0) + codes.get("504", 0) + self.requests.broken)
+
+
+def name_canary(ledger: Ledger, batch: int) -> None:
+    """Before *batch*: its first host is the canary where one is wanted and none was compared yet.
+
+    It is changed alone; a canary in which nothing was to be changed was none.
+    """
+    if ledger.options.canary is None:
+        return
+    if any(one.canary and (one.replicas or not one.over) for one in ledger.hosts):
+        return
+    waiting = [one for one in ledger.hosts if one.batch == batch and not one.over]
+    for one in waiting[:1]:
+        one.canary = True
+    if len(waiting) > 1:
+        later = [one for one in ledger.hosts if one.batch > batch]
+        for one in (*waiting[1:], *later):
+            one.batch += 1
 
 
 _decoder = msgspec.json.Decoder(Ledger)

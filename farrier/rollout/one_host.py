@@ -13,6 +13,7 @@ from farrier.fleet import LostError, NoAnswerError, ShellError, UnreachableError
 from farrier.rollout.book import Book
 from farrier.rollout.counts import Counts, in_between
 from farrier.rollout.errors import RolloutError
+from farrier.rollout.gateways import Gateways
 from farrier.rollout.host import Host, Look
 from farrier.rollout.leases import Leases
 from farrier.rollout.ledger import HostRecord, Ledger, ReplicaRecord
@@ -32,6 +33,8 @@ class Surroundings:
     """What the steps of all hosts share. ``room`` waits until a host may be drained.
 
     ``tell`` hears of a host what it does. ``stop`` is set when somebody wants the rollout to end.
+    ``gateways`` are there where a canary is wanted, and ``others`` then says which replicas
+    (``HOST:REPLICA``) of a model are on other hosts than a named one.
     """
 
     ledger: Ledger
@@ -42,6 +45,8 @@ class Surroundings:
     tell: Callable[[str, str], None]
     stop: threading.Event
     run_again: bool = False
+    gateways: Gateways | None = None
+    others: Callable[[str, str], tuple[str, ...]] = lambda _model, _host: ()
 
 
 def replica_record(seen: HostSeen, name: str) -> ReplicaRecord:

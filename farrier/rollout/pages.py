@@ -9,10 +9,18 @@ from rich.table import Table
 from rich.text import Text
 
 from farrier.rollout.capacity import Room
+from farrier.rollout.comparing import Comparison, Side
 from farrier.rollout.ledger import HostRecord, Ledger, Outcome
 from farrier.rollout.plan import Plan
 
-__all__ = ["back_lines", "ledger_lines", "ledger_table", "plan_lines", "rollouts_table"]
+__all__ = [
+    "back_lines",
+    "compared_table",
+    "ledger_lines",
+    "ledger_table",
+    "plan_lines",
+    "rollouts_table",
+]
 
 STYLES: dict[str, str] = {
     "done": "green",
@@ -26,6 +34,7 @@ STYLES: dict[str, str] = {
     "aborted": "yellow",
     "taken back": "yellow",
 }
+_VERDICTS = {"as well": "green", "worse": "bold red", "not proven": "yellow", None: "cyan"}
 _SAID: dict[Outcome, str] = {
     "planned": "planned, and not begun",
     "running": "running, or its operator's process died",
@@ -130,6 +139,26 @@ def ledger_lines(ledger: Ledger) -> Iterator[Text]:
         yield Text.assemble("next: ", (ledger.next, "bold"))
 
 
+def compared_table(ledger: Ledger) -> Table | None:
+    """The canary against the rest, a row for each side; None where nothing was compared."""
+    found = [one for host in ledger.hosts for one in host.compared]
+    if not found:
+        return None
+    table = Table(title=f"canary, {ledger.options.canary} %", title_justify="left")
+    for column in ("model", "side", "answers", "errors", "first token median", "95 %"):
+        table.add_column(column, no_wrap=True)
+    for one in found:
+        table.add_row(one.model, one.replica, *_side(one.canary))
+        table.add_row("", "the rest", *_side(one.rest))
+    return table
+
+
+def _side(one: Side) -> tuple[str, ...]:
+    share = f" ({100 * one.errors / one.answers:.1f} %)" if one.answers else ""
+    times = ("-" if each is None else f"{each:.3f} s" for each in (one.median, one.percentile_95))
+    return (str(one.answers), f"{one.errors}{share}", *times)
+
+
 def rollouts_table(ledgers: Iterable[Ledger]) -> Table:
     """A row for each rollout."""
     table = Table()
@@ -155,12 +184,25 @@ def _about(host: HostRecord) -> Iterator[Text]:
         yield Text.assemble((f"{host.host}  ", "bold"), f"put back: {host.turned}")
     if host.failure:
         yield Text.assemble((f"{host.host}  ", "bold"), host.failure)
+    for one in host.compared:
+        yield Text.assemble(
+            (f"{host.host}  ", "bold"), (_verdict(one), _VERDICTS[one.verdict]), f"  {one.why}"
+        )
+    if host.shared:
+        yield Text.assemble(
+            (f"{host.host}  ", "bold"),
+            (f"{', '.join(host.shared)} may have a share of its own on the gateways", "yellow"),
+        )
     if host.soak:
         yield Text.assemble((f"{host.host}  ", "bold"), f"soak: {host.soak}")
     for path in host.evidence:
         yield Text.assemble((f"{host.host}  ", "bold"), f"evidence on the host: {path}")
     if host.agent_after and host.agent_after != host.agent_before:
         yield Text(f"{host.host}  agent {host.agent_before} → {host.agent_after}")
+
+
+def _verdict(one: Comparison) -> str:
+    return f"canary {one.verdict or 'held'}, {one.seconds:.0f} s:"
 
 
 def _took(ledger: Ledger) -> str:

@@ -30,7 +30,8 @@ class Wanted:
     ``limit`` are hosts' names (all hosts that serve, without one), ``models`` those whose replicas
     are meant, ``pending`` only replicas that run an older configuration. ``batch`` is a number of
     hosts or a share of them (``25%``). At no time more than ``max_unavailable`` replicas of one
-    model are not ready, those included that were not before; None: as many as a batch makes.
+    model are not ready, those included that were not before; None: as many as a batch makes. With
+    ``canary`` the first batch is a single host, whatever ``first`` names.
     """
 
     kind: Kind
@@ -40,6 +41,7 @@ class Wanted:
     batch: str = "1"
     max_unavailable: int | None = None
     first: tuple[str, ...] = ()
+    canary: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def make_plan(wanted: Wanted, fleet: Mapping[str, HostSeen | None]) -> Plan:
         raise UsageError(f"--first {stray[0]}: there is nothing to do on it: {why}")
     ordered = sorted(hosts, key=lambda one: _rank(one, wanted.first, names))
     size = batch_size(wanted.batch, len(ordered))
-    batches = _batches(ordered, size, len(wanted.first) or 1)
+    batches = _batches(ordered, size, 1 if wanted.canary else len(wanted.first) or 1)
     if wanted.max_unavailable is not None:
         batches = _bounded(batches, wanted.max_unavailable, fleet)
     return Plan(wanted.kind, batches, tuple(left))

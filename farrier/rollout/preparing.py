@@ -45,6 +45,7 @@ def wanted(kind: Kind, options: Options) -> Wanted:
         batch=options.batch,
         max_unavailable=options.max_unavailable,
         first=options.first,
+        canary=options.canary is not None,
     )
 
 

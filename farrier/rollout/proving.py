@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from farrier.fleet import ShellError
+from farrier.rollout import canary
 from farrier.rollout.counts import in_between
 from farrier.rollout.errors import RolloutError
 from farrier.rollout.judging import not_warm, problems, soaked
@@ -88,8 +89,10 @@ def ready(it: OneHost) -> str:
             if one.state != "ready"
         )
 
+    canary.opening(it)
     # it is ready, or it becomes so: asked twice is once
-    return it.watched(lambda: it.through_cuts(ready))
+    said = it.watched(lambda: it.through_cuts(ready))
+    return "; ".join(filter(None, (said, canary.opened(it))))
 
 
 def soak(it: OneHost) -> str:

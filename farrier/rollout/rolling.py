@@ -6,16 +6,19 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
 from farrier.fleet import ShellError
+from farrier.rollout import canary
 from farrier.rollout.book import Book
 from farrier.rollout.capacity import Room, can_drain
 from farrier.rollout.errors import RefusedError, RolloutError
+from farrier.rollout.gateways import Gateways
 from farrier.rollout.host import Host
 from farrier.rollout.leases import Leases
-from farrier.rollout.ledger import HostRecord, Ledger, Outcome
-from farrier.rollout.looking import look_at
-from farrier.rollout.one_host import Surroundings
+from farrier.rollout.ledger import HostRecord, Ledger, Outcome, name_canary
+from farrier.rollout.looking import look_at, others
+from farrier.rollout.one_host import OneHost, Surroundings
 from farrier.rollout.resuming import take_back
 from farrier.rollout.stepping import Stepping
 from farrier.rollout.store import Store
@@ -43,6 +46,7 @@ class Rolling:
         *,
         run_again: bool = False,
         takeover: Collection[str] = (),
+        gateways: Gateways | None = None,
     ) -> None:
         self.ledger = ledger
         self._hosts = hosts
@@ -51,6 +55,7 @@ class Rolling:
         self._stop = stop
         self._run_again = run_again
         self._takeover = takeover
+        self._gateways = gateways
         self._book = Book(ledger, store, hosts, tell)
         self._turn = threading.Lock()
         missing = [one.host for one in ledger.hosts if one.host not in hosts]
@@ -116,14 +121,24 @@ class Rolling:
         looks, _ = look_at(self._hosts.values())
         for name, look in looks.items():
             self._book.count(name, look.counts if look else None)
+        self._end_shares(given_up=outcome == "aborted")
         with self._book.changing() as ledger:
             ledger.outcome, ledger.reason, ledger.next = outcome, reason, next_command
             ledger.ended_at = time.time()
         self._book.close()
 
+    def _end_shares(self, *, given_up: bool) -> None:
+        """End what canaries have; one that was found worse waits for its end with nothing."""
+        for one in self.ledger.hosts:
+            if one.shared and (given_up or one.over or not one.back):
+                it = OneHost(self._hosts[one.host], one, self._around())
+                canary.end_share(it, patience=15)
+
     def _batches(self) -> tuple[Outcome, str | None, str | None]:
-        last = max((one.batch for one in self.ledger.hosts), default=-1)
-        for number in range(last + 1):
+        number = -1
+        while (number := number + 1) <= max((one.batch for one in self.ledger.hosts), default=-1):
+            with self._book.changing() as ledger:
+                name_canary(ledger, number)
             batch = [one for one in self.ledger.hosts if one.batch == number]
             if self._stop.is_set():
                 return "stopped", "stopped on demand", self._resume()
@@ -139,16 +154,7 @@ class Rolling:
         return "done", None, None
 
     def _batch(self, records: Iterable[HostRecord]) -> None:
-        around = Surroundings(
-            ledger=self.ledger,
-            book=self._book,
-            store=self._store,
-            leases=self._leases,
-            room=self._wait_for_room,
-            tell=self._tell,
-            stop=self._stop,
-            run_again=self._run_again,
-        )
+        around = self._around()
         threads = [
             threading.Thread(
                 target=Stepping(self._hosts[one.host], one, around).run, daemon=True, name=one.host
@@ -160,6 +166,20 @@ class Rolling:
         for thread in threads:
             while thread.is_alive():
                 thread.join(timeout=0.5)  # a join without end would not let signals in
+
+    def _around(self) -> Surroundings:
+        return Surroundings(
+            ledger=self.ledger,
+            book=self._book,
+            store=self._store,
+            leases=self._leases,
+            room=self._wait_for_room,
+            tell=self._tell,
+            stop=self._stop,
+            run_again=self._run_again,
+            gateways=self._gateways,
+            others=partial(others, self._hosts),
+        )
 
     def _wait_for_room(self, record: HostRecord, check: Callable[[], None]) -> None:
         """Wait until the others can carry the load of *record*'s host and its batch."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from farrier.fleet import ShellError
-from farrier.rollout import acting, proving
+from farrier.rollout import acting, canary, proving
 from farrier.rollout.converging import converge
 from farrier.rollout.draining import drain_host
 from farrier.rollout.errors import FencedError, RolloutError
@@ -92,7 +92,7 @@ class Stepping:
         unwanted = {
             Step.HOOK_BEFORE: options.hook_before is None,
             Step.HOOK_AFTER: options.hook_after is None,
-            Step.HOLD: options.hold <= 0,
+            Step.HOLD: not canary.is_canary(self._it),
             # a restart waits until its replicas are warm, and a command cools nothing
             Step.WARM: self._it.restarted or self._it.kind == "run",
             Step.SOAK: options.soak <= 0 or self._around.stop.is_set(),
@@ -172,14 +172,11 @@ def _converge(it: OneHost) -> str | None:
     with it.book.changing():
         it.record.output = said
         it.record.renew(it.renewed(now))
+    canary.converged(it)
     names = ", ".join(one.name for one in it.record.replicas)
     note = f"to be restarted: {names}" if names else "nothing is to be restarted"
     it.tell(note)
     return note
-
-
-def _hold(it: OneHost) -> str:
-    return f"{it.ledger.options.hold:.0f} s wanted, and not compared yet"
 
 
 _DOING: Mapping[Step, Callable[[OneHost], str | None]] = {
@@ -192,7 +189,7 @@ _DOING: Mapping[Step, Callable[[OneHost], str | None]] = {
     Step.WARM: proving.warm,
     Step.CHECK: proving.check,
     Step.READY: proving.ready,
-    Step.HOLD: _hold,
+    Step.HOLD: canary.hold,
     Step.SOAK: proving.soak,
     Step.SETTLE: proving.settle,
     Step.HOOK_AFTER: _hook_after,

@@ -7,6 +7,8 @@ import time
 import pytest
 from farrier_agent.control.protocol import (
     Act,
+    Audit,
+    Audited,
     Drain,
     Failed,
     Final,
@@ -395,3 +397,13 @@ def test_deadlines_are_a_rollouts_too(host: Host, policy: str) -> None:
     else:
         assert (last.state, last.code, last.cut) == ("drained", 0, 1)
     host.nginx.let_go()
+
+
+def test_what_root_did_without_the_agent_is_noted(host: Host) -> None:
+    serving(host)
+    noted = host.ask(Audit(lines=1, note="share gpu01:tiny 10", holder="alice@laptop", rollout=ID))
+    assert isinstance(noted, Audited)
+    (line,) = noted.lines
+    assert (line.verb, line.outcome) == ("share gpu01:tiny 10", "done")
+    assert (line.holder, line.rollout, line.token) == ("alice@laptop", ID, None)
+    assert [one["verb"] for one in audit(host)] == ["share gpu01:tiny 10"]

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -173,9 +173,11 @@ def begun(site: Site, host: str) -> bool:
 
 
 @contextmanager
-def started(site: Site, argv: list[str], cwd: Path) -> Iterator[subprocess.Popen[str]]:
+def started(
+    site: Site, argv: list[str], cwd: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[str]]:
     """``farrier``, begun; whatever a test finds, it is not left behind."""
-    process = site.start(argv, cwd=cwd)
+    process = site.start(argv, cwd=cwd, environment=environment)
     try:
         yield process
     finally:

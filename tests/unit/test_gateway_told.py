@@ -67,6 +67,9 @@ class Nginx(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
+        if manner == "late":
+            self.wfile.flush()
+            time.sleep(0.4)
         told = b"data: " + json.dumps({"choices": [], "usage": USAGE}).encode() + b"\n\n"
         events = [b'data: {"choices":[{"delta":{"content":"%d"}}]}\n\n' % i for i in range(500)]
         for event in events[: 3 if manner in {"cut", "endless"} else None]:
@@ -180,7 +183,7 @@ def _haproxy(directory: Path, host_port: int) -> Iterator[int]:
         admin=str(directory / "admin.sock"),
         state=str(directory / "state"),
         user=None,
-        logs=(f"unix@{directory}/gateway.sock",),
+        logs=("stdout", f"unix@{directory}/gateway.sock"),
     )
     found = routes([host], {})
     for name, text in maps(found, {"alice": ALICE}).items():
@@ -222,6 +225,30 @@ def test_whole_answers_and_streams_are_counted_with_their_tokens(told: Told) -> 
     assert before - 0.01 < counts.last_sent[REPLICA] < time.time()
     assert counts.last_sent[REPLICA] > after - 0.01
     assert counts.lines == {"counted": 2, "refused": 0, "garbled": 0}
+
+
+def test_the_first_token_is_told_apart_from_the_head_before_it(told: Told, tmp_path: Path) -> None:
+    lines = []
+    for count, manner in enumerate(("late", "stream", "whole", "close"), 1):
+        told.post(manner, stream=True)
+        # a line is written after the answer's end: the next request waits for it
+        lines.append(json.loads(_log(tmp_path, count)[-1]))
+    first = [one["first_token_ms"] for one in lines]
+    head = [one["first_byte_ms"] for one in lines]
+    assert first[0] >= 400 > head[0], "the head came at once, and the first event after 0.4 s"
+    assert 0 <= first[1] < 400
+    assert first[2] >= 60, "of a whole answer both are the same"
+    assert first[3] == -1, "there was no answer"
+
+
+def _log(directory: Path, count: int) -> list[str]:
+    """The first *count* lines of HAProxy's access log."""
+
+    def lines() -> list[str]:
+        return [one for one in (directory / "log").read_text().splitlines() if one[:1] == "{"]
+
+    until(lambda: len(lines()) >= count)
+    return lines()[:count]
 
 
 def test_an_answer_cannot_pretend_to_have_used_tokens(told: Told) -> None:

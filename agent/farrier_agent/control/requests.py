@@ -227,9 +227,16 @@ class Act(_Request, frozen=True, kw_only=True, tag="act"):
 
 
 class Audit(_Request, frozen=True, kw_only=True, tag="audit"):
-    """The last ``lines`` of what was done to this host, and by whom: :class:`Audited`."""
+    """The last ``lines`` of what was done to this host, and by whom: :class:`Audited`.
+
+    With a ``note`` one more line is written first: root did something here without the agent, for
+    the rollout ``rollout`` of ``holder``.
+    """
 
     lines: Annotated[int, msgspec.Meta(ge=0, le=5000)] = 100
+    note: Line = ""
+    holder: Line = ""
+    rollout: RolloutId | None = None
 
 
 class Ledger(_Request, frozen=True, kw_only=True, tag="ledger"):

@@ -36,6 +36,9 @@ def add_commands(commands: Parsers) -> None:
     one = commands.add_parser("audit", help="what was done here, and by whom", allow_abbrev=False)
     add_common(one)
     one.add_argument("--lines", type=int, default=100, metavar="N", help="[%(default)s]")
+    one.add_argument("--note", default="", metavar="WORDS", help="add a line first (root)")
+    one.add_argument("--holder", default="", metavar="WHO", help="of the note: as alice@laptop")
+    one.add_argument("--rollout", default=None, metavar="ID", help="of the note")
     one.set_defaults(verb=cli_audit)
     _ledger(_actions(commands, "ledger", "copies of rollouts' ledgers"))
 
@@ -150,8 +153,9 @@ def cli_deed(arguments: argparse.Namespace) -> int:
 
 
 def cli_audit(arguments: argparse.Namespace) -> int:
-    """Print what was done to this host."""
-    return run(arguments, _given(arguments, "audit", "lines"))
+    """Print what was done to this host, after a note of something more."""
+    note = ("note", "holder", "rollout") if arguments.note else ()  # older agents know no notes
+    return run(arguments, _given(arguments, "audit", "lines", *note))
 
 
 def cli_ledger(arguments: argparse.Namespace) -> int:

@@ -221,7 +221,19 @@ class Requests:
         return await self._acts.act(request, asker, tell)
 
     async def audit(self, request: protocol.Audit, asker: Peer, tell: Tell) -> Final:  # noqa: ARG002
-        """What was done to this host."""
+        """What was done to this host, after what root did without the agent."""
+        if request.note:
+            if asker.uid != 0:
+                raise RefusedError("only root may add to the audit", "the same with sudo")
+            line = AuditLine(
+                at=time.time(),
+                by=asker.user,
+                holder=request.holder or None,
+                verb=request.note,
+                outcome="done",
+                rollout=request.rollout,
+            )
+            await self._leases.note(line)
         return Audited(lines=await self._leases.audit(request.lines))
 
     async def ledger(

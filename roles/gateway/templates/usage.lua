@@ -1,4 +1,5 @@
--- Written by Farrier's role gateway: how many tokens an answer says that it took.
+-- Written by Farrier's role gateway: how many tokens an answer says that it took, and when the first
+-- one came.
 --
 --   lua-load-per-thread /etc/haproxy/farrier/usage.lua     (global)
 --   filter lua.usage                                       (frontend)
@@ -9,7 +10,9 @@
 --   "usage":{"prompt_tokens":11,"total_tokens":18,"completion_tokens":7}
 --
 -- This filter only looks at what passes: it keeps the last few KiB, and at the end it sets
--- txn.prompt_tokens and txn.completion_tokens, which the access log has. It changes nothing and holds
+-- txn.prompt_tokens and txn.completion_tokens, which the access log has. With the first bytes behind
+-- the answer's head it sets txn.first_token_ms, the milliseconds since txn.asked_at (since the epoch):
+-- engines send the head of a stream at once, and its first event with the first token. It changes nothing and holds
 -- nothing up, and an error of its own is dropped (pcall). The text of an answer cannot pretend to be
 -- usage: quotes within a string of JSON have a backslash before them.
 --
@@ -25,7 +28,7 @@ Usage.id = "farrier: usage"
 Usage.flags = filter.FLT_CFG_FL_HTX
 
 function Usage.new()
-  return setmetatable({ now = {}, before = {}, count = 0, bytes = 0 }, Usage)
+  return setmetatable({ now = {}, before = {}, count = 0, bytes = 0, began = false }, Usage)
 end
 
 function Usage:start_analyze(txn, channel)
@@ -34,11 +37,23 @@ function Usage:start_analyze(txn, channel)
   end
 end
 
+local function begin(txn)
+  local asked = txn:get_var("txn.asked_at")
+  if asked then
+    -- by the clock of txn.asked_at: core.now() is another one, which falls behind on a busy host
+    txn:set_var("txn.first_token_ms", math.max(0, txn.f:date(0, "ms") - asked))
+  end
+end
+
 -- Two generations of pieces: the older one is dropped as a whole, so a piece is never copied again.
-local function keep(self, message)
+local function keep(self, txn, message)
   local piece = message:body(-KEEP)
   if not piece or piece == "" then
     return
+  end
+  if not self.began then
+    self.began = true
+    begin(txn)
   end
   self.count = self.count + 1
   self.now[self.count] = piece
@@ -74,7 +89,7 @@ local function tell(self, txn)
 end
 
 function Usage:http_payload(txn, message)
-  pcall(keep, self, message)
+  pcall(keep, self, txn, message)
 end
 
 function Usage:http_end(txn, message)

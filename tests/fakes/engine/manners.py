@@ -24,6 +24,9 @@
 ``dies_on`` is a text: a prompt that has it in it ends the process at once, after its execution has
 begun (a poison prompt; empty: none does).
 
+``fails_on`` is a text, too: a request with it in its prompt is answered as ``fails_with`` says, one
+of the answers above (``500``, ``close`` or ``break``: a new version that fails for some).
+
 ``workers`` is how many processes beside it ignore SIGTERM; more can be had while it runs, fewer
 not.
 """
@@ -54,6 +57,8 @@ class Manners:
     metrics: bool = True
     workers: int = 0
     dies_on: str = ""
+    fails_on: str = ""
+    fails_with: str = "500"
 
     def changed(self, changes: object) -> Manners:
         """These manners with the fields of the JSON object *changes*. Raises MannersError."""
@@ -68,12 +73,12 @@ class Manners:
 
 
 def _check(name: str, value: object) -> None:
-    choices = {"answers": ANSWERS, "on_sigterm": ENDINGS}.get(name)
+    choices = {"answers": ANSWERS, "on_sigterm": ENDINGS, "fails_with": ANSWERS}.get(name)
     if choices is not None:
         good = value in choices
     elif name == "metrics":
         good = isinstance(value, bool)
-    elif name == "dies_on":
+    elif name in {"dies_on", "fails_on"}:
         good = isinstance(value, str)
     elif name == "workers":
         good = type(value) is int and 0 <= value <= MOST_WORKERS
@@ -109,6 +114,11 @@ class Conduct:
         """Read *prompt*, and die of it where that is the manner: as of a segmentation fault."""
         if self._now.dies_on and self._now.dies_on in prompt:
             os.kill(os.getpid(), signal.SIGKILL)
+
+    def answers(self, prompt: str) -> str:
+        """What a request with *prompt* gets now."""
+        now = self._now
+        return now.fails_with if now.fails_on and now.fails_on in prompt else now.answers
 
     def freeze(self) -> None:
         """Whoever is in :meth:`pause`, or comes to it, never leaves."""

@@ -28,6 +28,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--unhealthy-while", type=Path, help="/health is 503 while PATH exists")
     parser.add_argument("--exit-at-start", type=int, metavar="CODE", help="complain and exit")
     parser.add_argument("--answers", choices=ANSWERS, default=default.answers)
+    parser.add_argument("--fails-on", default="", metavar="TEXT", help="prompts with it fail")
+    parser.add_argument("--fails-with", choices=ANSWERS, default=default.fails_with)
     parser.add_argument("--on-sigterm", choices=ENDINGS, default=default.on_sigterm)
     parser.add_argument(
         "--linger",
@@ -75,6 +77,8 @@ def _engine(options: argparse.Namespace) -> Engine:
         token_delay=options.token_delay,
         metrics=not options.no_metrics,
         workers=options.workers,
+        fails_on=options.fails_on,
+        fails_with=options.fails_with,
     )
     return Engine(
         (options.host, options.port),

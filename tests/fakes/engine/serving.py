@@ -116,6 +116,7 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = "farrier-standin"
     server: Engine
+    _prompt = ""
 
     def do_GET(self) -> None:
         if self.path == "/health":
@@ -159,7 +160,8 @@ class Handler(BaseHTTPRequestHandler):
             user = request.get("user") or self.headers.get("X-Request-Id")
             name = str(user or uuid.uuid4().hex)
             with self.server.work.execution(name, shapes.prompt_tokens(request)) as run:
-                self.server.conduct.take_in(f"{request.get('messages')}{request.get('prompt')}")
+                self._prompt = f"{request.get('messages')}{request.get('prompt')}"
+                self.server.conduct.take_in(self._prompt)
                 if self._answered_badly(run):
                     return
                 answer = self._stream if request.get("stream") else self._whole
@@ -213,7 +215,7 @@ class Handler(BaseHTTPRequestHandler):
         done, finish = 0, "length"
         while done < count and finish == "length":
             self.server.conduct.pause()
-            if self.server.conduct.now.answers == "abort":
+            if self._manner() == "abort":
                 finish = "abort"
             elif self._answered_badly(run):
                 return
@@ -225,9 +227,13 @@ class Handler(BaseHTTPRequestHandler):
         run.end = finish  # before the last byte: who has the answer may ask for the account
         self._send_json(200, answer)
 
+    def _manner(self) -> str:
+        """What this request gets now."""
+        return self.server.conduct.answers(self._prompt)
+
     def _answered_badly(self, run: Run) -> bool:
         """The manner of the moment is one that gives no completion, and was carried out."""
-        manner = self.server.conduct.now.answers
+        manner = self._manner()
         if manner in {"500", "503"}:
             run.end = manner
             self._refuse(int(manner), "as it was asked to")
@@ -254,7 +260,7 @@ class Handler(BaseHTTPRequestHandler):
         count, said = shapes.tokens_wanted(request), 0
         for number in range(count):
             self.server.conduct.pause()
-            manner = self.server.conduct.now.answers
+            manner = self._manner()
             if manner == "abort":
                 self._event(json.dumps(chunks.chunk("", first=not number, finish="abort")))
                 run.end = "abort"
@@ -271,7 +277,7 @@ class Handler(BaseHTTPRequestHandler):
             run.end = finish or run.end
         if (request.get("stream_options") or {}).get("include_usage"):
             self._event(json.dumps(chunks.usage(said, shapes.prompt_tokens(request))))
-        if self.server.conduct.now.answers != "undone":
+        if self._manner() != "undone":
             self._event("[DONE]")
         self.wfile.write(b"0\r\n\r\n")
 
