@@ -74,7 +74,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReplicaRecord(msgspec.Struct, kw_only=True):
-    """One replica. ``invocation_before`` is the run of its unit that is to end."""
+    """One replica. ``invocation_before`` is the run of its unit that is to end.
+
+    ``heard`` is how many requests were in flight when it was last heard of, while it drains.
+    """
 
     name: str
     model: str
@@ -87,6 +90,7 @@ class ReplicaRecord(msgspec.Struct, kw_only=True):
     verdict_before: str | None = None
     verdict_after: str | None = None
     in_flight: int | None = None
+    heard: int | None = None
     drain_seconds: float | None = None
     cut: int = 0
     stop_seconds: float | None = None

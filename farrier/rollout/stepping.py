@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from farrier.fleet import ShellError
 from farrier.rollout import acting, proving
 from farrier.rollout.converging import converge
-from farrier.rollout.draining import drain_host
+from farrier.rollout.draining import count_lost, drain_host
 from farrier.rollout.errors import FencedError, RolloutError
 from farrier.rollout.hooks import environment, run_hook
 from farrier.rollout.host import Host
@@ -50,7 +50,9 @@ class Stepping:
     def _run(self) -> None:
         kind, record = self._ledger.kind, self._record
         resumed = bool(record.steps)
-        next_step = go_on(kind, record, self._it.look().seen, run_again=self._around.run_again)
+        seen = self._it.look().seen
+        count_lost(self._it, seen)
+        next_step = go_on(kind, record, seen, run_again=self._around.run_again)
         if next_step.stop:
             raise RolloutError(
                 f"{record.host}: {next_step.stop}",

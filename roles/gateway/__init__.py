@@ -61,6 +61,12 @@ DEFAULTS = Defaults(
             "Longest silence of a replica or a client within a request, which itself may last as"
             " long as it will.",
         ),
+        Default(
+            "gateway_lost_host_seconds",
+            90,
+            "How long a host's kernel may answer nothing before the host's requests are given up,"
+            " as after a power cut: 502, or a stream that breaks off. At least 6.",
+        ),
         Default("gateway_connect_seconds", 2, "Longest wait for a host to accept a connection."),
         Default(
             "gateway_keepalive_seconds",
