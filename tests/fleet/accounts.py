@@ -38,7 +38,7 @@ def logged(
     site.root(gateway, "journalctl --sync")
     found: dict[str, list[Mapping[str, Any]]] = {}
     text = site.root(
-        gateway, f"journalctl -q -u haproxy -o cat -S @{since:.0f} | grep -F {prefix} || true"
+        gateway, f"journalctl -q -t haproxy -o cat -S @{since:.0f} | grep -F {prefix} || true"
     )
     for line in text.splitlines():
         entry = json.loads(line)

@@ -180,7 +180,7 @@ def _haproxy(directory: Path, host_port: int) -> Iterator[int]:
         admin=str(directory / "admin.sock"),
         state=str(directory / "state"),
         user=None,
-        logs=(f"unix@{directory}/gateway.sock",),
+        logs=(f"unix@{directory}/gateway.sock len 8192 format raw",),
     )
     found = routes([host], {})
     for name, text in maps(found, {"alice": ALICE}).items():
