@@ -7,11 +7,12 @@ import time
 from farrier_agent.control.protocol import News, Progress
 
 from farrier.rollout.errors import CutOffError, RolloutError
+from farrier.rollout.ledger import HostRecord
 from farrier.rollout.one_host import OneHost
 from farrier.rollout.seen import HostSeen
 from farrier.rollout.waiting import StoppedError
 
-__all__ = ["count_lost", "drain_host"]
+__all__ = ["count_lost", "drain_host", "lost_in_drain"]
 
 
 def drain_host(it: OneHost) -> str | None:
@@ -71,10 +72,15 @@ def drain_host(it: OneHost) -> str | None:
 
 def count_lost(it: OneHost, seen: HostSeen) -> None:
     """Count as cut what was in flight on a host that went down while it drained."""
-    if None in (it.record.boot_before, seen.boot_id) or it.record.boot_before == seen.boot_id:
-        return
-    for one in it.record.replicas:
-        if one.heard:
-            with it.book.changing():
-                one.cut, one.heard = one.cut + one.heard, None
-            it.tell(f"it went down while {one.name} drained: {one.cut} requests were lost")
+    for name, lost in lost_in_drain(it.record, seen).items():
+        one = it.replica(name)
+        with it.book.changing():
+            one.cut, one.heard = one.cut + lost, None
+        it.tell(f"it went down while {name} drained: {lost} requests were lost")
+
+
+def lost_in_drain(record: HostRecord, seen: HostSeen) -> dict[str, int]:
+    """By replica: the requests that were in flight when the host went down, if it did. Pure."""
+    if None in (record.boot_before, seen.boot_id) or record.boot_before == seen.boot_id:
+        return {}
+    return {one.name: one.heard for one in record.replicas if one.heard}
