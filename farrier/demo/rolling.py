@@ -65,7 +65,7 @@ def _nothing_lost(ledger: Ledger) -> None:
         raise DemoError(
             f"requests were not served: {ledger.lost} lost, {outcomes['refused']} refused,"
             f" {outcomes['unreached']} without a connection",
-            ".venv/bin/farrier lab ssh gw01 -- sudo journalctl -n 50 -o cat -u haproxy",
+            ".venv/bin/farrier lab ssh gw01 -- sudo journalctl -n 50 -o cat -t haproxy",
         )
     if not outcomes["complete"]:
         raise DemoError("no request was served, so nothing was shown", "make demo")

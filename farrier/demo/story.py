@@ -144,7 +144,7 @@ class Story:
             raise DemoError(
                 str(error),
                 f".venv/bin/farrier lab ssh {self._one('gateway').name} --"
-                " sudo journalctl -n 20 -o cat -u haproxy",
+                " sudo journalctl -n 20 -o cat -t haproxy",
             ) from error
         first = chat.first or chat.seconds
         self.screen.line(

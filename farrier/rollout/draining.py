@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import time
 
-from farrier.rollout.errors import RolloutError
+from farrier_agent.control.protocol import News, Progress
+
+from farrier.rollout.errors import CutOffError, RolloutError
+from farrier.rollout.ledger import HostRecord
 from farrier.rollout.one_host import OneHost
+from farrier.rollout.seen import HostSeen
 from farrier.rollout.waiting import StoppedError
 
-__all__ = ["drain_host"]
+__all__ = ["count_lost", "drain_host", "lost_in_drain"]
 
 
 def drain_host(it: OneHost) -> str | None:
@@ -22,13 +26,18 @@ def drain_host(it: OneHost) -> str | None:
         return "nothing is left to drain"
     began = time.monotonic()
 
+    def hear(news: News) -> None:
+        if isinstance(news, Progress) and news.in_flight is not None:
+            it.replica(news.replica).heard = news.in_flight
+        it.news(news)
+
     def drain() -> None:
         done = it.host.drain(
             names,
             it.ledger.id,
             deadline=options.deadline,
             on_deadline=options.on_deadline,
-            on_news=it.news,
+            on_news=hear,
         )
         for result in done.results:
             if result.code or result.state not in {"drained", "stopped", "failed"}:
@@ -39,7 +48,7 @@ def drain_host(it: OneHost) -> str | None:
                     f"farrier status {record.host}",
                 )
             one = it.replica(result.replica)
-            one.in_flight = result.in_flight
+            one.in_flight, one.heard = result.in_flight, None
             one.drain_seconds = (
                 result.seconds if result.seconds is not None else time.monotonic() - began
             )
@@ -48,9 +57,30 @@ def drain_host(it: OneHost) -> str | None:
     try:
         # a drain joins the one that is under way: asked twice is once
         it.watched(lambda: it.through_cuts(drain), stoppable=True)
+    except CutOffError as error:
+        heard = sum(it.replica(name).heard or 0 for name in names)
+        raise CutOffError(
+            f"{error.what}; {heard} were in flight when it was last heard of: lost, if it went down"
+        ) from error
     except StoppedError:
         it.tell("stopped: taken back")
         it.through_cuts(lambda: it.host.ready(names, it.ledger.id, timeout=60))
         raise
     it.count(it.look())
     return f"{sum(it.replica(name).in_flight or 0 for name in names)} in flight"
+
+
+def count_lost(it: OneHost, seen: HostSeen) -> None:
+    """Count as cut what was in flight on a host that went down while it drained."""
+    for name, lost in lost_in_drain(it.record, seen).items():
+        one = it.replica(name)
+        with it.book.changing():
+            one.cut, one.heard = one.cut + lost, None
+        it.tell(f"it went down while {name} drained: {lost} requests were lost")
+
+
+def lost_in_drain(record: HostRecord, seen: HostSeen) -> dict[str, int]:
+    """By replica: the requests that were in flight when the host went down, if it did. Pure."""
+    if None in (record.boot_before, seen.boot_id) or record.boot_before == seen.boot_id:
+        return {}
+    return {one.name: one.heard for one in record.replicas if one.heard}

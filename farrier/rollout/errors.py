@@ -4,12 +4,13 @@ RolloutError            exit code 1
 ├── GatewaysError       1: some gateways did not do what they were asked (:mod:`.gateways`)
 ├── RefusedError        3: a safety check says no; nothing was changed by what was refused
 │   └── FencedError     3: this process no longer holds the lease of a host
+│       └── CutOffError 1: for it could not be reached any more
 └── UsageError          2: asked for what makes no sense
 """
 
 from __future__ import annotations
 
-__all__ = ["FencedError", "RefusedError", "RolloutError", "UsageError"]
+__all__ = ["CutOffError", "FencedError", "RefusedError", "RolloutError", "UsageError"]
 
 
 class RolloutError(Exception):
@@ -39,6 +40,12 @@ class RefusedError(RolloutError):
 
 class FencedError(RefusedError):
     """The host's lease is another process's, or ran out: nothing more is done there."""
+
+
+class CutOffError(FencedError):
+    """The host's lease ran out while the host could not be reached: it failed, nobody refused."""
+
+    code = 1
 
 
 class UsageError(RolloutError, ValueError):

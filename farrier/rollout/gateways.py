@@ -37,7 +37,7 @@ since, cursor, models = float(sys.argv[1]), sys.argv[2], set(sys.argv[3:])
 found = collections.Counter()
 if since:
     after = ["--after-cursor", cursor] if cursor else ["--since", "@%d" % since]
-    words = ["journalctl", "-q", "-u", "haproxy", "-o", "cat", "--show-cursor", *after]
+    words = ["journalctl", "-q", "-t", "haproxy", "-o", "cat", "--show-cursor", *after]
     with subprocess.Popen(words, stdout=subprocess.PIPE) as journal:
         for line in journal.stdout:
             if line.startswith(b"-- cursor: "):

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from farrier.fleet import ShellError
-from farrier.rollout.errors import FencedError, RefusedError, RolloutError
+from farrier.rollout.errors import CutOffError, FencedError, RefusedError, RolloutError
 from farrier.rollout.host import Host
 
 __all__ = ["Leases"]
@@ -106,7 +106,7 @@ class Leases:
             except (RolloutError, ShellError) as error:
                 since = time.monotonic() - self._renewed[host.name]
                 if since > self._seconds and not host.away.is_set():
-                    self.lost[host.name] = FencedError(
+                    self.lost[host.name] = CutOffError(
                         f"{host.name}: its lease could not be renewed for {since:.0f} s:"
                         f" {getattr(error, 'what', error)}"
                     )

@@ -82,6 +82,7 @@ class ReplicaRecord(msgspec.Struct, kw_only=True):
 
     ``goes_back`` says what it has otherwise when it is put back.
     ``failing``: it does not come up, so whatever run it is in is the one to end, until it is warm.
+    ``heard`` is how many requests were in flight when it was last heard of, while it drains.
     """
 
     name: str
@@ -97,6 +98,7 @@ class ReplicaRecord(msgspec.Struct, kw_only=True):
     verdict_before: str | None = None
     verdict_after: str | None = None
     in_flight: int | None = None
+    heard: int | None = None
     drain_seconds: float | None = None
     cut: int = 0
     stop_seconds: float | None = None

@@ -13,7 +13,7 @@ from contextlib import suppress
 from farrier.fleet import ShellError
 from farrier.rollout import acting, canary, proving
 from farrier.rollout.converging import converge
-from farrier.rollout.draining import drain_host
+from farrier.rollout.draining import count_lost, drain_host
 from farrier.rollout.errors import FencedError, RolloutError
 from farrier.rollout.hooks import environment, run_hook
 from farrier.rollout.host import Host
@@ -55,6 +55,7 @@ class Stepping:
         record, it = self._record, self._it
         resumed = bool(record.steps)
         seen = it.look().seen
+        count_lost(it, seen)
         next_step = go_on(it.kind, record, seen, run_again=self._around.run_again)
         if next_step.stop:
             raise RolloutError(

@@ -29,7 +29,8 @@ IDLE_KIB = 24
 class Places:
     """Where things are on the host; tests put them elsewhere.
 
-    *user* None: HAProxy stays whoever starts it, and its root directory is the host's.
+    *user* None: HAProxy stays whoever starts it, and its root directory is the host's. *logs* are
+    targets of its directive ``log``, with their length and format.
     """
 
     maps: str = "/etc/haproxy/farrier"
@@ -38,7 +39,7 @@ class Places:
     certificate: str = "/etc/haproxy/farrier/tls.pem"
     user: str | None = "haproxy"
     root: str = "/var/lib/haproxy"
-    logs: tuple[str, ...] = ("stdout",)
+    logs: tuple[str, ...] = ("stdout len 8192 format raw",)
 
 
 @dataclass(frozen=True, slots=True)

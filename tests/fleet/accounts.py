@@ -28,11 +28,18 @@ def busy(it: Background, requests: int = 20) -> None:
     until(lambda: len(it.ledger.of("complete")) >= before + requests, 60, "the load goes on")
 
 
-def logged(site: Site, gateway: str, prefix: str) -> dict[str, list[Mapping[str, Any]]]:
-    """What HAProxy's access log on *gateway* says of the requests whose names begin so."""
+def logged(
+    site: Site, gateway: str, prefix: str, *, since: float = 0.0
+) -> dict[str, list[Mapping[str, Any]]]:
+    """What HAProxy's access log on *gateway* says of the requests whose names begin so.
+
+    *since* (seconds of the epoch) spares reading what is older.
+    """
     site.root(gateway, "journalctl --sync")
     found: dict[str, list[Mapping[str, Any]]] = {}
-    text = site.root(gateway, f"journalctl -q -u haproxy -o cat | grep -F {prefix} || true")
+    text = site.root(
+        gateway, f"journalctl -q -t haproxy -o cat -S @{since:.0f} | grep -F {prefix} || true"
+    )
     for line in text.splitlines():
         entry = json.loads(line)
         found.setdefault(entry["request_id"], []).append(entry)
@@ -59,7 +66,7 @@ def agree(site: Site, gateway: str, ledger: Ledger, *also: str, unlogged: int = 
     assert ledger.of("complete")
     faults = ledger.faults(site.executed(ledger.prefix))
     assert not faults, faults[:10]
-    log = logged(site, gateway, ledger.prefix)
+    log = logged(site, gateway, ledger.prefix, since=ledger.started.timestamp() - 1)
     missing = []
     for one in ledger.requests:
         lines = log.pop(one.name, [])

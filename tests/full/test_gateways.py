@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
 from farrier.load import Plan
 from tests.fleet.accounts import agree, busy, dropped, load, logged, replicas
+from tests.fleet.disturbing import down, drained, lost_checks
 from tests.fleet.site import Site
 from tests.roles.fleet import until
 
@@ -84,22 +83,6 @@ def test_one_of_two_gateways_stops_as_planned(site: Site, gateway: str) -> None:
 # ---- blind and deaf --------------------------------------------------------------------------
 
 
-@contextmanager
-def drained(site: Site, host: str, *, frozen: bool = False) -> Iterator[None]:
-    """*host*'s replica of tiny drained; *frozen*: and then its agent stopped by SIGSTOP."""
-    site.root(host, "farrier-agent drain tiny --wait")
-    try:
-        if frozen:
-            site.root(host, "systemctl kill -s STOP --kill-whom=main farrier-agent")
-        yield
-    finally:
-        if frozen:
-            site.root(host, "systemctl kill -s CONT --kill-whom=main farrier-agent")
-        until(lambda: site.status(host), 30, f"the agent of {host} answers")
-        site.root(host, "farrier-agent ready tiny --wait")
-        until(lambda: site.ready(host), 60, f"{host} serves again")
-
-
 @pytest.mark.parametrize("verb", ["reload", "restart"])
 def test_reloaded_while_the_agent_of_a_drained_host_is_dead(
     site: Site, gateway: str, verb: str
@@ -122,31 +105,6 @@ def test_reloaded_while_the_agent_of_a_drained_host_is_dead(
     assert not [line for line in meanwhile if line["replica"] == "gpu01:tiny"]
     # It was not even asked: the new HAProxy knows what the one before it knew.
     assert not [line for line in meanwhile if line["retries"] != "0"]
-
-
-@contextmanager
-def lost_checks(site: Site, gateway: str) -> Iterator[None]:
-    """Every ``GET /farrier-alive`` that *gateway* sends is dropped on its way, and nothing else."""
-    site.root(gateway, "command -v nft || apt-get -qq -y install nftables >/dev/null")
-    start = b"GET /farrier-ali"
-    site.root(
-        gateway,
-        "nft add table inet blind;"
-        ' nft "add chain inet blind out { type filter hook output priority 0; }";'
-        f" nft add rule inet blind out meta l4proto tcp @ih,0,128 0x{start.hex()} counter drop",
-    )
-    try:
-        yield
-        assert "packets 0" not in site.root(gateway, "nft list table inet blind")
-    finally:
-        site.root(gateway, "nft delete table inet blind")
-
-
-def down(site: Site, gateway: str) -> int:
-    """How many servers' HTTP check has failed, of those that have one."""
-    stat = site.root(gateway, "echo 'show stat' | socat stdio /run/haproxy/admin.sock")
-    rows = [line.split(",") for line in stat.splitlines()]
-    return sum(row[17] == "DOWN" and "L7" in row[36] for row in rows if len(row) > 36)
 
 
 def test_cut_off_from_every_check_it_routes_on(site: Site, gateway: str) -> None:
@@ -249,7 +207,15 @@ def test_a_thousand_streams_at_once(site: Site, gateway: str) -> None:
             until(lambda: it.ledger.at_work("stream") == STREAMS, 50, "all of them run")
             during = memory(site, gateway)
             until(lambda: len(it.ledger.requests) == STREAMS, 180, "all of them are over")
-            # They end nearly at once, faster than journald may read: HAProxy waits for nobody.
+            # They end nearly at once, faster than journald may read: HAProxy waits for nobody. It
+            # logs one, or counts it as not logged, after its client has its end.
+            until(
+                lambda: (
+                    len(logged(site, gateway, it.ledger.prefix)) + dropped(site, gateway) >= STREAMS
+                ),
+                30,
+                "every stream is logged or counted",
+            )
             unlogged = dropped(site, gateway)
     finally:
         for host in site.gpus:

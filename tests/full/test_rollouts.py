@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from farrier.load import Plan
-from tests.fleet.conftest import fleet_lab, site
 from tests.fleet.rolling import (
     as_it_was,
     changed_arguments,
@@ -29,7 +28,7 @@ from tests.fleet.rolling import (
 from tests.fleet.site import Site
 from tests.roles.fleet import until
 
-__all__ = ["as_it_was", "fleet_lab", "here", "site"]
+__all__ = ["as_it_was", "here"]
 
 WHOLE = Plan(models=("tiny",), seconds=1800)
 """40 streams of 1 to 60 s, 40 loops of POSTs, 10 new connections a second, 5 slow uploads."""

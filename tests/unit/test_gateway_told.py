@@ -183,7 +183,10 @@ def _haproxy(directory: Path, host_port: int) -> Iterator[int]:
         admin=str(directory / "admin.sock"),
         state=str(directory / "state"),
         user=None,
-        logs=("stdout", f"unix@{directory}/gateway.sock"),
+        logs=(
+            "stdout len 8192 format raw",
+            f"unix@{directory}/gateway.sock len 8192 format raw",
+        ),
     )
     found = routes([host], {})
     for name, text in maps(found, {"alice": ALICE}).items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from cryptography.x509.oid import NameOID
 
 from farrier.spec import AgentSettings, ApiKey, HostSpec, Model
 from roles import gateway
-from roles.gateway import tls_address
+from roles.gateway import PLACES, tls_address
 from roles.gateway.certificate import CertificateError, read_certificate
 from roles.gateway.configuration import Bounds, Places, affinity, bounds, config_text, maps
 from roles.gateway.room import Room, RoomFact
@@ -142,6 +143,13 @@ def text(**data: object) -> str:
 
 def test_no_secret_and_nothing_of_keys_is_in_the_configuration() -> None:
     assert "alice" not in text()
+
+
+def test_no_thread_drops_a_line_of_the_log_for_another_one() -> None:
+    text = config_text(routes(FLEET), SETTINGS, limits(8192), places=PLACES)
+    targets = re.findall(r"^    log (\S+) ", text, re.MULTILINE)
+    assert targets[0] == "unix@/dev/log"
+    assert not {"stdout", "stderr"} & {*targets}
 
 
 def test_tls_only_where_there_is_a_certificate() -> None:
