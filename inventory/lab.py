@@ -2,8 +2,8 @@
 
 ``farrier lab up`` makes them. FARRIER_LAB_MODELS may name a Python file that defines
 ``models: dict[str, list[Model]]``: what the named hosts serve instead of tiny; and
-``data: dict[str, dict]``: more data of the named hosts. FARRIER_LAB_GATEWAYS (``gpu01,…``) puts hosts
-into group gateway, too, as one box that is a whole fleet.
+``data: dict[str, dict]``: more data of the named hosts. FARRIER_LAB_GATEWAYS (``gpu01,…``) puts
+hosts into group gateway, too, as one box that is a whole fleet.
 """
 
 import os
