@@ -37,18 +37,16 @@ NONE, SOME = "no load", f"{LOAD.streams} streams of 1 to 3 s at a time, {LOAD.po
 
 @dataclass(frozen=True)
 class Rolled:
-    """Seconds of one rolling restart: ``wall`` of the command, ``rolling`` from the ledger's begin
-    to its end, the sums over all hosts of what the agents measured, and of each step by name.
+    """Seconds of one rolling restart: ``wall`` of the command, and the sums over all hosts of what
+    their agents measured and of each step by name.
     """
 
     wall: float
-    rolling: float
     drain: float
     stop: float
     start: float
     warm: float
     steps: Mapping[str, float] = field(default_factory=dict)
-    lost: int | None = None
 
     @property
     def engines(self) -> float:
@@ -64,7 +62,7 @@ def rollout(fleet: Fleet, say: Callable[[str], None]) -> None:
         found[NONE].append(_roll(fleet))
         say(f"{NONE}: {found[NONE][-1]}")
         with Background(LOAD, fleet.endpoint) as load:
-            until(lambda: len(load.ledger.requests) > 10, 60, "the load runs")  # noqa: B023
+            until(lambda: len(load.ledger.requests) > 10, 60, "the load runs")
             found[SOME].append(_roll(fleet))
             ledger = load.end()
         if ledger.lost:
@@ -91,8 +89,8 @@ def parts(ledger: Any, wall: float) -> Rolled:
         for one in host["steps"]:
             took = one["ended_at"] - one["began_at"]
             steps[one["step"]] = steps.get(one["step"], 0.0) + took
-    sums = [sum(one[name] for one in replicas) for name in names]
-    return Rolled(wall, ledger["ended_at"] - ledger["began_at"], *sums, steps, ledger.get("lost"))
+    drain, stop, start, warm = (sum(float(one[name]) for one in replicas) for name in names)
+    return Rolled(wall, drain, stop, start, warm, steps)
 
 
 def _text(written: str, found: Mapping[str, Sequence[Rolled]], hosts: int) -> str:
@@ -123,9 +121,9 @@ def _text(written: str, found: Mapping[str, Sequence[Rolled]], hosts: int) -> st
         act = median((one.steps["act"] - one.engines) / hosts for one in runs)
         said = ", ".join(f"{step} {seconds:.2f}" for step, seconds in own)
         shares.append(
-            f"{name[0].upper()}{name[1:]}: seconds of the steps of one host: {said}; of *drain* {drain:.2f} are"
-            f" not the agent's drain, of *act* {act:.2f} not stop, start and warm; outside of the"
-            f" steps (inventory, plan, leases, last looks, the program itself) {outside:.2f} in all."
+            f"With {name}, the steps of one host in seconds: {said}; of *drain* {drain:.2f} are not"
+            f" the agent's drain, of *act* {act:.2f} not stop, start and warm. Outside of the steps"
+            f" (inventory, plan, leases, last looks, the program itself): {outside:.2f} in all."
         )
     head = [
         f"{hosts} hosts, one after another",

@@ -53,11 +53,11 @@ def vllm(say: Callable[[str], None]) -> None:
         host = OneHost(lab)
         host.key = KEY
         _prepare(host, say)
-        pip = "for p in /opt/farrier/vllm/*/bin/python; do $p -c 'import vllm; print(vllm.__version__)'; done"
-        engine = host.root(f"{pip} 2>/dev/null | tail -n 1").strip()
+        engine = host.root("ls -d /opt/farrier/vllm/*-*/ | tail -n 1 | xargs basename").strip()
+        version = engine.rpartition("-")[0]
         written = pages.written(
             "make bench PART=vllm",
-            f"{host.versions()}, {first_line(host, 'haproxy -v')}, vLLM {engine} on the CPU",
+            f"{host.versions()}, {first_line(host, 'haproxy -v')}, vLLM {version} on the CPU",
         )
         runs: dict[Way, list[Asked]] = {way: [] for way in WAYS}
         for number in range(ROUNDS + 1):  # the first one warms up
