@@ -66,11 +66,11 @@ def inventory(fleet: Fleet, count: int) -> str:
     lines = [
         "from farrier.spec import Model",
         "",
-        f"common = {common!r}",
-        "command = ['/usr/bin/python3', '/opt/standin.py', '--port', '{port}']",
-        "tiny = Model(name='tiny', engine='custom', gpus=[], port=8101, command=command)",
-        f"hosts = {hosts!r}",
-        "gpu = [(name, {**common, **data, 'models': [tiny]}) for name, data in hosts]",
+        f"_common = {common!r}",
+        "_command = ['/usr/bin/python3', '/opt/standin.py', '--port', '{port}']",
+        "_tiny = Model(name='tiny', engine='custom', gpus=[], port=8101, command=_command)",
+        f"_hosts = {hosts!r}",
+        "gpu = [(name, {**_common, **data, 'models': [_tiny]}) for name, data in _hosts]",
     ]
     return "\n".join([*lines, ""])
 
