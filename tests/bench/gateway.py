@@ -23,7 +23,7 @@ from tests.bench.spread import quantile, span
 
 __all__ = ["gateway"]
 
-ROUNDS, STREAM_ROUNDS = 9, 4
+ROUNDS, STREAM_ROUNDS = 5, 3
 CROWD = 8
 KEY = "bench-0123456789abcdefghij"
 POSTS, PACED, BURSTS = (REPLICAS[name] for name in ("m1", "m2", "m3"))
