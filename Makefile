@@ -38,7 +38,7 @@ docs: ## the pages that are made from the code
 	@$(BIN)/python -m farrier.metrics_page
 	@$(BIN)/python -m farrier.verdicts
 
-bench: ## PART=converge|nvml|agent|drain|check|gate|gateway or all of them, into docs/benchmarks.md (root)
+bench: ## PART=converge|nvml|status|withdraw|rollout|agent|drain|check|gate|gateway|vllm or all of them, into docs/benchmarks.md (root)
 	@scripts/bootstrap --lab
 	@$(BIN)/python -m tests.bench $(if $(PART),--part $(PART)) $(ARGS)
 

@@ -2,7 +2,8 @@
 
 ``farrier lab up`` makes them. FARRIER_LAB_MODELS may name a Python file that defines
 ``models: dict[str, list[Model]]``: what the named hosts serve instead of tiny; and
-``data: dict[str, dict]``: more data of the named hosts.
+``data: dict[str, dict]``: more data of the named hosts. FARRIER_LAB_GATEWAYS (``gpu01,…``) puts
+hosts into group gateway, too, as one box that is a whole fleet.
 """
 
 import os
@@ -47,12 +48,20 @@ if _file := os.environ.get("FARRIER_LAB_MODELS"):
     _said = runpy.run_path(_file)
     _models |= _said.get("models", {})
     _data = _said.get("data", {})
+_also_gateways = set(filter(None, os.environ.get("FARRIER_LAB_GATEWAYS", "").split(",")))
+if _unknown := _also_gateways - {host.name for host in _hosts}:
+    raise InventoryError(f"FARRIER_LAB_GATEWAYS: lab {_name} has no host {', '.join(_unknown)}")
+
+
+def _groups(host):
+    return (*host.groups, "gateway") if host.name in _also_gateways else host.groups
 
 
 def _members(group):
     members = []
     for host in _hosts:
-        if group not in host.groups:
+        groups = _groups(host)
+        if group not in groups:
             continue
         data = {
             "ssh_hostname": str(host.address),
@@ -60,13 +69,13 @@ def _members(group):
             "ssh_key": str(_lab.user_key),
             "ssh_known_hosts_file": str(_lab.known_hosts),
         }
-        if "gpu" in host.groups:
+        if "gpu" in groups:
             data |= {
                 "accelerator": "cpu",
                 "api_keys_file": str(_lab.keys_file),
                 "models": _models.get(host.name, []),
             }
-        if "gateway" in host.groups:
+        if "gateway" in groups:
             data |= {
                 "api_keys_file": str(_lab.keys_file),
                 "gateway_tls_certificate": str(_lab.gateway_certificate),

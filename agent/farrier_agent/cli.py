@@ -7,7 +7,6 @@ control socket. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused by a safe
 from __future__ import annotations
 
 import argparse
-import http.client
 import os
 import platform
 import sys
@@ -147,6 +146,9 @@ def _status(config: AgentConfig, *, as_json: bool) -> None:
 def _ask(config: AgentConfig) -> bytes:
     address, port = split_address(config.listen)
     address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104
+    # of a short program's time it takes a quarter, and only this verb needs it
+    import http.client  # noqa: PLC0415
+
     connection = http.client.HTTPConnection(address, port, timeout=TIMEOUT)
     try:
         connection.request("GET", "/status")

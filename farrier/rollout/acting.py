@@ -17,7 +17,9 @@ __all__ = ["act", "back"]
 
 def act(it: OneHost) -> str | None:
     """Do it; what came of it in words."""
-    seen = it.look().seen
+    look = it.look()
+    it.count(look)
+    seen = look.seen
     match it.kind:
         case "restart" | "converge" | "rollback":
             _restart(it, seen)

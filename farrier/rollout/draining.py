@@ -66,7 +66,6 @@ def drain_host(it: OneHost) -> str | None:
         it.tell("stopped: taken back")
         it.through_cuts(lambda: it.host.ready(names, it.ledger.id, timeout=60))
         raise
-    it.count(it.look())
     return f"{sum(it.replica(name).in_flight or 0 for name in names)} in flight"
 
 

@@ -145,4 +145,3 @@ def _close_again(it: OneHost, why: str) -> None:
 def settle(it: OneHost) -> None:
     """Take the durable mark away."""
     it.watched(lambda: it.through_cuts(it.host.settle))
-    it.count(it.look())

@@ -13,11 +13,16 @@ from tests.bench.agent import MINUTES, agent
 from tests.bench.check import check
 from tests.bench.converge import Options, converge
 from tests.bench.drain import drain
+from tests.bench.fleet import Fleet, fleet
 from tests.bench.gate import gate
 from tests.bench.gateway import gateway
 from tests.bench.nvml import nvml
 from tests.bench.onehost import OneHost, OneHostError, one_host
+from tests.bench.rollout import rollout
 from tests.bench.runs import RunFailedError
+from tests.bench.status import status
+from tests.bench.vllm import vllm
+from tests.bench.withdraw import withdraw
 
 ON_ONE_HOST: dict[str, Callable[[OneHost, Callable[[str], None]], None]] = {
     "agent": agent,
@@ -28,7 +33,13 @@ ON_ONE_HOST: dict[str, Callable[[OneHost, Callable[[str], None]], None]] = {
 }
 """The parts that share one host, in an order in which none disturbs the next (the last makes the
 host a gateway as well)."""
-PARTS = ("converge", "nvml", *ON_ONE_HOST)
+ON_THE_FLEET: dict[str, Callable[[Fleet, Callable[[str], None]], None]] = {
+    "status": status,
+    "withdraw": withdraw,
+    "rollout": rollout,
+}
+"""The parts that share the whole lab, with a gateway and three hosts."""
+PARTS = ("converge", "nvml", *ON_THE_FLEET, *ON_ONE_HOST, "vllm")
 
 
 def main() -> int:
@@ -48,6 +59,11 @@ def main() -> int:
             )
         if "nvml" in parts:
             nvml(say, options.nvml_library)
+        if of_fleet := [part for part in parts if part in ON_THE_FLEET]:
+            with fleet(say) as hosts:
+                for part in of_fleet:
+                    say(f"part {part}")
+                    ON_THE_FLEET[part](hosts, say)
         if rest := [part for part in parts if part in ON_ONE_HOST]:
             with one_host(say) as host:
                 for part in rest:
@@ -56,6 +72,8 @@ def main() -> int:
                     if part == "agent":
                         parted = partial(agent, minutes=options.minutes)
                     parted(host, say)
+        if "vllm" in parts:
+            vllm(say)
     except (LabError, RunFailedError, OneHostError, RuntimeError, OSError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1

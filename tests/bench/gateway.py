@@ -23,7 +23,7 @@ from tests.bench.spread import quantile, span
 
 __all__ = ["gateway"]
 
-ROUNDS, STREAM_ROUNDS = 9, 4
+ROUNDS, STREAM_ROUNDS = 5, 3
 CROWD = 8
 KEY = "bench-0123456789abcdefghij"
 POSTS, PACED, BURSTS = (REPLICAS[name] for name in ("m1", "m2", "m3"))
@@ -70,7 +70,7 @@ def gateway(host: OneHost, say: Callable[[str], None]) -> None:
     host.root("apt-get -qq update && apt-get -qqy install --no-install-recommends wrk")
     with tempfile.TemporaryDirectory(prefix="farrier-bench-") as scratch:
         keys = Path(scratch, "keys.toml")
-        limits = "requests_per_minute = 1000000\nstreams = 100000"
+        limits = "requests_per_minute = 1000000\nstreams = 60000"
         keys.write_text(f'[keys.bench]\nkey = "{KEY}"\n{limits}\n')
         keys.chmod(0o600)
         converge(host.lab, Path(scratch), say, gateway=True, data={"api_keys_file": str(keys)})
