@@ -12,9 +12,9 @@
 -- This filter only looks at what passes: it keeps the last few KiB, and at the end it sets
 -- txn.prompt_tokens and txn.completion_tokens, which the access log has. With the first bytes behind
 -- the answer's head it sets txn.first_token_ms, the milliseconds since txn.asked_at (since the epoch):
--- engines send the head of a stream at once, and its first event with the first token. It changes nothing and holds
--- nothing up, and an error of its own is dropped (pcall). The text of an answer cannot pretend to be
--- usage: quotes within a string of JSON have a backslash before them.
+-- engines send the head of a stream at once, and its first event with the first token. It changes
+-- nothing and holds nothing up, and an error of its own is dropped (pcall). The text of an answer cannot
+-- pretend to be usage: quotes within a string of JSON have a backslash before them.
 --
 -- Never by lua-load: there all threads share one state, and HAProxy 2.6.12 with two threads and any
 -- filter in Lua dies within a second under load (measured; "attempt to index a thread value").
