@@ -74,8 +74,8 @@ end
 
 local function tell(self, txn)
   local text = table.concat(self.before) .. table.concat(self.now)
-  -- With ^: where there is no usage, a match would else be tried from each byte to the end, which is
-  -- 50 ms of a thread at the end of each stream (measured).
+  -- With ^: where there is no usage, a match would else be tried from each byte to the end, which held
+  -- the ends of 100 streams up by as much as 20 s (measured).
   local usage = text:match('^.*"usage"%s*:%s*{(.*)')
   if not usage then
     return
