@@ -57,7 +57,6 @@ def _restart(it: OneHost, seen: HostSeen) -> None:
     try:
         # each is named with the run that is to end: asked twice, it is restarted once
         it.watched(lambda: it.through_cuts(restart))
-        it.restarted = True
         for name in names:
             it.replica(name).failing = False
     finally:

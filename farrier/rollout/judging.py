@@ -25,7 +25,9 @@ def not_warm(record: HostRecord, seen: HostSeen) -> Iterator[str]:
         now = seen.replica(one.name)
         if now is None:
             yield f"{one.name}: the agent does not know it"
-        elif now.up is not True or now.phase not in {"drained", "ready"}:
+        elif now.up is not True and now.phase in {"drained", "ready"}:
+            yield f"{one.name}: its engine did not answer when the agent looked the last time"
+        elif now.phase not in {"drained", "ready"}:
             yield f"{one.name}: {now.phase or 'unknown'}: {now.reason or 'no reason told'}"
 
 

@@ -74,8 +74,6 @@ class OneHost:
         self.around = around
         self.ledger = around.ledger
         self.book = around.book
-        self.restarted = False
-        """This process has restarted its replicas, and waited until they were warm."""
 
     @property
     def kind(self) -> Kind:

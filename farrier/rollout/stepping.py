@@ -84,7 +84,6 @@ class Stepping:
                 step = after(kind, step)
             else:
                 it.tell(f"is put back: {record.turned}")
-                it.restarted = False
                 step = first(it.kind)
         self._end("put back" if record.turned else "done", "done")
 
@@ -94,8 +93,9 @@ class Stepping:
             Step.HOOK_BEFORE: options.hook_before is None,
             Step.HOOK_AFTER: options.hook_after is None,
             Step.HOLD: not canary.is_canary(self._it),
-            # a restart waits until its replicas are warm, and a command cools nothing
-            Step.WARM: self._it.restarted or self._it.kind == "run",
+            # a command cools nothing. A restart waits for its replicas itself, but the agent's last
+            # look at an engine may be older than that
+            Step.WARM: self._it.kind == "run",
             Step.SOAK: options.soak <= 0 or self._around.stop.is_set(),
         }
         if unwanted.get(step, False):

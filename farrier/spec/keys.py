@@ -22,7 +22,7 @@ __all__ = ["ApiKey", "KeysError", "read_keys"]
 EXAMPLE = '[keys], then lines such as alice = "…" (make a key with: openssl rand -hex 24)'
 FIELDS = ("key", "sha256", "models", "requests_per_minute", "streams")
 MOST_PER_MINUTE = 1_000_000
-MOST_STREAMS = 100_000
+MOST_STREAMS = 65_535
 
 _KEY = re.compile(r"[A-Za-z0-9_-]{20,256}")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")

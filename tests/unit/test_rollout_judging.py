@@ -84,7 +84,7 @@ def test_a_host_as_well_as_before_has_no_problems() -> None:
         (now(invocation="old"), "it was not restarted"),
         (now(pending=True), "restart pending"),
         (now(verdict="unhealthy"), "its verdict is unhealthy"),
-        (now(up=False), "tiny: drained"),
+        (now(up=False), "tiny: its engine did not answer"),
         (now(phase="failed", reason="warm-up failed: stream"), "warm-up failed: stream"),
         (HostSeen(host="gpu01"), "the agent does not know it"),
         (HostSeen(host="gpu01", gpus=("GPU-2",), replicas=now().replicas), "GPU-1"),
