@@ -18,7 +18,7 @@ from tests.fakes.engine.packing import packed
 from tests.roles.converging import ROOT, Converge
 from tests.roles.fleet import Answer, asked, until
 
-__all__ = ["SOLO", "TINY", "Site"]
+__all__ = ["SOLO", "TINY", "Site", "account"]
 
 FARRIER = Path(sys.executable).with_name("farrier")
 _ENGINE = "/opt/standin/standin.py"
