@@ -317,16 +317,21 @@ def dumps(status: Status) -> bytes:
 def loads(data: bytes) -> Status:
     """Read the JSON of ``/status``. Raises :class:`StatusError`."""
     try:
-        head = msgspec.json.decode(data, type=_Head)
+        head = _head.decode(data)
         if head.schema > SCHEMA:
             raise StatusError(
                 f"status of schema {head.schema} is newer than this program's ({SCHEMA}): "
                 "upgrade farrier on this side"
             )
-        return msgspec.json.decode(data, type=Status)
+        return _status.decode(data)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise StatusError(f"not a status of Farrier's agent: {error}") from error
 
 
 class _Head(msgspec.Struct):
     schema: int
+
+
+# here and not where they are used: msgspec crashes where threads meet a type for the first time
+_head = msgspec.json.Decoder(_Head)
+_status = msgspec.json.Decoder(Status)

@@ -33,6 +33,9 @@ class _Chunk(msgspec.Struct):
     error: object = None
 
 
+_decoder = msgspec.json.Decoder(_Chunk)
+
+
 def events(lines: Iterable[bytes]) -> Iterator[str]:
     """The data of each server-sent event in *lines*, as soon as its line is there."""
     for line in lines:
@@ -54,7 +57,7 @@ def _words(chunk: _Chunk) -> str:
 
 def _chunk(data: str) -> _Chunk:
     try:
-        chunk = msgspec.json.decode(data, type=_Chunk)
+        chunk = _decoder.decode(data)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise AnswerError(f"not an event of a chat completion ({error}): {data[:200]}") from error
     if chunk.error:

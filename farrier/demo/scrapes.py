@@ -38,10 +38,13 @@ class _Answer(msgspec.Struct):
     data: _Data
 
 
+_decoder = msgspec.json.Decoder(_Answer)
+
+
 def parse_targets(body: bytes) -> list[Target]:
     """The targets in an answer of ``/api/v1/targets``. Raises :class:`AnswerError`."""
     try:
-        active = msgspec.json.decode(body, type=_Answer).data.active_targets
+        active = _decoder.decode(body).data.active_targets
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise AnswerError(f"not Prometheus' targets: {error}") from error
     return sorted(

@@ -11,6 +11,7 @@ from farrier_agent.rollout.previous import DIRECTORY, MARK, Mark
 
 __all__ = ["UnitSeen", "units_in"]
 
+_mark = msgspec.json.Decoder(Mark)
 _LINE = re.compile(
     r"^(?P<place>/.*)/engine-(?P<replica>[a-z0-9-]+)(?P<kind>\.[a-z-]+):(?P<said>.*)$"
 )
@@ -47,6 +48,6 @@ def units_in(lines: str) -> Mapping[str, UnitSeen]:
 
 def _marked(said: str) -> str | None:
     try:
-        return msgspec.json.decode(said, type=Mark).to
+        return _mark.decode(said).to
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["RECORDS", "ReplicaState", "ReplicaStates", "read_record"]
 
+_record = msgspec.json.Decoder(Record)
+
 RECORDS = "/var/lib/farrier/replicas"
 
 
@@ -144,7 +146,7 @@ class ReplicaStates(FactBase[dict[str, ReplicaState]]):
 def read_record(line: str) -> Record | None:
     """The record that *line* is as JSON; None for what this version does not understand."""
     try:
-        record = msgspec.json.decode(line, type=Record)
+        record = _record.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return record if record.schema == SCHEMA else None

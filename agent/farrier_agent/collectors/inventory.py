@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from farrier_agent.collectors.blocking import BlockedError, Blocking
-from farrier_agent.collectors.memory import Memory, load
+from farrier_agent.collectors.memory import Memory, decoder, load
 from farrier_agent.collectors.pci import normalised
 from farrier_agent.gpus import Gpu, Gpus
 
@@ -41,6 +41,9 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     name: str | None = None
     serial: str | None = None
     last_seen_at: float = 0.0
+
+
+_known = decoder(list[Known])
 
 
 class Merged(NamedTuple):
@@ -243,7 +246,7 @@ class Inventory:
         if self._known is not None:
             return
         try:
-            found = await self._thread.run(partial(load, self._path, list[Known]), deadline)
+            found = await self._thread.run(partial(load, self._path, _known), deadline)
         except BlockedError as error:
             self._problem = f"{self._path} cannot be read: the disk hangs: {error}"
         except OSError as error:

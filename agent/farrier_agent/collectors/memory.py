@@ -15,7 +15,7 @@ import msgspec
 from farrier_agent.collectors.blocking import BlockedError, Blocking
 from farrier_agent.durable import replace
 
-__all__ = ["Memory", "load"]
+__all__ = ["Memory", "decoder", "load"]
 
 log = logging.getLogger("farrier-agent")
 
@@ -29,7 +29,12 @@ class _File(msgspec.Struct, Generic[T]):
     kept: T
 
 
-def load(path: Path, kind: type[T]) -> T | None:
+def decoder(kind: type[T]) -> msgspec.json.Decoder[_File[T]]:
+    """What reads a file of *kind*. For a module's own level: see docs/architecture.md, msgspec."""
+    return msgspec.json.Decoder(_File[kind])  # type: ignore[valid-type]
+
+
+def load(path: Path, file_of: msgspec.json.Decoder[_File[T]]) -> T | None:
     """What *path* has, None when it is not there or of no use, which is logged. May block.
 
     Raises OSError when it is there and cannot be read: then nothing may be written over it.
@@ -43,7 +48,7 @@ def load(path: Path, kind: type[T]) -> T | None:
     try:
         if len(data) > MAX_SIZE:
             raise ValueError(f"larger than {MAX_SIZE} bytes")
-        found = msgspec.json.decode(data, type=_File[kind])  # type: ignore[valid-type]
+        found = file_of.decode(data)
         if found.schema != SCHEMA:
             raise ValueError(f"schema {found.schema} is not this agent's ({SCHEMA})")
     except (msgspec.DecodeError, ValueError, RecursionError) as error:

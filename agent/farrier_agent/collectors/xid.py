@@ -21,7 +21,7 @@ from farrier_agent.collectors import CollectError
 from farrier_agent.collectors.blocking import BlockedError, Blocking
 from farrier_agent.collectors.kernel_log import Reader, Record
 from farrier_agent.collectors.kmsg import Kmsg, KmsgError, Position
-from farrier_agent.collectors.memory import Memory, load
+from farrier_agent.collectors.memory import Memory, decoder, load
 from farrier_agent.collectors.xid_book import Book, addresses
 from farrier_agent.gpus import Gpus, Xid, XidEvent
 
@@ -61,6 +61,9 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     position: Position = Position()
     counts: tuple[Xid, ...] = ()
     recent: tuple[XidEvent, ...] = ()
+
+
+_kept = decoder(Kept)
 
 
 @dataclass(frozen=True)
@@ -238,7 +241,7 @@ class XidLog:
 
     def _remembered(self) -> Book:
         try:
-            kept = load(self._state, Kept)
+            kept = load(self._state, _kept)
         except OSError as error:
             # counts that begin anew cost little, faults that nobody sees cost a lot
             log.warning("%s cannot be read, XIDs are counted anew: %s", self._state, error.strerror)

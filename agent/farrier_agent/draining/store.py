@@ -54,6 +54,10 @@ class _Head(msgspec.Struct):
     replica: str
 
 
+_head = msgspec.json.Decoder(_Head)
+_record = msgspec.json.Decoder(Record)
+
+
 class Store:
     """The records in *directory*. Between :meth:`locked` and its end nobody else writes one."""
 
@@ -155,13 +159,13 @@ def _parse(data: bytes, replica: str, path: Path) -> Record:
     if len(data) > _MAX_SIZE:
         raise UnreadableError(f"{path}: larger than {_MAX_SIZE} bytes")
     try:
-        head = msgspec.json.decode(data, type=_Head)
+        head = _head.decode(data)
         if head.schema > SCHEMA:
             raise UnreadableError(
                 f"{path}: schema {head.schema} is newer than this agent's ({SCHEMA})"
             )
         if head.replica != replica:
             raise UnreadableError(f"{path}: is about the replica {head.replica!r}")
-        return msgspec.json.decode(data, type=Record)
+        return _record.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UnreadableError(f"{path}: {error}") from error

@@ -11,6 +11,7 @@ from farrier_agent.fingerprint.made import SCHEMA, Fingerprint
 
 __all__ = ["FingerprintFile", "FingerprintFileError"]
 
+_fingerprint = msgspec.json.Decoder(Fingerprint)
 _MOST = 1 << 20
 
 
@@ -34,7 +35,7 @@ class FingerprintFile:
         except OSError as error:
             raise FingerprintFileError(f"{self._path}: {error.strerror}") from error
         try:
-            found = msgspec.json.decode(data, type=Fingerprint)
+            found = _fingerprint.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise FingerprintFileError(f"{self._path}: not a fingerprint: {error}") from error
         if found.schema > SCHEMA:

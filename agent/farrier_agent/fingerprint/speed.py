@@ -56,6 +56,9 @@ class _Event(msgspec.Struct):
     usage: _Usage | None = None
 
 
+_event = msgspec.json.Decoder(_Event)
+
+
 @dataclass
 class _Stream:
     begun: float
@@ -206,7 +209,7 @@ def _take(data: bytes, stream: _Stream) -> None:
         stream.whole = True
         return
     with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        event = msgspec.json.decode(data, type=_Event)
+        event = _event.decode(data)
         now = time.monotonic()
         if any(one.said for one in event.choices):
             stream.first = stream.first or now

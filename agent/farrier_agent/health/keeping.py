@@ -48,6 +48,10 @@ class _Head(msgspec.Struct):
     schema: int
 
 
+_head = msgspec.json.Decoder(_Head)
+_file = msgspec.json.Decoder(_File)
+
+
 def encoded(memory: Memory, book: Book) -> bytes:
     """What is kept of *memory* and *book*: faults that hold, without how near their end they are.
 
@@ -76,10 +80,10 @@ def encoded(memory: Memory, book: Book) -> bytes:
 def decoded(data: bytes) -> tuple[Memory, Book]:
     """What :func:`encoded` made of them. Raises ValueError, with what is wrong."""
     try:
-        schema = msgspec.json.decode(data, type=_Head).schema
+        schema = _head.decode(data).schema
         if schema > SCHEMA:
             raise ValueError(f"schema {schema} is newer than this agent's ({SCHEMA})")
-        file = msgspec.json.decode(data, type=_File)
+        file = _file.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(str(error)) from error
     memory = Memory(

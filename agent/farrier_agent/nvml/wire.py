@@ -103,6 +103,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag="event"):
 
 Answer = Begun | Named | Read | Done | Failed | Event
 
+_ask = msgspec.msgpack.Decoder(Ask)
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -115,7 +116,7 @@ def encode(message: Ask | Answer) -> bytes:
 def decode_ask(body: bytes) -> Ask:
     """Raises WireError."""
     try:
-        return msgspec.msgpack.decode(body, type=Ask)
+        return _ask.decode(body)
     except msgspec.MsgspecError as error:
         raise WireError(str(error)) from error
 

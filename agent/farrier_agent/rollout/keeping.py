@@ -32,6 +32,10 @@ class _Head(msgspec.Struct):
     schema: int
 
 
+_head = msgspec.json.Decoder(_Head)
+_state = msgspec.json.Decoder(State)
+
+
 class LeaseFile:
     """The state in *directory*. May block."""
 
@@ -52,13 +56,13 @@ class LeaseFile:
                 return State(), None
             return self._begin_anew(token, f"{self._path} is gone", now)
         try:
-            head = msgspec.json.decode(data, type=_Head)
+            head = _head.decode(data)
             if head.schema > SCHEMA:
                 raise LeaseFileError(
                     f"{self._path}: schema {head.schema} is newer than this agent's ({SCHEMA});"
                     " next: upgrade the agent"
                 )
-            state = msgspec.json.decode(data, type=State)
+            state = _state.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             aside = self._set_aside()
             why = f"{self._path}: {error}; it was moved to {aside}"

@@ -64,6 +64,9 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     at: float = 0.0
 
 
+_mark = msgspec.json.Decoder(Mark)
+
+
 def read_unit(path: Path) -> str | None:
     """The text of the unit at *path*, None where there is nothing.
 
@@ -85,7 +88,7 @@ def mark_in(directory: Path, unit: str) -> Mark | None:
     """The mark of *unit*; None where there is none that can be read."""
     try:
         data = _read(directory / f"{unit.removesuffix('.service')}{MARK}")
-        return None if data is None else msgspec.json.decode(data, type=Mark)
+        return None if data is None else _mark.decode(data)
     except (PreviousError, msgspec.DecodeError, UnicodeDecodeError):
         return None
 

@@ -41,6 +41,9 @@ BY = "farrier-agent (health)"
 LIMITS = Limits()
 
 
+_history = msgspec.json.Decoder(History)
+
+
 class Health:
     """The health of *life*. *every* is seconds between two looks.
 
@@ -211,7 +214,7 @@ class Health:
 
     def _read(self) -> History:
         try:
-            return msgspec.json.decode(self._path.read_bytes(), type=History)
+            return _history.decode(self._path.read_bytes())
         except FileNotFoundError:
             return History()
         except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
