@@ -109,7 +109,7 @@ def test_the_log_tells_of_each_request_and_holds_no_key(
     assert [line["status"] for line in (one, two, three)] == [a.status for a in served]
     assert one.keys() == {
         *("time", "model", "replica", "key", "client", "method", "path", "status", "termination"),
-        *("request_ms", "queue_ms", "connect_ms", "first_byte_ms", "total_ms"),
+        *("request_ms", "queue_ms", "connect_ms", "first_byte_ms", "first_token_ms", "total_ms"),
         *("bytes", "request_bytes", "retries", "request_id"),
         *("prompt_tokens", "completion_tokens"),
     }
