@@ -45,7 +45,10 @@ def test_changed_args_are_marked_restart_pending_and_the_engine_runs_on(
     changed = {**model, "args": {**model["args"], "max-num-seqs": seats}}
 
     for changes in (
-        ["Agent | Configuration", "Agent | Service", "Engine | Units", "Engine | Started"],
+        [
+            *("Agent | Configuration", "Agent | Service"),
+            *("Engine | What they had before", "Engine | Units", "Engine | Started"),
+        ],
         [],  # said again by every run, without a change
     ):
         run = converge(models={"gpu01": [changed]})

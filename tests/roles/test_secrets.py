@@ -130,8 +130,9 @@ def at_rest(fleet: Fleet, host: str, since: float, keys: Mapping[str, str]) -> d
 
 
 def journal(fleet: Fleet, host: str, since: float) -> str:
-    """All that *host* logged after *since*, every field of it."""
-    return fleet.root(host, f"journalctl -q -o export --no-pager --since=@{int(since)}")
+    """All that *host* logged after *since*, every field of it; lengths of fields are no text."""
+    command = f"journalctl -q -o export --no-pager --since=@{int(since)}"
+    return fleet.root(host, f"{command} | LC_ALL=C tr -c '[:print:]\\n' '?'")
 
 
 def new_keys(file: Path) -> dict[str, str]:
