@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from farrier.cli.hosts import console, fleet, hosts_argument, inventory_option, json_option
+from farrier.cli.hosts import USAGE, console, fleet, hosts_argument, inventory_option, json_option
 
 if TYPE_CHECKING:
     from farrier_agent.control.protocol import AuditLine
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from farrier.fleet import Shell
 
 __all__ = ["audit"]
-
-USAGE = 2
-"""What an agent that does not know the verb ends with."""
 
 
 @click.command()

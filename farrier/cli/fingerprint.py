@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from farrier.cli.hosts import console, fleet, hosts_argument, inventory_option, json_option
+from farrier.cli.hosts import USAGE, console, fleet, hosts_argument, inventory_option, json_option
 
 if TYPE_CHECKING:
     from farrier_agent.control.protocol import Fingerprinted
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["fingerprint"]
 
-USAGE = 2
-"""What an agent that does not know the verb ends with."""
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -90,7 +88,7 @@ def compare(limit: tuple[str, ...], tolerance: float, as_json: bool, inventory: 
 
     from farrier.fingerprint.twins import odd_ones, paces  # noqa: PLC0415
 
-    told, failed = _ask(inventory, limit, ("show",), 0.0, as_json=as_json, quiet=as_json)
+    told, failed = _ask(inventory, limit, ("show",), 0.0, as_json=as_json)
     prints = {host: one.recorded for host, one in told.items() if one.recorded}
     odd, paced = list(odd_ones(prints)), list(paces(prints))
     slow = [one for one in paced if one.slow(tolerance)]
@@ -136,9 +134,8 @@ def _ask(
     seconds: float,
     *,
     as_json: bool,
-    quiet: bool = False,
 ) -> tuple[dict[str, Fingerprinted], bool]:
-    """What each host that serves says, shown as it comes unless *quiet*; whether one said none."""
+    """What each host that serves says, as it comes but for ``show``; whether one said none."""
     import msgspec  # noqa: PLC0415
     from farrier_agent.fingerprint.worded import fingerprint_lines  # noqa: PLC0415
 
@@ -158,7 +155,7 @@ def _ask(
                 click.echo(json.dumps({"host": name, "error": one.error.to_json()}))
             continue
         told[name] = one.value
-        if quiet or words[0] == "show":
+        if words[0] == "show":
             continue
         if as_json:
             click.echo(json.dumps({"host": name, **msgspec.to_builtins(one.value)}))
@@ -183,7 +180,6 @@ def _told(shell: Shell, words: tuple[str, ...], timeout: float) -> Fingerprinted
         raise NoAgentError(host, "its agent is older than this farrier", step)
     final = reply.final
     why = final.error if isinstance(final, Failed) else "it answers with something else"
-    step = (final.next if isinstance(final, Failed) else None) or f"farrier status {host}"
-    raise NoAgentError(
-        host, why, step.replace("farrier-agent", f"farrier exec {host} -- farrier-agent")
-    )
+    typed = final.next if isinstance(final, Failed) else None
+    step = f"farrier exec {host} -- {typed}" if typed else f"farrier status {host}"
+    raise NoAgentError(host, why, step)

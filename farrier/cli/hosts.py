@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "REFUSED",
+    "USAGE",
     "chosen",
     "console",
     "fleet",
@@ -28,6 +29,8 @@ __all__ = [
 ]
 
 REFUSED = 3
+USAGE = 2
+"""Also what an agent that does not know a verb ends with."""
 F = TypeVar("F", bound=Callable[..., Any])
 
 
