@@ -168,11 +168,17 @@ class Report(_Reply, frozen=True, kw_only=True, tag="report"):
 
 
 class Bundle(_Reply, frozen=True, kw_only=True, tag="bundle"):
-    """The last word of ``evidence``: where it lies on the host. ``missing``: what it lacks, why."""
+    """The last word of ``evidence``, and of ``gpu bundle``: where it lies on the host.
+
+    ``missing``: what it lacks, why. ``sha256`` is the file's, and ``words`` are for who returns a
+    board: both only of ``gpu bundle``.
+    """
 
     path: str
     size_bytes: int
     missing: tuple[str, ...] = ()
+    sha256: str | None = None
+    words: tuple[str, ...] = ()
 
 
 class Fingerprinted(_Reply, frozen=True, kw_only=True, tag="fingerprinted"):

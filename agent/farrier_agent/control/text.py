@@ -65,7 +65,7 @@ def last_word(final: Final) -> str:  # noqa: PLR0911 - one a kind
         case Done():
             return "\n".join(_result(result) for result in final.results)
         case Bundle():
-            lines = [f"{final.path} ({final.size_bytes} bytes)"]
+            lines = [*final.words, f"{final.path} ({final.size_bytes} bytes)"]
             lines += [f"  missing: {what}" for what in final.missing]
             return "\n".join(printable(line) for line in lines)
         case Fingerprinted():
