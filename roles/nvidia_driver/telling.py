@@ -106,6 +106,6 @@ def _found(look: Look, *problems: str) -> dict[str, Any]:
 
 def _of_inventory(name: str) -> str | None:
     """What the inventory says, whatever was asked for on the command line."""
-    there_are = (host.host_data, host.group_data, host.inventory.get_data())
+    there_are = (host.host_data, host.group_data, host.inventory.data)
     value = next((data[name] for data in there_are if name in data), None)
     return None if value is None else str(value)

@@ -29,8 +29,8 @@ class Gpus:
     def __init__(self, host: Host) -> None:
         self.host = host
         self.rollout = Rollout(host)
-        self.proc, self.dev = host.root / "proc", host.root / "dev"
-        for directory in (self.proc, self.dev, host.rollout):
+        self.proc, self.dev, self.sys = (host.root / one for one in ("proc", "dev", "of-kernel"))
+        for directory in (self.proc, self.dev, self.sys, host.rollout):
             directory.mkdir(exist_ok=True)
         self.note = host.rollout / "let-go.json"
         systemctl = host.root / "bin/systemctl"
@@ -56,19 +56,24 @@ class Gpus:
         version = self.proc / "driver/nvidia/version"
         version.parent.mkdir(parents=True, exist_ok=True)
         version.write_text("NVRM version: NVIDIA UNIX Open Kernel Module  580.95.05\n")
-        listing = self.proc / "modules"
-        listing.write_text("".join(f"{one} 1 0 - Live 0x0\n" for one in modules))
+        for one in modules:
+            (self.sys / "module" / one).mkdir(parents=True)
         fake = self.host.root / "bin/modprobe"
         fake.write_text(
             f'#!/bin/sh\necho "$@" >> {self.host.root}/modprobe\n'
             f"[ ! -e {self.host.root}/busy ] ||"
             " { echo modprobe: FATAL: Module nvidia is in use. >&2; exit 1; }\n"
-            f": > {listing}; rm {version}\n"
+            f'case "$1" in -r) rm -r {self.sys}/module/nvidia* {version};; *) echo x > {version};;'
+            " esac\n"
         )
         fake.chmod(0o755)
 
+    def modprobe(self) -> list[str]:
+        """What modprobe was asked for."""
+        return (self.host.root / "modprobe").read_text().splitlines()
+
     def words(self, action: str, *words: str) -> list[str]:
-        places = {"note": self.host.rollout, "proc": self.proc, "dev": self.dev}
+        places = {"note": self.host.rollout, "proc": self.proc, "dev": self.dev, "sys": self.sys}
         return [
             *("act", f"--socket={self.host.control_path}", action),
             *(f"--token={self.rollout.token}", "--json"),
@@ -158,7 +163,10 @@ def test_modules_are_unloaded_where_nobody_has_a_gpu(gpus: Gpus) -> None:
     gpus.rollout.drain()
     done = gpus.let_go()
     assert (done["unloaded"], done["why"]) == (True, "")
-    assert (gpus.host.root / "modprobe").read_text() == "-r nvidia_uvm nvidia\n"
+    assert gpus.modprobe() == ["-r nvidia_uvm nvidia"]
+    # they are loaded again where whoever exchanges the driver did not
+    assert gpus.take_up()["code"] == 0
+    assert gpus.modprobe()[1:] == ["nvidia", "nvidia-uvm"]
 
 
 def test_modules_that_stay_are_told_and_no_failure(gpus: Gpus) -> None:

@@ -93,7 +93,7 @@ class Fingerprints:
             )
         if request.action == "show":
             return Fingerprinted(action="show", recorded=self._recorded)
-        if self._measuring.locked():
+        if self._measuring.locked() and request.action != "measure":
             raise ControlError("another one is being measured", "try again when it is over")
         async with self._measuring:
             speeds, missing = await self._measure(request, ones, tell)
