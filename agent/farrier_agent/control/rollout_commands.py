@@ -123,6 +123,7 @@ def _of_host(one: argparse.ArgumentParser) -> None:
     one.add_argument("replicas", nargs="+", metavar="REPLICA")
     for name in _HOST:
         _place(one, name)
+    one.add_argument("--sys-dir", type=Path, default=None, help=argparse.SUPPRESS)
     one.set_defaults(verb=cli_deed)
 
 
