@@ -38,7 +38,12 @@ _tiny = Model(
     gpus=[],
     port=8101,
     args={"enforce-eager": True, "max-model-len": 2048},
-    env={"VLLM_CPU_KVCACHE_SPACE": "1"},
+    # by itself vLLM binds the workers of all hosts to the one core that each of them sees first
+    env={
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": "1",
+    },
 )
 _models = {host.name: [_tiny] for host in _hosts if "gpu" in host.groups}
 _data = {}

@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from farrier_agent import __version__, journal, status, table
+from farrier_agent.boards import commands as boards
 from farrier_agent.config import (
     COLLECTORS,
     DEFAULT_PATH,
@@ -51,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         else:
             _add_collectors(command)
     commands.add_commands(verbs)
+    boards.add_commands(verbs)
     check = verbs.add_parser("check-config", help="say whether a file can be used")
     check.add_argument("path", type=Path, metavar="PATH")
     verbs.add_parser("version", help="print the versions of the agent and its Python")

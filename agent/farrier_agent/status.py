@@ -233,9 +233,9 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     """The rollout that holds this host's lease, or has not ended what it did here.
 
     ``expires_in`` are the lease's seconds, None where it is not alive. ``acting`` is what is being
-    done to the host (``restart``, ``converge``, ``reboot``, ``run``; ``unknown`` where that was
-    lost), since ``acting_since``: until that is over, nothing that a rollout drained returns by
-    itself. ``problem`` says why leases cannot be kept.
+    done to the host (``restart``, ``converge``, ``reboot``, ``run``, ``driver``, ``gpu-reset``,
+    ``gpu-diag``; ``unknown`` where that was lost), since ``acting_since``: until that is over,
+    nothing that a rollout drained returns by itself. ``problem`` says why leases cannot be kept.
     """
 
     rollout: str | None = None

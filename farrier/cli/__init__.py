@@ -14,6 +14,7 @@ COMMANDS = {
     "drain": "farrier.cli.drain:drain",
     "exec": "farrier.cli.execute:execute",
     "fingerprint": "farrier.cli.fingerprint:fingerprint",
+    "gpu": "farrier.cli.gpu:gpu",
     "lab": "farrier.cli.lab:lab",
     "load": "farrier.cli.load:load",
     "logs": "farrier.cli.logs:logs",

@@ -16,7 +16,7 @@ from farrier.rollout.resuming import still_to_restart
 from farrier.rollout.seen import HostSeen
 from farrier.rollout.tolerance import ENOUGH, ERRORS, MORE_ERRORS, SLOWER, SLOWER_SECONDS
 
-__all__ = ["ENOUGH", "Soak", "not_warm", "problems", "soaked"]
+__all__ = ["ENOUGH", "Soak", "not_warm", "problems", "soaked", "worse"]
 
 
 def not_warm(record: HostRecord, seen: HostSeen) -> Iterator[str]:
@@ -43,11 +43,11 @@ def problems(kind: Kind, record: HostRecord, seen: HostSeen) -> Iterator[str]:
             continue
         if kind != "run" and now.pending is True:
             yield f"{one.name}: it still runs an older configuration (restart pending)"
-        if _worse(one.verdict_before, now.verdict):
+        if worse(one.verdict_before, now.verdict):
             yield f"{one.name}: its verdict is {now.verdict}, it was {one.verdict_before}"
     if kind == "reboot" and seen.boot_id == record.boot_before:
         yield "the host was not rebooted: its boot_id is the same"
-    if _worse(record.verdict_before, seen.verdict):
+    if worse(record.verdict_before, seen.verdict):
         why = "; ".join(seen.reasons) or "no reason told"
         yield f"the host's verdict is {seen.verdict}, it was {record.verdict_before}: {why}"
     if record.gpus_before is not None:
@@ -56,7 +56,7 @@ def problems(kind: Kind, record: HostRecord, seen: HostSeen) -> Iterator[str]:
             yield f"GPUs that answered before and do not now: {', '.join(lost)}"
 
 
-def _worse(before: str | None, now: str | None) -> bool:
+def worse(before: str | None, now: str | None) -> bool:
     """*unhealthy* only where it was not before: less is told, and changes as GPUs warm up."""
     return now == "unhealthy" and before != "unhealthy"
 

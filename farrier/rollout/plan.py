@@ -14,11 +14,39 @@ from typing import Literal
 from farrier.rollout.errors import RefusedError, UsageError
 from farrier.rollout.seen import HostSeen, ReplicaSeen
 
-__all__ = ["RESTARTS", "Kind", "LeftOut", "Plan", "Planned", "Wanted", "batch_size", "make_plan"]
+__all__ = [
+    "DRIVERS",
+    "LETS_GO",
+    "RESTARTS",
+    "Kind",
+    "LeftOut",
+    "Plan",
+    "Planned",
+    "Wanted",
+    "batch_size",
+    "make_plan",
+]
 
-Kind = Literal["restart", "converge", "reboot", "run", "rollback"]
+Kind = Literal[
+    "restart",
+    "converge",
+    "reboot",
+    "run",
+    "rollback",
+    "driver",
+    "driver-back",
+    "gpu-reset",
+    "gpu-diag",
+]
+"""``driver-back`` is never asked for: it is what a host of ``driver`` does that is put back."""
 RESTARTS: frozenset[Kind] = frozenset({"restart", "converge", "rollback"})
 """Those whose act is a restart of replicas."""
+DRIVERS: frozenset[Kind] = frozenset({"driver", "driver-back"})
+"""Those that change the driver."""
+LETS_GO: frozenset[Kind] = DRIVERS | {"gpu-reset", "gpu-diag"}
+"""Those for which the host lets go of its GPUs, and takes them up again."""
+_WHOLE: frozenset[Kind] = frozenset({"reboot", "run", "driver"})
+"""Those that are of all replicas of a host."""
 
 NOTHING_BACK = "there is nothing to go back to"
 
@@ -126,8 +154,11 @@ def _known(what: str, wanted: Iterable[str], there: Iterable[str]) -> None:
 def _select(wanted: Wanted, hosts: Sequence[HostSeen]) -> tuple[list[Planned], list[LeftOut]]:
     chosen: list[Planned] = []
     left: list[LeftOut] = []
-    whole = wanted.kind in {"reboot", "run"}
+    whole = wanted.kind in _WHOLE
     for host in hosts:
+        if host.settled:
+            left.append(LeftOut(host.host, host.settled))
+            continue
         meant = [one for one in host.replicas if not wanted.models or one.model in wanted.models]
         if not meant and wanted.kind != "converge":
             left.append(LeftOut(host.host, "serves no such model" if host.replicas else "no model"))

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from farrier.rollout.ledger import HostRecord, ReplicaRecord
-from farrier.rollout.plan import RESTARTS, Kind
+from farrier.rollout.plan import DRIVERS, LETS_GO, RESTARTS, Kind
 from farrier.rollout.seen import HostSeen
 from farrier.rollout.steps import Step
 
@@ -110,8 +110,9 @@ def go_on(kind: Kind, record: HostRecord, seen: HostSeen, *, run_again: bool = F
         return GoOn(None)
     if begin := _not_begun(kind, record):
         return GoOn(begin)
-    if record.did(Step.SETTLE):
-        return GoOn(Step.HOOK_AFTER)
+    if record.did(Step.SETTLE) or kind in LETS_GO:
+        over = record.did(Step.SETTLE)
+        return GoOn(Step.HOOK_AFTER if over else _letting_go(kind, record, seen))
     if kind in RESTARTS and _came_to_nothing(record):
         return GoOn(_ANEW[kind], anew=True)
     happened = acted(kind, record, seen)
@@ -123,11 +124,35 @@ def go_on(kind: Kind, record: HostRecord, seen: HostSeen, *, run_again: bool = F
 
 def _not_begun(kind: Kind, record: HostRecord) -> Step | None:
     """The step to begin with, where what comes before the drain was not done."""
+    if kind == "driver-back" and not record.present:
+        return Step.DRAIN
     if {one.step for one in record.present} <= {Step.HOOK_BEFORE}:
         # where there is no hook nothing is recorded of it
         return Step.HOOK_BEFORE
-    change = {"converge": Step.CONVERGE, "rollback": Step.PUT_BACK}.get(kind)
+    change = {
+        "converge": Step.CONVERGE,
+        "rollback": Step.PUT_BACK,
+        "driver": Step.PLAN,
+    }.get(kind)
     return change if change and not record.did(change) else None
+
+
+def _letting_go(kind: Kind, record: HostRecord, seen: HostSeen) -> Step:
+    """Where to go on with a host that lets go of its GPUs, and takes them up again.
+
+    To let go, to install and to take up may be done twice. A reboot is done once: the boot says so.
+    """
+    if record.last(Step.LET_GO) is None:
+        return Step.DRAIN
+    if not record.did(Step.INSTALL if kind in DRIVERS else Step.ACT):
+        # without its mark the agent may have taken back what was drained
+        return Step.LET_GO if seen.acting else Step.DRAIN
+    if kind in DRIVERS and record.reboots_for is not None and not record.did(Step.BACK):
+        known = None not in (record.boot_before, seen.boot_id)
+        return Step.BACK if known and seen.boot_id != record.boot_before else Step.REBOOT
+    if not record.did(Step.CHECK):
+        return Step.TAKE_UP
+    return _behind(kind, record)
 
 
 _ANEW: Mapping[Kind, Step] = {
@@ -178,6 +203,8 @@ def take_back(  # noqa: PLR0911 - one a state
         return TakeBack(leave=record.failure or "it failed")
     if seen.acting is None:
         return TakeBack(ready=drained)
+    if kind in LETS_GO and not record.did(Step.CHECK):
+        return TakeBack(leave=f"what was done to it ({seen.acting}) did not come to its end")
     if kind == "run" and not record.did(Step.ACT):
         return TakeBack(leave="it is not known how far the command came")
     if seen.acting == "reboot" and acted(kind, record, seen) is not True:

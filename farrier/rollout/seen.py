@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from farrier_agent.status import Replica, Status
 
@@ -92,7 +92,9 @@ class HostSeen:
     """One host. ``gpus`` are the UUIDs of those that answer, None without NVML.
 
     ``rollout`` is the ID of the live lease's rollout, ``acting`` what is being done under the
-    durable mark, if there is one.
+    durable mark, if there is one. ``driver`` is the version that NVML tells, ``units`` the state of
+    each of the host's own services that it has (``active``). ``settled`` says why this rollout has
+    nothing to do here.
     """
 
     host: str
@@ -104,6 +106,9 @@ class HostSeen:
     reasons: tuple[str, ...] = ()
     rollout: str | None = None
     acting: str | None = None
+    driver: str | None = None
+    units: Mapping[str, str] = field(default_factory=dict)
+    settled: str | None = None
 
     def replica(self, name: str) -> ReplicaSeen | None:
         """The replica called *name*."""
@@ -143,6 +148,8 @@ def seen(
         reasons=tuple(reason.text for reason in verdict.reasons) if verdict else (),
         rollout=lease.rollout if lease else None,
         acting=lease.acting if lease else None,
+        driver=status.gpus.driver_version if status.gpus else None,
+        units={one.name: one.active_state for one in status.units},
     )
 
 

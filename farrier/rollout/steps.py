@@ -30,6 +30,16 @@ class Step(StrEnum):
     SETTLE = "settle"
     """Take the durable mark *acting* away: all is well."""
     HOOK_AFTER = "hook-after"
+    PLAN = "plan"
+    """Find out what the driver's change would be; nothing is changed by that."""
+    MEASURE = "measure"
+    """What the host is made of and how fast it is, while it is drained."""
+    LET_GO = "let-go"
+    """Engines and NVIDIA's services are stopped, and nobody has the GPUs any more."""
+    INSTALL = "install"
+    REBOOT = "reboot"
+    TAKE_UP = "take-up"
+    """What was stopped to let go is started again."""
 
 
 _HEAD = (Step.HOOK_BEFORE,)
@@ -46,6 +56,22 @@ SEQUENCES: Mapping[Kind, tuple[Step, ...]] = {
     "reboot": (*_HEAD, Step.DRAIN, Step.ACT, Step.BACK, *_TAIL),
     "run": (*_HEAD, Step.DRAIN, Step.ACT, *_TAIL),
     "rollback": (*_HEAD, Step.PUT_BACK, Step.DRAIN, Step.ACT, *_TAIL),
+    "driver": (
+        *(*_HEAD, Step.PLAN, Step.DRAIN, Step.MEASURE, Step.LET_GO, Step.INSTALL),
+        *(Step.REBOOT, Step.BACK, Step.TAKE_UP, *_TAIL),
+    ),
+    "driver-back": (
+        *(Step.DRAIN, Step.LET_GO, Step.INSTALL, Step.REBOOT, Step.BACK, Step.TAKE_UP),
+        *(*_PROOF, Step.SETTLE, Step.HOOK_AFTER),
+    ),
+    "gpu-reset": (
+        *(*_HEAD, Step.DRAIN, Step.MEASURE, Step.LET_GO, Step.ACT, Step.TAKE_UP),
+        *(*_PROOF, Step.SETTLE, Step.HOOK_AFTER),
+    ),
+    "gpu-diag": (
+        *(*_HEAD, Step.DRAIN, Step.LET_GO, Step.ACT, Step.TAKE_UP),
+        *(*_PROOF, Step.SETTLE, Step.HOOK_AFTER),
+    ),
 }
 
 _WORDS = {
@@ -62,6 +88,12 @@ _WORDS = {
     Step.SOAK: "soaking",
     Step.SETTLE: "settling",
     Step.HOOK_AFTER: "hook after",
+    Step.PLAN: "planning",
+    Step.MEASURE: "measuring",
+    Step.LET_GO: "letting go of the GPUs",
+    Step.INSTALL: "installing",
+    Step.REBOOT: "rebooting",
+    Step.TAKE_UP: "taking the GPUs up",
 }
 
 

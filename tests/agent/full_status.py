@@ -175,6 +175,7 @@ def replica(number: int, gpus: tuple[int, ...] = (), at: float = AT) -> Replica:
         up=True,
         gate="closed",
         restart_pending=True,
+        put_back=False,
         detail="gate closed: draining: kernel",
         phase="draining",
         reason="kernel",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from farrier.rollout.ledger import HostRecord, ReplicaRecord, StepRecord
 from farrier.rollout.one_host import replica_record
-from farrier.rollout.plan import RESTARTS, Kind
+from farrier.rollout.plan import LETS_GO, RESTARTS, Kind
 from farrier.rollout.resuming import go_on, renewed, still_to_restart, take_back
 from farrier.rollout.seen import HostSeen
 from farrier.rollout.steps import SEQUENCES, Step, after
@@ -18,6 +18,8 @@ from tests.unit.test_rollout_plan import replica
 
 OLD, NEW = "a" * 32, "b" * 32
 KINDS: tuple[Kind, ...] = get_args(Kind)
+ACTING_ONCE = [one for one in KINDS if one not in LETS_GO]
+"""Those whose act is never repeated; of a driver only the reboot is like that."""
 
 
 def record(*steps: str, **more: Any) -> HostRecord:
@@ -79,6 +81,26 @@ def seen(run: str = OLD, boot: str = "boot 1", **more: Any) -> HostSeen:
         ("rollback", ("put-back?",), seen(), Step.PUT_BACK),
         ("rollback", ("put-back", "drain?"), seen(), Step.DRAIN),
         ("rollback", ("put-back", "drain", "act?"), seen(NEW), Step.WARM),
+        ("driver", (), seen(), Step.HOOK_BEFORE),
+        ("driver", ("hook-before", "plan?"), seen(), Step.PLAN),
+        ("driver", ("plan", "drain?"), seen(), Step.DRAIN),
+        # measured or not, the agent may have taken it back
+        ("driver", ("plan", "drain", "measure?"), seen(), Step.DRAIN),
+        # killed before it was marked, and after it
+        ("driver", ("plan", "drain", "measure", "let-go?"), seen(), Step.DRAIN),
+        ("driver", ("plan", "drain", "measure", "let-go?"), seen(acting="driver"), Step.LET_GO),
+        ("driver", ("plan", "drain", "let-go", "install?"), seen(acting="driver"), Step.LET_GO),
+        # no reboot is needed
+        ("driver", ("plan", "drain", "let-go", "install"), seen(acting="driver"), Step.TAKE_UP),
+        ("driver", ("plan", "let-go", "install", "take-up", "warm?"), seen(NEW), Step.TAKE_UP),
+        ("driver", ("plan", "let-go", "install", "warm", "check"), seen(NEW), Step.READY),
+        ("driver", ("plan", "let-go", "install", "check", "ready", "soak"), seen(NEW), Step.SETTLE),
+        ("driver", ("plan", "let-go", "install", "check", "settle"), seen(NEW), Step.HOOK_AFTER),
+        ("driver-back", (), seen(), Step.DRAIN),
+        ("driver-back", ("drain?",), seen(acting="driver"), Step.DRAIN),
+        ("driver-back", ("drain", "let-go", "install?"), seen(acting="driver"), Step.LET_GO),
+        ("gpu-reset", ("drain", "measure", "let-go", "act?"), seen(acting="gpu"), Step.LET_GO),
+        ("gpu-reset", ("drain", "measure", "let-go", "act"), seen(acting="gpu"), Step.TAKE_UP),
         ("run", ("drain",), seen(), Step.DRAIN),
         ("run", ("drain", "act"), seen(), Step.WARM),
     ],
@@ -109,7 +131,7 @@ def test_a_replica_that_runs_anew_is_not_restarted() -> None:
 
 
 @given(
-    kind=st.sampled_from(KINDS),
+    kind=st.sampled_from(ACTING_ONCE),
     killed=st.integers(0, 10),
     known=st.booleans(),
     hook=st.booleans(),
@@ -142,6 +164,45 @@ def test_killed_anywhere_nothing_is_done_to_a_host_twice(
         acts += step is Step.ACT
         step = after(kind, step)
     assert acts == 1
+
+
+@given(
+    kind=st.sampled_from(["driver", "driver-back"]),
+    killed=st.integers(0, 20),
+    known=st.booleans(),
+    reboots=st.booleans(),
+)
+def test_killed_anywhere_a_driver_is_installed_and_its_host_rebooted_once(
+    kind: Kind, killed: int, known: bool, reboots: bool
+) -> None:
+    """As above: what may be done twice is, the reboot is not, and nothing is left out."""
+    skipped = {"hook-before", "hook-after"} | (set() if reboots else {"reboot", "back"})
+    sequence = [one for one in SEQUENCES[kind] if one.value not in skipped]
+    killed = min(killed, len(sequence) - 1)
+    last, before = sequence[killed], sequence[:killed]
+    left = record(*(one.value for one in before), last.value if known else f"{last.value}?")
+    after_install = Step.INSTALL in before or (last is Step.INSTALL and known)
+    left.reboots_for = "another one is loaded" if reboots and after_install else None
+    rebooted = reboots and Step.REBOOT in (*before, last)
+    marked = Step.LET_GO in (*before, last)
+    now = seen(
+        NEW if rebooted else OLD,
+        "boot 2" if rebooted else "boot 1",
+        acting="driver" if marked else None,
+    )
+    step = go_on(kind, left, now).step
+    todo = []
+    while step is not None:
+        todo.append(step)
+        step = after(kind, step)
+    happened = known or last is Step.REBOOT
+    assert set(sequence) <= {*before, *([last] if happened else []), *todo}
+    if reboots:
+        assert rebooted != (Step.REBOOT in todo)
+        assert Step.BACK in (*before, *([last] if known else []), *todo)
+    for earlier, later in [(Step.LET_GO, Step.INSTALL), (Step.TAKE_UP, Step.CHECK)]:
+        # whatever is done again is prepared again
+        assert later not in todo or earlier in todo
 
 
 def came_to_nothing(kind: Kind, at: str, code: int = 1) -> HostRecord:
@@ -258,6 +319,8 @@ def test_what_is_safe_is_taken_back() -> None:
         ("restart", record("drain", "act?"), seen(NEW, up=None, phase="warming", acting="restart")),
         ("reboot", record("drain", "act?"), seen(phase="drained", acting="reboot")),
         ("run", record("drain", "act?"), seen(phase="drained", acting="run")),
+        ("driver", record("drain", "let-go?"), seen(phase="drained", acting="driver")),
+        ("driver", record("let-go", "install", "warm"), seen(phase="drained", acting="driver")),
     ],
 )
 def test_what_may_be_half_done_stays_closed(kind: Kind, left: HostRecord, now: HostSeen) -> None:

@@ -66,6 +66,7 @@ __all__ = [
     "Ledger",
     "LedgerCopy",
     "Ledgers",
+    "LetGo",
     "News",
     "Nvml",
     "Progress",
@@ -78,6 +79,7 @@ __all__ = [
     "Result",
     "Status",
     "Stopping",
+    "TakenUp",
     "Told",
     "decode_reply",
     "decode_request",
@@ -166,11 +168,17 @@ class Report(_Reply, frozen=True, kw_only=True, tag="report"):
 
 
 class Bundle(_Reply, frozen=True, kw_only=True, tag="bundle"):
-    """The last word of ``evidence``: where it lies on the host. ``missing``: what it lacks, why."""
+    """The last word of ``evidence``, and of ``gpu bundle``: where it lies on the host.
+
+    ``missing``: what it lacks, why. ``sha256`` is the file's, and ``words`` are for who returns a
+    board: both only of ``gpu bundle``.
+    """
 
     path: str
     size_bytes: int
     missing: tuple[str, ...] = ()
+    sha256: str | None = None
+    words: tuple[str, ...] = ()
 
 
 class Fingerprinted(_Reply, frozen=True, kw_only=True, tag="fingerprinted"):
@@ -197,8 +205,9 @@ class Leased(_Reply, frozen=True, kw_only=True, tag="leased"):
 
     ``rollout`` and ``holder`` are None where there is no lease, ``expires_in`` where it is not
     alive; ``token`` is then the last one that was given. ``acting`` is what a rollout is doing to
-    this host: ``restart``, ``converge``, ``reboot``, ``run``, or ``unknown`` where that was lost;
-    None: nothing. It outlives the lease: ``acting_rollout`` is whose doing it is.
+    this host: ``restart``, ``converge``, ``reboot``, ``run``, ``driver``, ``gpu-reset``,
+    ``gpu-diag``, or ``unknown`` where that was lost; None: nothing. It outlives the lease:
+    ``acting_rollout`` is whose doing it is.
     """
 
     token: int
@@ -242,6 +251,30 @@ class Ran(_Reply, frozen=True, kw_only=True, tag="ran"):
     output: str = ""
 
 
+class LetGo(_Reply, frozen=True, kw_only=True, tag="let-go"):
+    """The last word of ``act let-go``: who has the GPUs no more, and who still does.
+
+    ``stopped`` are the units that do not run for it, whenever they were stopped. ``unloaded``:
+    the driver's modules are out of the kernel; False: they are not, and ``why`` says why; None: the
+    deed needs no such thing. ``holders`` are processes that have an NVIDIA device open.
+    """
+
+    stopped: tuple[str, ...] = ()
+    unloaded: bool | None = None
+    why: str = ""
+    holders: tuple[str, ...] = ()
+
+
+class TakenUp(_Reply, frozen=True, kw_only=True, tag="taken-up"):
+    """The last word of ``act take-up``: the units that were ``started``, and those that ``failed``.
+
+    Engines are started and not waited for.
+    """
+
+    started: tuple[str, ...] = ()
+    failed: dict[str, str] = {}
+
+
 class Failed(_Reply, frozen=True, kw_only=True, tag="failed"):
     """The last word when the request as a whole came to nothing. ``code`` is the exit code."""
 
@@ -251,7 +284,7 @@ class Failed(_Reply, frozen=True, kw_only=True, tag="failed"):
 
 
 Final = Union[  # noqa: UP007 - 3.10
-    Done, Report, Bundle, Fingerprinted, Told, Leased, Audited, Ledgers, Ran, Failed
+    Done, Report, Bundle, Fingerprinted, Told, Leased, Audited, Ledgers, Ran, LetGo, TakenUp, Failed
 ]
 News = Union[Progress, Entry]  # noqa: UP007 - 3.10
 Reply = Union[Accepted, Beat, News, Final]  # noqa: UP007
@@ -321,7 +354,7 @@ def _decoded(decoder: msgspec.json.Decoder[_T], line: bytes, what: str) -> _T:
 
 _KINDS = (
     *("accepted", "beat", "progress", "entry", "done", "report", "bundle", "told", "failed"),
-    *("leased", "audited", "ledgers", "ran", "fingerprinted"),
+    *("leased", "audited", "ledgers", "ran", "fingerprinted", "let-go", "taken-up"),
 )
 
 
@@ -335,6 +368,8 @@ def exit_code(final: Final) -> int:
     if isinstance(final, Ran):
         # 2 and 3 say something else here: which one it was stands in the reply
         return 1 if final.status else 0
+    if isinstance(final, TakenUp):
+        return 1 if final.failed else 0
     if isinstance(final, Fingerprinted):
         return 1 if final.action == "check" and (final.differences or final.missing) else 0
     return 0

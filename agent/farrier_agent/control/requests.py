@@ -204,22 +204,41 @@ class Act(_Request, frozen=True, kw_only=True, tag="act"):
     ``back`` marks nothing: who asks puts units of ``replicas`` back, and ``put-back`` says with
     which ``code`` that ended. ``done`` without a token is a person's, and refused while a lease is
     alive.
+
+    ``let-go`` marks ``deed``, for which who asks stops engines of ``replicas``, all drained, and
+    what else has the GPUs; ``take-up`` marks nothing: who asks starts that again. ``ended`` says
+    how (``command``, in words) and with which ``code`` either of them ended.
     """
 
-    action: Literal["restart", "converge", "reboot", "run", "ran", "back", "put-back", "done"]
+    action: Literal[
+        "restart",
+        "converge",
+        "reboot",
+        "run",
+        "ran",
+        "back",
+        "put-back",
+        "let-go",
+        "take-up",
+        "ended",
+        "done",
+    ]
     token: Token | None = None
     replicas: Names = ()
     all: bool = False
     runs: dict[Label, str] = {}
     command: Line = ""
     code: int | None = None
+    deed: Literal["driver", "gpu-reset", "gpu-diag"] | None = None
 
     def __post_init__(self) -> None:
+        if (self.deed is not None) != (self.action == "let-go"):
+            raise ValueError("let-go, and nothing else, is for a deed: name it")
         if self.token is None and self.action != "done":
             raise ValueError(f"{self.action} is a rollout's: it needs the token of its lease")
         if self.action == "restart" and self.all == bool(self.replicas):
             raise ValueError("name replicas, or say all: one of the two")
-        if self.action in {"back", "put-back"}:
+        if self.action in {"back", "put-back", "let-go", "take-up", "ended"}:
             if self.all or not self.replicas:
                 raise ValueError(f"{self.action} is about replicas: name them")
         elif self.action != "restart" and (self.all or self.replicas):

@@ -27,6 +27,8 @@ _PLACES = {
     "records": "/var/lib/farrier/replicas",
 }
 """Where a unit, the one before it and what is known of its run are."""
+_HOST = {"note": "/var/lib/farrier/rollout", "proc": "/proc", "dev": "/dev"}
+"""Where a host keeps what it let go of, and says who has its GPUs."""
 
 
 def add_commands(commands: Parsers) -> None:
@@ -92,9 +94,23 @@ def _act(actions: Parsers) -> None:
     for name, place in _PLACES.items():
         one.add_argument(f"--{name}-dir", type=Path, default=Path(place), help=argparse.SUPPRESS)
     one.set_defaults(verb=cli_deed)
+    one = _action(actions, "let-go", "stop what has the GPUs (root)")
+    one.add_argument("--deed", required=True, choices=("driver", "gpu-reset", "gpu-diag"))
+    one.add_argument("--gpu", dest="gpus", action="append", default=[], metavar="UUID")
+    _of_host(one)
+    one = _action(actions, "take-up", "start again what was stopped to let go (root)")
+    _of_host(one)
     one = _action(actions, "done", "all is well: take the mark away")
     add_token(one, required=False)
     one.set_defaults(verb=cli_act)
+
+
+def _of_host(one: argparse.ArgumentParser) -> None:
+    add_token(one)
+    one.add_argument("replicas", nargs="+", metavar="REPLICA")
+    for name, place in _HOST.items():
+        one.add_argument(f"--{name}-dir", type=Path, default=Path(place), help=argparse.SUPPRESS)
+    one.set_defaults(verb=cli_deed)
 
 
 def _ledger(actions: Parsers) -> None:
@@ -138,7 +154,11 @@ def cli_act(arguments: argparse.Namespace) -> int:
 
 
 def cli_deed(arguments: argparse.Namespace) -> int:
-    """Do as root what the agent must not: reboot, run a command, put units back."""
+    """Do as root what the agent must not: reboot, run a command, put units back, let go."""
+    if arguments.action in {"let-go", "take-up"}:
+        from farrier_agent.rollout.letting_go import let_go, take_up  # noqa: PLC0415 - few need it
+
+        return let_go(arguments) if arguments.action == "let-go" else take_up(arguments)
     from farrier_agent.rollout.deed import (  # noqa: PLC0415 - few need it
         put_units_back,
         reboot,

@@ -14,11 +14,13 @@ from farrier_agent.control.protocol import (
     Fingerprinted,
     LedgerCopy,
     Ledgers,
+    LetGo,
     News,
     Progress,
     Ran,
     Report,
     Result,
+    TakenUp,
     Told,
 )
 from farrier_agent.control.protocol import Leased as Lease
@@ -63,7 +65,7 @@ def last_word(final: Final) -> str:  # noqa: PLR0911 - one a kind
         case Done():
             return "\n".join(_result(result) for result in final.results)
         case Bundle():
-            lines = [f"{final.path} ({final.size_bytes} bytes)"]
+            lines = [*final.words, f"{final.path} ({final.size_bytes} bytes)"]
             lines += [f"  missing: {what}" for what in final.missing]
             return "\n".join(printable(line) for line in lines)
         case Fingerprinted():
@@ -80,8 +82,22 @@ def last_word(final: Final) -> str:  # noqa: PLR0911 - one a kind
             how = f"ended by signal {-final.status}" if final.status < 0 else "ended with status"
             how += "" if final.status < 0 else f" {final.status}"
             return f"{how} after {duration(final.seconds)}"
+        case LetGo():
+            return _let_go(final)
+        case TakenUp():
+            lines = [f"started: {', '.join(final.started) or 'nothing'}"]
+            lines += [f"failed: {unit}: {why}" for unit, why in final.failed.items()]
+            return "\n".join(map(printable, lines))
         case Failed():
             return failure(final.error, final.next)
+
+
+def _let_go(one: LetGo) -> str:
+    lines = [f"stopped: {', '.join(one.stopped) or 'nothing'}"]
+    if one.unloaded is not None:
+        lines.append(f"modules: {'unloaded' if one.unloaded else f'loaded still: {one.why}'}")
+    lines += [f"has a GPU: {who}" for who in one.holders]
+    return "\n".join(map(printable, lines))
 
 
 def _lease(one: Lease) -> str:

@@ -54,6 +54,11 @@ _VALUES: tuple[tuple[str, str, Value], ...] = (
         lambda one: one.restart_pending,
     ),
     (
+        "put_back",
+        "Whether the replica's unit is the one from before a change that did not do.",
+        lambda one: one.put_back,
+    ),
+    (
         "phase_since_timestamp_seconds",
         "When the replica entered its phase, in seconds since the epoch.",
         lambda one: one.since_at,

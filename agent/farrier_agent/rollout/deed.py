@@ -32,7 +32,15 @@ from farrier_agent.control.protocol import Act, Entry, Failed, Final, Leased, Ra
 from farrier_agent.control.running import agent_of, say
 from farrier_agent.wording import printable
 
-__all__ = ["LOCK", "TOLD", "deed_under_way", "put_units_back", "reboot", "run_command"]
+__all__ = [
+    "LOCK",
+    "TOLD",
+    "deed_under_way",
+    "perform",
+    "put_units_back",
+    "reboot",
+    "run_command",
+]
 
 LOCK = "act.lock"
 """The lock of deeds, beside the control socket."""
@@ -54,7 +62,7 @@ def reboot(arguments: argparse.Namespace) -> int:
             return Failed(code=1, error=f"systemctl reboot: {why}", next="systemctl reboot")
         return marked
 
-    return _do(arguments, Act(action="reboot", token=arguments.token), deed)
+    return perform(arguments, Act(action="reboot", token=arguments.token), deed)
 
 
 def run_command(arguments: argparse.Namespace, words: Sequence[str]) -> int:
@@ -68,7 +76,7 @@ def run_command(arguments: argparse.Namespace, words: Sequence[str]) -> int:
             ask_again(agent_of(arguments), told)
         return ran
 
-    return _do(arguments, Act(action="run", token=arguments.token, command=command), deed)
+    return perform(arguments, Act(action="run", token=arguments.token, command=command), deed)
 
 
 def put_units_back(arguments: argparse.Namespace) -> int:
@@ -81,7 +89,7 @@ def put_units_back(arguments: argparse.Namespace) -> int:
     )
 
     def deed(final: Final, _: int) -> Final:
-        assert isinstance(final, Leased)  # noqa: S101 - _do goes on with that only
+        assert isinstance(final, Leased)  # noqa: S101 - perform goes on with that only
         try:
             done = put_back(replicas, final.rollout, places)
         except ControlError as error:
@@ -91,7 +99,7 @@ def put_units_back(arguments: argparse.Namespace) -> int:
         _tell_back(arguments, replicas, words, 0)
         return done
 
-    return _do(arguments, Act(action="back", token=arguments.token, replicas=replicas), deed)
+    return perform(arguments, Act(action="back", token=arguments.token, replicas=replicas), deed)
 
 
 def _tell_back(
@@ -126,12 +134,23 @@ def deed_under_way(path: Path) -> str | None:
         os.close(handle)
 
 
-def _do(arguments: argparse.Namespace, act: Act, deed: Callable[[Final, int], Final]) -> int:
+def perform(
+    arguments: argparse.Namespace,
+    act: Act,
+    deed: Callable[[Final, int], Final],
+    *,
+    patience: float = _PATIENCE,
+) -> int:
+    """Ask for *act* under the lock of deeds, then do *deed*; prints its last word.
+
+    *deed* is given the agent's answer, a :class:`Leased`, and the lock. Another deed that is under
+    way is waited for, *patience* seconds. Returns the exit code.
+    """
     try:
         if os.geteuid() != 0:
             raise RefusedError("only root may do that", "the same with sudo")
         words = act.command or act.action
-        with _locked(Path(arguments.socket).parent / LOCK, words) as lock:
+        with _locked(Path(arguments.socket).parent / LOCK, words, patience) as lock:
             final = ask_again(agent_of(arguments), act)
             if isinstance(final, Leased):
                 final = deed(final, lock)
@@ -143,7 +162,7 @@ def _do(arguments: argparse.Namespace, act: Act, deed: Callable[[Final, int], Fi
 
 
 @contextmanager
-def _locked(path: Path, words: str) -> Iterator[int]:
+def _locked(path: Path, words: str, patience: float) -> Iterator[int]:
     """Hold the lock at *path* for the deed *words*. Raises ControlError."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
@@ -153,7 +172,7 @@ def _locked(path: Path, words: str) -> Iterator[int]:
             f"{path} cannot be locked: {error.strerror}", "systemctl status farrier-agent"
         ) from error
     try:
-        end = time.monotonic() + _PATIENCE
+        end = time.monotonic() + patience
         while True:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -47,7 +47,7 @@ SCHEMA = 1
 SECONDS = 60.0
 """Seconds that a lease is lent for where nobody says otherwise."""
 
-Deed = Literal["restart", "converge", "reboot", "run", "unknown"]
+Deed = Literal["restart", "converge", "reboot", "run", "driver", "gpu-reset", "gpu-diag", "unknown"]
 _replace = msgspec.structs.replace
 
 

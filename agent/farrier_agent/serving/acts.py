@@ -77,24 +77,30 @@ class Acts:
             how = "done" if request.code == 0 else f"failed: status {request.code}"
             await self._leases.note(msgspec.structs.replace(line, outcome=how))
             return self._leases.told()
-        if request.action == "put-back":
+        if request.action in {"put-back", "ended"}:
             how = "done" if request.code == 0 else "refused" if request.code == 3 else "failed"
             await self._leases.note(msgspec.structs.replace(line, outcome=how))
             return self._leases.told()
         if request.action == "back":
             return await self._leases.noted(
                 msgspec.structs.replace(line, verb="act back, asked"),
-                self._leases.do(partial(self._may_put_back, request)),
+                self._leases.do(partial(self._may, request)),
             )
+        if request.action == "take-up":
+            return await self._leases.noted(line, self._leases.do(partial(self._may, request)))
         if request.action == "restart":
             return await self._leases.noted(line, self._restart(request, ones, line, tell))
-        return await self._leases.noted(line, self._leases.do(partial(self._mark, request)))
+        if request.action == "let-go":
+            await self._known(ones)
+        return await self._leases.noted(line, self._leases.do(partial(self._mark, request, ones)))
 
-    async def _mark(self, request: protocol.Act, state: State, now: Now) -> Final:
+    async def _mark(
+        self, request: protocol.Act, ones: list[OfReplica], state: State, now: Now
+    ) -> Final:
         """Keep that somebody lays hands on the host, or does no more."""
         self._nobody_restarts()
-        if request.action not in {"run", "reboot"}:
-            # those two have that lock themselves
+        if request.action not in {"run", "reboot", "let-go"}:
+            # those have that lock themselves
             self._no_command_runs()
         if request.action == "done":
             new = rules.done(state, request.token, now)
@@ -103,19 +109,21 @@ class Acts:
                 log.info("nothing is done to this host any more", extra={"cause": "rollout"})
             return self._leases.told()
         assert request.token is not None  # noqa: S101 - the request is checked
-        deed: rules.Deed = request.action  # type: ignore[assignment]
+        deed: rules.Deed = request.deed or request.action  # type: ignore[assignment]
         lease = rules.fenced(state, request.token, now)
         every = list(self._house.replicas.values())
         if request.action == "reboot":
             self._all_drained(every)
+        self._may_let_go(ones)
         await self._leases.keep(rules.begun(state, request.token, deed, now))
         self._say_acting(lease, deed)
         # what a person holds closed besides outlives the rollout's doing only as a rollout's does
-        held = [one for one in every if request.action == "reboot" or _is_held(one)]
+        stopped = every if request.action == "reboot" else ones
+        held = [one for one in every if one in stopped or _is_held(one)]
         await all_of(told(one, self._hold(lease)) for one in held)
         return self._leases.told()
 
-    async def _may_put_back(self, request: protocol.Act, state: State, now: Now) -> Final:
+    async def _may(self, request: protocol.Act, state: State, now: Now) -> Final:
         """Nothing is interrupted by that, so nothing is marked. Who asks has the lock of deeds."""
         self._nobody_restarts()
         assert request.token is not None  # noqa: S101 - the request is checked
@@ -187,6 +195,16 @@ class Acts:
                 f"{'; '.join(why)}; nothing was done",
                 "farrier-agent drain REPLICA --token N --wait",
             )
+
+    def _may_let_go(self, ones: Iterable[OfReplica]) -> None:
+        """Raises RefusedError, and then nothing is stopped."""
+        ones = list(ones)
+        if serves := [one.life.name for one in ones if one.life.gate_open]:
+            raise RefusedError(
+                f"the gate of {', '.join(serves)} is open; nothing was done",
+                "farrier-agent drain REPLICA --token N --wait",
+            )
+        self._may_restart(ones, named=True)
 
     def _hold(self, lease: Lease) -> DrainAsked:
         """The rollout of *lease* wants it closed, also after its unit was stopped and started."""

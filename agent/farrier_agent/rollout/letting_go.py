@@ -1,0 +1,376 @@
+"""The host lets go of its GPUs, and takes them up again: what root does under a rollout's lease.
+
+To let go: engines, then NVIDIA's services are stopped, the agent has no NVIDIA device open any
+more, and for another driver the kernel's modules are unloaded if nobody has a GPU. What ran before
+is noted first, durably, so that taking up starts it again, also after a reboot or a takeover. Both
+can be done again after they were killed at any line.
+
+Modules that stay are no failure: a reboot exchanges them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from farrier_agent.control.again import Agent, ask_again
+from farrier_agent.control.errors import ControlError
+from farrier_agent.control.protocol import (
+    Act,
+    Entry,
+    Failed,
+    Final,
+    LetGo,
+    Nvml,
+    TakenUp,
+    encode,
+)
+from farrier_agent.control.running import agent_of
+from farrier_agent.draining.leftovers import describe
+from farrier_agent.durable import replace
+from farrier_agent.rollout.deed import perform
+from farrier_agent.wording import printable
+
+__all__ = ["NOTE", "SERVICES", "holders", "let_go", "take_up"]
+
+NOTE = "let-go.json"
+"""What ran before, beside the lease."""
+SERVICES = (
+    "nvidia-persistenced.service",
+    "nvidia-fabricmanager.service",
+    "nvlsm.service",
+    "dcgm-exporter.service",
+    "nvidia-dcgm-exporter.service",
+    "nvidia-dcgm.service",
+    "dcgm.service",
+)
+"""What of NVIDIA's holds GPUs, in the order in which it is stopped."""
+_STARTED = (*SERVICES[:3], *reversed(SERVICES[3:]))
+"""The order in which they are started: persistenced makes the device nodes."""
+_FABRIC = frozenset({"nvidia-fabricmanager.service", "nvlsm.service"})
+_STOPPED: dict[str, frozenset[str]] = {
+    "driver": frozenset(SERVICES),
+    # the fabric has to stand while a GPU of it is reset, or diagnosed, which DCGM does
+    "gpu-reset": frozenset(SERVICES) - _FABRIC,
+    "gpu-diag": frozenset({"dcgm-exporter.service", "nvidia-dcgm-exporter.service"}),
+}
+_MODULES = ("nvidia_peermem", "nvidia_uvm", "nvidia_drm", "nvidia_modeset", "nvidia")
+"""As they depend on each other."""
+_ENGINE = re.compile(r"engine-[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.service")
+_UP = frozenset({"active", "activating", "reloading", "deactivating"})
+_PATIENCE = 600.0
+"""Seconds to wait for a deed under way: the same one, whose asker was cut off, as a rule."""
+_RELEASED = 4 * 3600.0
+"""Seconds after which the agent takes NVML up by itself, if nobody says so before."""
+_UNLOADED = 60.0
+"""Seconds that the kernel may take to unload modules."""
+_LINE = 180
+_MAX = 64 * 1024
+
+
+class _Note(msgspec.Struct, frozen=True, kw_only=True):
+    """The units that ran before ``deed``, in the order in which they were stopped."""
+
+    units: tuple[str, ...]
+    deed: str
+    rollout: str | None = None
+    at: float = 0.0
+
+
+_note = msgspec.json.Decoder(_Note)
+
+
+def let_go(arguments: argparse.Namespace) -> int:
+    """Have nobody use the GPUs, if the token counts. Returns the exit code."""
+    replicas = tuple(dict.fromkeys(arguments.replicas))
+
+    def deed(final: Final, _: int) -> Final:
+        it = _Work(arguments, getattr(final, "rollout", None))
+        with it.told("let-go", replicas) as words:
+            done = it.let_go(replicas)
+            words.text = _in_words(done)
+        return done
+
+    act = Act(action="let-go", token=arguments.token, replicas=replicas, deed=arguments.deed)
+    return perform(arguments, act, deed, patience=_PATIENCE)
+
+
+def take_up(arguments: argparse.Namespace) -> int:
+    """Start again what was stopped to let go, if the token counts. Returns the exit code."""
+    replicas = tuple(dict.fromkeys(arguments.replicas))
+
+    def deed(final: Final, _: int) -> Final:
+        it = _Work(arguments, getattr(final, "rollout", None))
+        with it.told("take-up", replicas) as words:
+            done = it.take_up(replicas)
+            failed = [f"{unit}: {why}" for unit, why in done.failed.items()]
+            words.text = "; ".join([f"started {', '.join(done.started) or 'nothing'}", *failed])
+            words.code = 1 if failed else 0
+        return done
+
+    act = Act(action="take-up", token=arguments.token, replicas=replicas)
+    return perform(arguments, act, deed, patience=_PATIENCE)
+
+
+def holders(proc: Path, dev: Path) -> list[int]:
+    """The processes that have a node of NVIDIA's in *dev* open."""
+    prefix = f"{dev}/nvidia"
+    found = []
+    for process in proc.iterdir():
+        if not process.name.isdigit():
+            continue
+        with suppress(OSError):  # it has ended, or is another host's to us
+            for one in (process / "fd").iterdir():
+                with suppress(OSError):
+                    if str(one.readlink()).startswith(prefix):
+                        found.append(int(process.name))
+                        break
+    return sorted(found)
+
+
+@dataclass
+class _Words:
+    text: str = ""
+    code: int = 0
+
+
+class _Telling:
+    """Tells the agent's audit how a deed ended."""
+
+    def __init__(self, work: _Work, what: str, replicas: tuple[str, ...]) -> None:
+        self._work, self._what, self._replicas = work, what, replicas
+        self._words = _Words()
+
+    def __enter__(self) -> _Words:
+        return self._words
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        words = self._words
+        if isinstance(error, ControlError):
+            words.text, words.code = str(error), error.code
+        elif error is not None:
+            return
+        with suppress(ControlError):  # it is in the reply, too
+            told = Act(
+                action="ended",
+                token=self._work.token,
+                replicas=self._replicas,
+                command=printable(f"{self._what}: {words.text}")[:_LINE],
+                code=words.code,
+            )
+            ask_again(self._work.agent, told)
+
+
+class _Work:
+    """What is done on this host, for *rollout*."""
+
+    def __init__(self, arguments: argparse.Namespace, rollout: str | None) -> None:
+        self.agent: Agent = agent_of(arguments)
+        self.token: int = arguments.token
+        self._rollout = rollout
+        self._deed: str = getattr(arguments, "deed", "") or ""
+        self._as_json: bool = arguments.json
+        self._path: Path = arguments.note_dir / NOTE
+        self._proc: Path = arguments.proc_dir
+        self._dev: Path = arguments.dev_dir
+
+    def told(self, what: str, replicas: tuple[str, ...]) -> _Telling:
+        """How *what* ends is told to the agent."""
+        return _Telling(self, what, replicas)
+
+    # -- letting go ------------------------------------------------------------------------------
+
+    def let_go(self, replicas: Sequence[str]) -> LetGo:
+        """Stop what has the GPUs. Raises ControlError."""
+        engines = [f"engine-{name}.service" for name in replicas]
+        services = [one for one in SERVICES if one in _STOPPED[self._deed]]
+        states = _states([*engines, *services])
+        running = [one for one in (*engines, *services) if states.get(one) in _UP]
+        noted = self._noted()
+        stopped = tuple(dict.fromkeys((*noted, *running)))
+        self._keep(stopped)
+        if due := [one for one in engines if one in running]:
+            self._stop(due)  # at the same time
+        for one in services:
+            if one in running:
+                self._stop([one])
+        self._release()
+        left = holders(self._proc, self._dev)
+        who = tuple(describe(pid, proc=self._proc) for pid in left[:20])
+        if self._deed != "driver":
+            return LetGo(stopped=stopped, holders=who)
+        unloaded, why = self._unloaded(who)
+        self._say(f"modules unloaded: {'yes' if unloaded else f'no: {why}'}")
+        return LetGo(stopped=stopped, unloaded=unloaded, why=why, holders=who)
+
+    def _stop(self, units: Sequence[str]) -> None:
+        self._say(f"stopping {', '.join(units)}")
+        if why := _systemctl("stop", *units):
+            raise ControlError(
+                f"{', '.join(units)} could not be stopped: {why}",
+                f"systemctl status {' '.join(units)}",
+            )
+
+    def _release(self) -> None:
+        final = ask_again(self.agent, Nvml(action="release", seconds=_RELEASED))
+        # 2: it does not read NVML
+        if isinstance(final, Failed) and final.code != 2:
+            raise ControlError(f"the agent does not let go of NVML: {final.error}", final.next)
+
+    def _unloaded(self, holding: Sequence[str]) -> tuple[bool, str]:
+        version = self._proc / "driver/nvidia/version"
+        loaded = self._loaded()
+        if not loaded and not version.exists():
+            return False, "no driver is in this host's kernel"
+        if holding:
+            return False, f"{'; '.join(holding[:3])} has an NVIDIA device open"
+        why = _ended(["modprobe", "-r", *loaded], _UNLOADED) if loaded else ""
+        if not version.exists() and not self._loaded():
+            return True, ""
+        return False, why or "they are still in the kernel"
+
+    def _loaded(self) -> list[str]:
+        try:
+            lines = (self._proc / "modules").read_text(encoding="ascii").splitlines()
+        except OSError:
+            return []
+        there = {line.split(" ", 1)[0] for line in lines}
+        # a container sees the modules of a kernel that is not its own
+        own = (self._proc / "driver/nvidia").exists()
+        return [one for one in _MODULES if one in there] if own else []
+
+    # -- taking up -------------------------------------------------------------------------------
+
+    def take_up(self, replicas: Sequence[str]) -> TakenUp:
+        """Start what is noted, and the engines of *replicas*. Raises ControlError."""
+        noted = self._noted()
+        named = [f"engine-{name}.service" for name in replicas]
+        engines = list(dict.fromkeys([*(one for one in noted if _ENGINE.fullmatch(one)), *named]))
+        services = [one for one in _STARTED if one in noted]
+        states = _states([*engines, *services])
+        due = [one for one in services if states.get(one) != "active"]
+        started: list[str] = []
+        failed: dict[str, str] = {}
+        for one in due:
+            self._start([one], started, failed)
+        final = ask_again(self.agent, Nvml(action="acquire"))
+        if isinstance(final, Failed) and final.code != 2:
+            failed["NVML"] = final.error
+        if late := [one for one in engines if states.get(one) != "active"]:
+            self._start(late, started, failed)
+        if not failed:
+            self._path.unlink(missing_ok=True)
+        return TakenUp(started=tuple(started), failed=failed)
+
+    def _start(self, units: Sequence[str], started: list[str], failed: dict[str, str]) -> None:
+        self._say(f"starting {', '.join(units)}")
+        _systemctl("reset-failed", *units)
+        why = _systemctl("start", *units)
+        if not why:
+            started.extend(units)
+            return
+        for one, state in _states(units).items():
+            if state == "active":
+                started.append(one)
+            else:
+                failed[one] = f"{state}: {why}"
+
+    # -- the note, and words ---------------------------------------------------------------------
+
+    def _noted(self) -> tuple[str, ...]:
+        """The units that are noted; of those only such as may be meant, whoever wrote them."""
+        try:
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            with os.fdopen(os.open(self._path, flags), "rb") as file:
+                units = _note.decode(file.read(_MAX)).units
+        except FileNotFoundError:
+            return ()
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise ControlError(
+                f"{self._path}: what ran before cannot be read: {error}",
+                f"rm {self._path}; then start those units by hand that are to run",
+            ) from error
+        return tuple(one for one in units if one in SERVICES or _ENGINE.fullmatch(one))
+
+    def _keep(self, units: tuple[str, ...]) -> None:
+        note = _Note(units=units, deed=self._deed, rollout=self._rollout, at=time.time())
+        try:
+            replace(self._path, msgspec.json.encode(note) + b"\n")
+        except OSError as error:
+            raise ControlError(
+                f"nothing was stopped: {self._path}: {error.strerror}", f"df -h {self._path.parent}"
+            ) from error
+
+    def _say(self, what: str) -> None:
+        entry = Entry(at=time.time(), message=what, cause="rollout")
+        with suppress(OSError):  # nobody listens any more
+            if self._as_json:
+                sys.stdout.write(encode(entry).decode())
+            else:
+                sys.stdout.write(f"{what}\n")
+            sys.stdout.flush()
+
+
+def _in_words(done: LetGo) -> str:
+    said = [f"stopped {', '.join(done.stopped) or 'nothing'}"]
+    if done.unloaded is not None:
+        said.append("modules unloaded" if done.unloaded else f"modules stay: {done.why}")
+    return "; ".join(said)
+
+
+def _states(units: Iterable[str]) -> dict[str, str]:
+    """The ActiveState of each of *units*; of those that are not there none."""
+    names = list(units)
+    if not names:
+        return {}
+    command = ["systemctl", "show", "-p", "Id,LoadState,ActiveState", "--", *names]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    found: dict[str, str] = {}
+    for block in done.stdout.split("\n\n"):
+        said = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        if said.get("LoadState") not in {None, "not-found"}:
+            found[said.get("Id", "")] = said.get("ActiveState", "")
+    if done.returncode and not found:
+        why = " ".join(done.stderr.split()) or f"status {done.returncode}"
+        raise ControlError(f"systemd does not say what runs: {why}", "systemctl status")
+    return found
+
+
+def _systemctl(verb: str, *units: str) -> str:
+    """Why it failed, empty where it did not."""
+    done = subprocess.run(
+        ["systemctl", verb, "--", *units], capture_output=True, text=True, check=False
+    )
+    if done.returncode == 0:
+        return ""
+    return " ".join(done.stderr.split()) or f"status {done.returncode}"
+
+
+def _ended(command: Sequence[str], seconds: float) -> str:
+    """Why *command* failed, empty where it did not. One that hangs in the kernel is left behind."""
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+    except OSError as error:
+        return f"{command[0]}: {error.strerror}"
+    try:
+        said, _ = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return f"{' '.join(command)} did not end within {seconds:.0f} s"
+    return "" if process.returncode == 0 else " ".join(said.split())
