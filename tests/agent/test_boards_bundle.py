@@ -97,7 +97,9 @@ def test_a_secret_of_an_engine_is_in_no_piece(host: Host) -> None:
     try:
         host.systemd.unit(
             one.unit,
-            MainPID=sleeper.pid, ActiveState="active", SubState="running",
+            MainPID=sleeper.pid,
+            ActiveState="active",
+            SubState="running",
             InvocationID="1" * 32,
         )
         host.nvml(f"count 2\nbug-report.text env quite-secret-words --hf-token {SECRET} end")

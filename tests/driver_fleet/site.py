@@ -1,15 +1,15 @@
 """Three hosts with eight GPUs each that serve *tiny*, and whose driver really changes.
 
 Stand-ins are the kernel's half of the driver (tests/fakes/nvidia_module), NVML (tests/fakes/nvml),
-NVIDIA's packages and their repository (tests/fakes/nvidia_repo), and the engines. Real are apt, dpkg,
-DKMS, modinfo, boots, systemd, nginx, HAProxy, the roles, the agent and ``farrier``.
+NVIDIA's packages and their repository (tests/fakes/nvidia_repo), and the engines. Real are apt,
+dpkg, DKMS, modinfo, boots, systemd, nginx, HAProxy, the roles, the agent and ``farrier``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tests.fakes.engine.packing import packed
 from tests.fakes.nvidia_module import OPT, RUN, files, roots
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.fakes.nvidia_repo.running import StandIn
     from tests.roles.converging import Converge
 
-__all__ = ["GPUS", "NEW", "OLD", "DriverSite"]
+__all__ = ["GPUS", "NEW", "OLD", "DriverSite", "boot", "comes_with", "fit", "installed", "loaded"]
 
 OLD, NEW = "580.95.05", "580.105.08"
 GPUS = 8
@@ -42,11 +42,68 @@ TINY = {
 }
 
 
+def fit(site: Site, host: str, standin: StandIn, *, reboots: bool = True) -> None:
+    """Make *host* one with eight GPUs, whose inventory wants driver :data:`OLD` and serves *tiny*.
+
+    *reboots*: its kernel does not let go of a loaded module, so that another one takes a boot.
+    """
+    library = fake_nvml.build(site.converge.directory / f"nvml-{host}").read_bytes()
+    site.put(host, "/opt/standin/standin.py", packed(), mode="755")
+    site.put(host, NVML, library, mode="755")
+    for path, (content, mode) in files(GPUS, SWITCHES).items():
+        site.put(host, path, content, mode)
+    site.root(
+        host,
+        f"rm -rf {OPT}/when; mkdir {OPT}/when; ln -sfn {RUN}/state {_STATE};"
+        f" {'touch' if reboots else 'rm -f'} {OPT}/in-use;"
+        " systemctl daemon-reload; systemctl enable -q fake-driver.service;"
+        " systemctl restart fake-driver.service",
+    )
+    site.converge.models[host] = [TINY]
+    site.converge.data[host] = {
+        "accelerator": "cuda",
+        "agent_tick": 1.0,
+        "agent_nvml_library": NVML,
+        "engine_stop_timeout": STOP_SECONDS,
+        "api_keys_file": str(site.keys_file),
+        "nvidia_driver_version": OLD,
+        "roots": roots(),
+        **standin.repository(),
+    }
+
+
+def installed(site: Site, host: str) -> str:
+    """The upstream version of the driver's packages, by dpkg; several where they differ."""
+    listing = site.ssh(
+        host,
+        "dpkg-query -W -f '${db:Status-Status} ${Version}\\n' nvidia-kernel-open-dkms"
+        " nvidia-driver-cuda nvidia-fabricmanager libcuda1",
+        check=False,
+    )
+    versions = {line.removeprefix("installed ") for line in listing.splitlines()}
+    return " ".join(sorted(version.partition("-")[0] for version in versions))
+
+
+def loaded(site: Site, host: str) -> str:
+    """The version of the driver that is loaded; "" if none is."""
+    return site.ssh(host, f"cat {RUN}/loaded 2>/dev/null", check=False).strip()
+
+
+def boot(site: Site, host: str) -> str:
+    """The boot that *host* is in."""
+    return site.ssh(host, "cat /proc/sys/kernel/random/boot_id").strip()
+
+
+def comes_with(site: Site, host: str, version: str, *lines: str) -> None:
+    """Driver *version* brings *lines* with it when *host* loads it; none: it is as any other."""
+    text = "".join(f"{line}\n" for line in lines)
+    site.put(host, f"{OPT}/when/{version}", text.encode())
+
+
 class DriverSite(Site):
     """The hosts of a lab with two gateways; gpu01 and gpu02 are Debian 12, gpu03 is Debian 13.
 
-    The kernel of gpu01 and gpu02 does not let go of its module, so that another one takes a boot.
-    That of gpu03 does.
+    The kernel of gpu03 lets go of its module; those of the others do not.
     """
 
     def __init__(self, lab: Lab, converge: Converge, standin: StandIn) -> None:
@@ -56,35 +113,8 @@ class DriverSite(Site):
     def prepare(self) -> None:
         """Write the inventory, and bring to the hosts what it names and no role installs."""
         super().prepare()
-        program = packed()
-        library = fake_nvml.build(self.converge.directory / "nvml").read_bytes()
         for host in self.gpus:
-            self.put(host, "/opt/standin/standin.py", program, mode="755")
-            self.put(host, NVML, library, mode="755")
-            for path, (content, mode) in files(GPUS, SWITCHES).items():
-                self.put(host, path, content, mode)
-            self.root(
-                host,
-                f"rm -rf {OPT}/when; mkdir {OPT}/when; ln -sfn {RUN}/state {_STATE};"
-                f" {'rm -f' if host == 'gpu03' else 'touch'} {OPT}/in-use;"
-                " systemctl daemon-reload; systemctl enable -q fake-driver.service;"
-                f" {OPT}/driver unload; systemctl restart fake-driver.service",
-            )
-            self.converge.models[host] = [TINY]
-            self.converge.data[host] = self.host_data(OLD)
-
-    def host_data(self, version: str) -> Mapping[str, Any]:
-        """What the inventory says of a host: *version* is the driver's."""
-        return {
-            "accelerator": "cuda",
-            "agent_tick": 1.0,
-            "agent_nvml_library": NVML,
-            "engine_stop_timeout": STOP_SECONDS,
-            "api_keys_file": str(self.keys_file),
-            "nvidia_driver_version": version,
-            "roots": roots(),
-            **self.standin.repository(),
-        }
+            fit(self, host, self.standin, reboots=host != "gpu03")
 
     def settle(self) -> None:
         """Return when every replica serves and every gateway knows it."""
@@ -92,33 +122,6 @@ class DriverSite(Site):
             until(lambda: self.ready(host), 120, f"{host} serves")  # noqa: B023
         for gateway in self.gateways:
             until(lambda: self.models(gateway) == ["tiny"], 30, f"{gateway} knows it")  # noqa: B023
-
-    # -- drivers ---------------------------------------------------------------------------------
-
-    def installed(self, host: str) -> str:
-        """The upstream version of the driver's packages, by dpkg."""
-        listing = self.ssh(
-            host,
-            "dpkg-query -W -f '${db:Status-Status} ${Version}\\n' nvidia-kernel-open-dkms"
-            " nvidia-driver-cuda nvidia-fabricmanager libcuda1",
-            check=False,
-        )
-        versions = {line.removeprefix("installed ") for line in listing.splitlines()}
-        return " ".join(sorted(version.partition("-")[0] for version in versions))
-
-    def loaded(self, host: str) -> str:
-        """The version of the driver that is loaded; "" if none is."""
-        return self.ssh(host, f"cat {RUN}/loaded 2>/dev/null", check=False).strip()
-
-    def boot(self, host: str) -> str:
-        """The boot that *host* is in."""
-        return self.ssh(host, "cat /proc/sys/kernel/random/boot_id").strip()
-
-    def comes_with(self, version: str, *lines: str, hosts: Sequence[str] = ()) -> None:
-        """Driver *version* brings *lines* with it when it is loaded; none: it is as any other."""
-        for host in hosts or self.gpus:
-            text = "".join(f"{line}\n" for line in lines)
-            self.put(host, f"{OPT}/when/{version}", text.encode())
 
     @contextmanager
     def now(self, host: str, *lines: str) -> Iterator[None]:

@@ -6,14 +6,14 @@ import json
 import re
 from typing import Any
 
-from tests.driver_fleet.site import GPUS, OLD, DriverSite
+from tests.driver_fleet.site import GPUS, OLD, DriverSite, installed, loaded
 from tests.roles.fleet import until
 
 
 def test_every_host_serves_with_the_driver_that_the_inventory_names(site: DriverSite) -> None:
     for host in site.gpus:
-        assert site.installed(host) == OLD
-        assert site.loaded(host) == OLD
+        assert installed(site, host) == OLD
+        assert loaded(site, host) == OLD
         assert site.unit(host, "nvidia-fabricmanager", "ActiveState") == "active"
         assert site.unit(host, "nvidia-persistenced", "ActiveState") == "active"
     assert site.chat(site.gateways[0]).status == 200
@@ -60,7 +60,9 @@ def test_fingerprints_say_what_is_different(site: DriverSite) -> None:
         assert (found["was"], found["now"]) == ("16", "8")
         assert not told(done.stdout)["gpu01"]["differences"]
         plain = site.farrier("fingerprint", "check", "gpu02", "--seconds", "0", check=1).stdout
-        assert "gpu02  changed: GPU 5 (GPU-fa4e0000-0000-4000-8000-000000000005) pcie width" in plain
+        assert (
+            "gpu02  changed: GPU 5 (GPU-fa4e0000-0000-4000-8000-000000000005) pcie width" in plain
+        )
     site.root("gpu03", "systemctl stop farrier-agent")
     try:
         done = site.farrier("fingerprint", "check", "--seconds", "0", check=1)

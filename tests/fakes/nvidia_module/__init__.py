@@ -22,7 +22,7 @@ _BUS = {"0x2335": "0x030200", "0x22a3": "0x068000"}
 
 
 def roots() -> dict[str, str]:
-    """The inventory's ``roots`` of a host with the stand-in; /run says that it were no container."""
+    """The inventory's ``roots`` of such a host; its /run says that it were no container."""
     return {name: f"{RUN}/{name}" for name in ("sys", "dev", "run")}
 
 
