@@ -8,13 +8,24 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from farrier.load.background import Background
 from tests.driver_fleet.site import NEW, OLD, DriverSite, boot, comes_with, installed, loaded
 from tests.fakes.nvidia_repo.catalogue import DOES_NOT_BUILD, DOES_NOT_INSTALL
-from tests.fleet.rolling import leased, nothing_lost, rollout
+from tests.fleet.rolling import leased, rollout
+from tests.fleet.site import Site
 from tests.roles.fleet import until
 
-__all__ = ["FAULTS", "GATES", "Fault", "as_it_was", "change", "gates", "is_back", "is_changed"]
+__all__ = [
+    "FAULTS",
+    "GATES",
+    "MEASURE",
+    "Fault",
+    "as_it_was",
+    "brings",
+    "change",
+    "gates",
+    "is_back",
+    "is_changed",
+]
 
 MEASURE = ("--measure", "3", "--tolerance", "60%")
 """Short, and generous: this machine has other things to do."""
@@ -61,7 +72,7 @@ FAULTS: Mapping[str, Fault] = {
 """What is wrong with a new driver, by the one gate that has to find it."""
 
 
-def change(site: DriverSite, version: str, *argv: str, cwd: Path, check: int = 0) -> Any:
+def change(site: Site, version: str, *argv: str, cwd: Path, check: int = 0) -> Any:
     """The ledger of ``farrier rollout driver --to`` *version*."""
     return rollout(
         site, "driver", "-y", "--to", version, *MEASURE, *argv, cwd=cwd, check=check, timeout=1500
@@ -73,7 +84,7 @@ def gates(host: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return {one["name"]: one for one in host["gates"]}
 
 
-def is_changed(site: DriverSite, host: str, version: str) -> None:
+def is_changed(site: Site, host: str, version: str) -> None:
     """*host* has driver *version*, whole, and serves."""
     assert installed(site, host) == loaded(site, host) == version
     status = site.status(host)
@@ -137,8 +148,3 @@ def brings(site: DriverSite, fault: Fault, hosts: Sequence[str] = ()) -> None:
     """*fault*'s driver brings it on *hosts* (all, if none is named)."""
     for host in hosts or site.gpus:
         comes_with(site, host, fault.version, *fault.lines)
-
-
-def lost_nothing(site: DriverSite, it: Background) -> None:
-    """As :func:`nothing_lost`."""
-    nothing_lost(site, it)

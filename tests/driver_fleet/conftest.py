@@ -18,7 +18,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DriverSite]:
     """The lab's hosts after the first converge: every one serves with :data:`.site.OLD`."""
     with (
         lab_of_tests(os.environ.get("FARRIER_FLEET_LAB", "fleet")) as lab,
-        started(str(lab.definition.gateway)) as standin,
+        started(str(lab.definition.gateway), seconds=5400) as standin,
     ):
         it = DriverSite(lab, Converge(lab, tmp_path_factory.mktemp("fleet")), standin)
         it.prepare()

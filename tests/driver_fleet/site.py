@@ -7,9 +7,9 @@ dpkg, DKMS, modinfo, boots, systemd, nginx, HAProxy, the roles, the agent and ``
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.fakes.engine.packing import packed
 from tests.fakes.nvidia_module import OPT, RUN, files, roots
@@ -22,7 +22,18 @@ if TYPE_CHECKING:
     from tests.fakes.nvidia_repo.running import StandIn
     from tests.roles.converging import Converge
 
-__all__ = ["GPUS", "NEW", "OLD", "DriverSite", "boot", "comes_with", "fit", "installed", "loaded"]
+__all__ = [
+    "GPUS",
+    "NEW",
+    "OLD",
+    "DriverSite",
+    "boot",
+    "comes_with",
+    "fit",
+    "installed",
+    "loaded",
+    "of_standin",
+]
 
 OLD, NEW = "580.95.05", "580.105.08"
 GPUS = 8
@@ -42,15 +53,22 @@ TINY = {
 }
 
 
-def fit(site: Site, host: str, standin: StandIn, *, reboots: bool = True) -> None:
-    """Make *host* one with eight GPUs, whose inventory wants driver :data:`OLD` and serves *tiny*.
+def fit(
+    site: Site,
+    host: str,
+    driver: Mapping[str, Any],
+    *,
+    reboots: bool = True,
+    switches: int = SWITCHES,
+) -> None:
+    """Make *host* one with eight GPUs that serves *tiny*; *driver* is the inventory's data of it.
 
     *reboots*: its kernel does not let go of a loaded module, so that another one takes a boot.
     """
     library = fake_nvml.build(site.converge.directory / f"nvml-{host}").read_bytes()
     site.put(host, "/opt/standin/standin.py", packed(), mode="755")
     site.put(host, NVML, library, mode="755")
-    for path, (content, mode) in files(GPUS, SWITCHES).items():
+    for path, (content, mode) in files(GPUS, switches).items():
         site.put(host, path, content, mode)
     site.root(
         host,
@@ -66,10 +84,14 @@ def fit(site: Site, host: str, standin: StandIn, *, reboots: bool = True) -> Non
         "agent_nvml_library": NVML,
         "engine_stop_timeout": STOP_SECONDS,
         "api_keys_file": str(site.keys_file),
-        "nvidia_driver_version": OLD,
         "roots": roots(),
-        **standin.repository(),
+        **driver,
     }
+
+
+def of_standin(standin: StandIn) -> dict[str, Any]:
+    """The inventory's data that bring driver :data:`OLD` from *standin*."""
+    return {"nvidia_driver_version": OLD, **standin.repository()}
 
 
 def installed(site: Site, host: str) -> str:
@@ -114,7 +136,7 @@ class DriverSite(Site):
         """Write the inventory, and bring to the hosts what it names and no role installs."""
         super().prepare()
         for host in self.gpus:
-            fit(self, host, self.standin, reboots=host != "gpu03")
+            fit(self, host, of_standin(self.standin), reboots=host != "gpu03")
 
     def settle(self) -> None:
         """Return when every replica serves and every gateway knows it."""
