@@ -15,7 +15,7 @@ _MOST = 50
 
 
 class Percent(click.ParamType[int]):
-    """A share of traffic for a canary: ``10%`` or ``10``, from 1 to 50, as an integer."""
+    """A share, as of traffic for a canary: ``10%`` or ``10``, from 1 to 50, as an integer."""
 
     name = "percent"
 

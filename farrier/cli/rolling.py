@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,12 +16,15 @@ import click
 from rich.console import Console
 
 from farrier.fleet import InventoryError, ShellError, read_fleet_targets
+from farrier.nvidia.planned import DriverPlan
 from farrier.rollout import canary
 from farrier.rollout.capacity import Room
+from farrier.rollout.driver_begin import note_plans, with_plans
+from farrier.rollout.driver_pages import driver_lines, gates_tables, inventory_lines
 from farrier.rollout.errors import RefusedError, RolloutError, UsageError
 from farrier.rollout.gateways import Gateways
 from farrier.rollout.hooks import check_hook
-from farrier.rollout.host import Host
+from farrier.rollout.host import Host, Look
 from farrier.rollout.ledger import Ledger, Options, encode
 from farrier.rollout.looking import look_at, others, serving
 from farrier.rollout.pages import (
@@ -70,9 +73,7 @@ def begin(kind: Kind, given: dict[str, Any], command: tuple[str, ...] = ()) -> N
         looks, silent = look_at(hosts.values())
         for name, why in silent.items():
             click.echo(f"{name}: {why}", err=True)
-        ledger, plan = new_ledger(kind, options, looks)
-        if kind == "rollback":
-            say_what_comes_back(ledger, hosts, looks)
+        ledger, plan = _planned(kind, options, hosts, looks)
         if not as_json or not dry:
             _show_plan(plan, ledger, refuse_gaps(plan, looks, options), err=as_json)
         else:
@@ -100,6 +101,22 @@ def begin(kind: Kind, given: dict[str, Any], command: tuple[str, ...] = ()) -> N
         if kind == "rollback":
             taken |= failed_before(ledger, looks, every(Store(), hosts.values()))
         drive(ledger, fleet, as_json=as_json, takeover=taken)
+
+
+def _planned(
+    kind: Kind, options: Options, hosts: Mapping[str, Host], looks: Mapping[str, Look | None]
+) -> tuple[Ledger, Plan]:
+    """The plan, with what it means on each host. Raises RefusedError where that must not be."""
+    plans: dict[str, DriverPlan] = {}
+    if kind == "driver":
+        click.echo("asking apt on the hosts what it would do; nothing is changed", err=True)
+        looks, plans = with_plans(looks, options, Store())
+    ledger, plan = new_ledger(kind, options, looks)
+    if kind == "rollback":
+        say_what_comes_back(ledger, hosts, looks)
+    if kind == "driver":
+        note_plans(ledger, plans, {name: look for name, look in looks.items() if look})
+    return ledger, plan
 
 
 def _agreed() -> bool:
@@ -195,7 +212,7 @@ def _refuse_canary(plan: Plan, options: Options, fleet: Fleet) -> None:
 def _show_plan(plan: Plan, ledger: Ledger, rooms: Iterable[Room], *, err: bool) -> None:
 
     console = Console(stderr=err, soft_wrap=True, highlight=False)
-    for line in (*plan_lines(plan, rooms), *back_lines(ledger)):
+    for line in (*plan_lines(plan, rooms), *back_lines(ledger), *driver_lines(ledger)):
         console.print(line)
 
 
@@ -210,7 +227,9 @@ def show_ledger(ledger: Ledger, *, as_json: bool) -> None:
     console.print(ledger_table(ledger))
     if (table := compared_table(ledger)) is not None:
         console.print(table)
-    for line in ledger_lines(ledger):
+    for one in gates_tables(ledger):
+        console.print(one)
+    for line in (*ledger_lines(ledger), *inventory_lines(ledger)):
         console.print(line)
 
 

@@ -144,6 +144,36 @@ def reboot(**given: Any) -> None:
     begin("reboot", given)
 
 
+@rollout.command()
+@_rolling
+@click.option("--to", "driver", metavar="VERSION", help="Another one than the inventory says.")
+@click.option(
+    "--measure",
+    type=click.FloatRange(min=0, max=600),
+    default=20.0,
+    show_default=True,
+    metavar="S",
+    help="How long each replica is measured, before and after; 0: not.",
+)
+@click.option(
+    "--tolerance",
+    type=Percent(),
+    default="10%",
+    show_default=True,
+    metavar="P%",
+    help="By how much a replica may be slower.",
+)
+@click.option(
+    "--no-way-back", is_flag=True, help="Also where the present driver could not be put back."
+)
+def driver(tolerance: int, **given: Any) -> None:
+    """Change NVIDIA's driver.
+
+    A host that fails a gate is put back to the driver from before, and the rollout stops.
+    """
+    begin("driver", given | {"tolerance": tolerance / 100})
+
+
 @rollout.command(context_settings={"ignore_unknown_options": False})
 @_rolling
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="CMD…")

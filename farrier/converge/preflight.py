@@ -55,7 +55,7 @@ def preflight(spec: HostSpec, deploy: str = "llm") -> Commands:
     for reason in verdict.warnings:
         note("attention", host.name, str(reason))
     if verdict.refusals:
-        refused(host.name)
+        refused(host.name, _told(verdict))
         yield Refuse(f"nothing was changed on this host:\n{_told(verdict)}")
     else:
         host.noop("fit to be changed")

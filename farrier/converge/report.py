@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Note", "forget", "note", "notes", "only_refused", "refused"]
+__all__ = ["Note", "forget", "note", "notes", "only_refused", "refused", "why_refused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Note:
 
 
 _notes: list[Note] = []
-_refused: set[str] = set()
+_refused: dict[str, str] = {}
 _HEADINGS = {
     "attention": "Works, and will bite:",
     "pending": "Restart pending (running engines are never restarted by a converge):",
@@ -49,15 +49,20 @@ def note(kind: str, host: str, text: str) -> bool:
     return True
 
 
-def refused(host: str) -> None:
+def refused(host: str, why: str = "") -> None:
     """Remember that the preflight refused *host*: nothing was changed on it, nothing failed."""
-    _refused.add(host)
+    _refused[host] = why
+
+
+def why_refused(host: str) -> str | None:
+    """Why the preflight refused *host*; None where it did not."""
+    return _refused.get(host)
 
 
 def only_refused(failed: Iterable[str]) -> bool:
     """Whether hosts *failed*, and all of them because the preflight refused them."""
     names = set(failed)
-    return bool(names) and names <= _refused
+    return bool(names) and names <= _refused.keys()
 
 
 def forget() -> None:

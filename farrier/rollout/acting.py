@@ -12,7 +12,7 @@ from farrier.rollout.one_host import OneHost
 from farrier.rollout.resuming import still_to_restart
 from farrier.rollout.seen import HostSeen
 
-__all__ = ["act", "back"]
+__all__ = ["act", "back", "reboot_host"]
 
 
 def act(it: OneHost) -> str | None:
@@ -24,7 +24,7 @@ def act(it: OneHost) -> str | None:
         case "restart" | "converge" | "rollback":
             _restart(it, seen)
         case "reboot":
-            _reboot(it)
+            reboot_host(it)
         case "run":
             return _run_command(it)
     return None
@@ -65,7 +65,8 @@ def _restart(it: OneHost, seen: HostSeen) -> None:
             one.stop_seconds, one.start_seconds, one.warm_seconds = seconds.of(name)
 
 
-def _reboot(it: OneHost) -> None:
+def reboot_host(it: OneHost) -> None:
+    """Mark it and reboot it; the connection goes with it."""
     it.host.away.set()
     try:
         it.watched(it.host.reboot)

@@ -17,9 +17,11 @@ __all__ = ["count_lost", "drain_host", "lost_in_drain"]
 
 def drain_host(it: OneHost) -> str | None:
     """Drain what is still to be acted upon; what came of it in words."""
-    it.around.room(it.record, it.wants_to_go_on)
-    look = it.look()
     record, options = it.record, it.ledger.options
+    # what was begun is brought to a good end
+    back = it.kind == "driver-back"
+    it.around.room(record, it.on_lease if back else it.wants_to_go_on)
+    look = it.look()
     it.remember(look)
     names = it.to_act_on(look.seen)
     if not names:
@@ -56,7 +58,7 @@ def drain_host(it: OneHost) -> str | None:
 
     try:
         # a drain joins the one that is under way: asked twice is once
-        it.watched(lambda: it.through_cuts(drain), stoppable=True)
+        it.watched(lambda: it.through_cuts(drain), stoppable=not back)
     except CutOffError as error:
         heard = sum(it.replica(name).heard or 0 for name in names)
         raise CutOffError(

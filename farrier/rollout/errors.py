@@ -1,6 +1,7 @@
 """What can go wrong with a rollout as a whole.
 
 RolloutError            exit code 1
+├── GateError           1: a host is not what it was before, so it must not serve
 ├── GatewaysError       1: some gateways did not do what they were asked (:mod:`.gateways`)
 ├── RefusedError        3: a safety check says no; nothing was changed by what was refused
 │   └── FencedError     3: this process no longer holds the lease of a host
@@ -10,7 +11,14 @@ RolloutError            exit code 1
 
 from __future__ import annotations
 
-__all__ = ["CutOffError", "FencedError", "RefusedError", "RolloutError", "UsageError"]
+__all__ = [
+    "CutOffError",
+    "FencedError",
+    "GateError",
+    "RefusedError",
+    "RolloutError",
+    "UsageError",
+]
 
 
 class RolloutError(Exception):
@@ -30,6 +38,10 @@ class RolloutError(Exception):
     def what(self) -> str:
         """The message without the next command."""
         return super().__str__()
+
+
+class GateError(RolloutError):
+    """A gate was not passed: the host is not what it was before."""
 
 
 class RefusedError(RolloutError):

@@ -3,7 +3,7 @@
 It runs on the operator's machine, with the environment of ``farrier`` and besides
 
     FARRIER_ROLLOUT    the rollout's ID
-    FARRIER_KIND       restart, converge, reboot, run or rollback
+    FARRIER_KIND       restart, converge, reboot, run, rollback, driver, gpu-reset or gpu-diag
     FARRIER_WHEN       before or after
     FARRIER_HOST       the host's name in the inventory
     FARRIER_ADDRESS    where other hosts reach it

@@ -1,34 +1,30 @@
 """What a rollout asks of one host, by SSH: a look, its lease, and the verbs that the lease fences.
 
-Whatever changes something carries the token of the lease in the same call, so that a process that
-lost it changes nothing, however late it asks. A call whose answer was lost is asked again only
-where that is the same as asking once.
+How it is fenced: :mod:`farrier.rollout.fenced`.
 """
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from farrier_agent import status
 from farrier_agent.control.protocol import (
     Bundle,
     Done,
-    Failed,
-    Final,
-    Leased,
+    Fingerprinted,
     LedgerCopy,
     Ledgers,
+    LetGo,
     News,
     Ran,
+    TakenUp,
 )
 
-from farrier.fleet import AgentReply, LostError, NoAnswerError, Shell, Target, UnreachableError
 from farrier.rollout.counts import Counts, parse
-from farrier.rollout.errors import FencedError, RefusedError, RolloutError
+from farrier.rollout.driver_asked import OnHost, on_host, question_of_driver
+from farrier.rollout.errors import RolloutError
+from farrier.rollout.fenced import CALL_SECONDS, Fenced
 from farrier.rollout.questions import (
     parts_of,
     question,
@@ -42,12 +38,6 @@ __all__ = ["LOOK_SECONDS", "Host", "Look"]
 
 LOOK_SECONDS = 20.0
 """How long a host may take to say how it is."""
-CALL_SECONDS = 30.0
-"""How long the agent may take for what does not wait for requests or engines."""
-BETWEEN = 1.0
-"""Seconds between two attempts to reach a host."""
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -58,20 +48,8 @@ class Look:
     counts: Counts | None
 
 
-class Host:
+class Host(Fenced):
     """*target* during a rollout. Several threads may use it."""
-
-    def __init__(self, target: Target, shell: Shell | None = None) -> None:
-        self.target = target
-        self.name = target.name
-        self.shell = shell or Shell(target)
-        self.token: int | None = None
-        self.away = threading.Event()
-        """It reboots: nobody wonders that its lease cannot be renewed."""
-
-    def close(self) -> None:
-        """Let go of the connection."""
-        self.shell.close()
 
     # what changes nothing
 
@@ -109,11 +87,6 @@ class Host:
         done = self.shell.run(question_of_units(replicas), timeout=LOOK_SECONDS)
         return texts_of_units(replicas, done.stdout)
 
-    def lease(self) -> Leased | None:
-        """Who has the lease."""
-        final = self._ask("lease", "show").final
-        return final if isinstance(final, Leased) else None
-
     def ledgers(self) -> tuple[LedgerCopy, ...]:
         """The ledgers that it keeps, without their content."""
         final = self._ask("ledger", "list").final
@@ -138,27 +111,6 @@ class Host:
             and not line.outcome.startswith("begun")
         ]
         return ends[-1] if ends else None
-
-    # the lease
-
-    def take(self, rollout: str, holder: str, seconds: float, *, takeover: bool = False) -> None:
-        """Take its lease. Raises RefusedError that says who has it."""
-        more = ("--takeover",) if takeover else ()
-        words = ("--rollout", rollout, "--holder", holder, "--seconds", f"{seconds:g}", *more)
-        final = self._last_word(self._ask("lease", "take", *words))
-        if not isinstance(final, Leased):
-            raise RolloutError(f"{self.name}: its agent answered {type(final).__name__} to a lease")
-        self.token = final.token
-
-    def renew(self) -> None:
-        """Have the lease for as long again. Raises FencedError when it is no longer ours."""
-        self._fenced("lease", "renew")
-
-    def release(self) -> None:
-        """Give the lease back; what it holds drained is served again, unless it was acted on."""
-        if self.token is not None:
-            self._fenced("lease", "release")
-            self.token = None
 
     # what the lease fences
 
@@ -214,6 +166,52 @@ class Host:
             raise RolloutError(f"{self.name}: its agent answered {type(final).__name__} to a run")
         return final
 
+    def let_go(
+        self,
+        replicas: Sequence[str],
+        deed: str,
+        *,
+        gpus: Sequence[str] = (),
+        on_news: Callable[[News], None] | None = None,
+    ) -> LetGo:
+        """Mark it and have nobody use its GPUs, for *deed*. Asked twice is once."""
+        words = [*replicas, "--deed", deed]
+        for one in gpus:
+            words += ["--gpu", one]
+        final = self._fenced("act", "let-go", *words, timeout=None, on_news=on_news)
+        if not isinstance(final, LetGo):
+            raise RolloutError(f"{self.name}: its agent answered {type(final).__name__}")
+        return final
+
+    def take_up(
+        self, replicas: Sequence[str], *, on_news: Callable[[News], None] | None = None
+    ) -> TakenUp:
+        """Start again what was stopped to let go. Asked twice is once."""
+        final = self._fenced("act", "take-up", *replicas, timeout=None, on_news=on_news)
+        if not isinstance(final, TakenUp):
+            raise RolloutError(f"{self.name}: its agent answered {type(final).__name__}")
+        return final
+
+    def fingerprint(
+        self,
+        action: str,
+        replicas: Sequence[str],
+        seconds: float,
+        on_news: Callable[[News], None] | None = None,
+    ) -> Fingerprinted:
+        """What it is made of, and how fast *replicas* are, each measured for *seconds*."""
+        timeout = CALL_SECONDS + 2 * (seconds + 10) * max(1, len(replicas))
+        words = ("fingerprint", action, *replicas, "--seconds", f"{seconds:g}")
+        final = self._last_word(self.shell.agent(*words, timeout=timeout, on_news=on_news))
+        if not isinstance(final, Fingerprinted):
+            raise RolloutError(f"{self.name}: its agent answered {type(final).__name__}")
+        return final
+
+    def driver(self, packages: Iterable[str | None]) -> OnHost:
+        """Which driver is there, by its *packages*."""
+        done = self.shell.run(question_of_driver(packages), timeout=CALL_SECONDS)
+        return on_host(done.stdout)
+
     def ready(self, replicas: Sequence[str], rollout: str, *, timeout: float | None = None) -> Done:
         """Take this rollout's drain of *replicas* back, and wait until they are ready."""
         words = (*replicas, "--wait", "--reason", f"{OUR_REASON}{rollout}")
@@ -232,62 +230,3 @@ class Host:
         words = (replica, "--reason", reason)
         final = self._ask("evidence", *words, timeout=120).final
         return final.path if isinstance(final, Bundle) else None
-
-    def persistently(self, ask: Callable[[], _T], seconds: float) -> _T:
-        """What *ask* answers; asked again while the host cannot be reached, for *seconds*.
-
-        Only for what may be asked twice.
-        """
-        end = time.monotonic() + seconds
-        while True:
-            try:
-                return ask()
-            except (UnreachableError, LostError, NoAnswerError):
-                if time.monotonic() + BETWEEN >= end:
-                    raise
-            time.sleep(BETWEEN)
-
-    def _fenced(
-        self,
-        verb: str,
-        *words: str,
-        after: Sequence[str] = (),
-        timeout: float | None = CALL_SECONDS,
-        stdin: bytes | None = None,
-        on_news: Callable[[News], None] | None = None,
-    ) -> Final:
-        if self.token is None:
-            raise FencedError(f"{self.name}: its lease is not ours")
-        token = ("--token", str(self.token))
-        asked = (verb, *words, *token, *after)
-        return self._last_word(
-            self.shell.agent(*asked, stdin=stdin, timeout=timeout, on_news=on_news)
-        )
-
-    def _ask(self, *words: str, timeout: float | None = CALL_SECONDS) -> AgentReply:
-        return self.shell.agent(*words, timeout=timeout)
-
-    def _last_word(self, reply: AgentReply) -> Final:
-        final = reply.final
-        if not isinstance(final, Failed):
-            return final
-        what = f"{self.name}: {final.error}"
-        if final.code != 3:
-            raise RolloutError(what, final.next)
-        if self.token is not None and not self._is_ours():
-            raise FencedError(what, final.next)
-        raise RefusedError(what, final.next)
-
-    def confirm(self) -> None:
-        """Raise FencedError unless its lease is ours: then what went wrong is for others to say."""
-        if not self._is_ours():
-            raise FencedError(f"{self.name}: its lease ran out, or is another process's now")
-
-    def _is_ours(self) -> bool:
-        now = self.lease()
-        return now is None or (now.token == self.token and now.expires_in is not None)
-
-    def _done(self, final: Final) -> Done:
-        if not isinstance(final, Done):
-            raise RolloutError(f"{self.name}: its agent answered {type(final).__name__}")
-        return final

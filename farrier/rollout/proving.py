@@ -8,8 +8,10 @@ from farrier.fleet import ShellError
 from farrier.rollout import canary
 from farrier.rollout.counts import in_between
 from farrier.rollout.errors import RolloutError
+from farrier.rollout.gating import check_gates
 from farrier.rollout.judging import not_warm, problems, soaked
 from farrier.rollout.one_host import OneHost
+from farrier.rollout.plan import LETS_GO
 from farrier.rollout.steps import Step, in_words
 
 __all__ = ["check", "ready", "settle", "soak", "warm"]
@@ -48,13 +50,15 @@ def warm(it: OneHost) -> None:
     except RolloutError:
         it.keep_evidence("it did not become warm")
         raise
-    if it.ledger.kind == "reboot":
+    if it.ledger.kind in {"reboot", "driver"}:
         for one in it.record.replicas:
             one.warm_seconds = time.monotonic() - began
 
 
 def check(it: OneHost) -> str:
     """Compare the host with how it was; how it is in words."""
+    if it.kind in LETS_GO:
+        return check_gates(it)
     look = it.look()
     now, record = look.seen, it.record
     record.boot_after = now.boot_id

@@ -89,7 +89,8 @@ class HostRecord(msgspec.Struct, kw_only=True):
     role plans, ``driver_loaded`` the version that NVML last told. ``let_go`` are the units that
     were stopped for it, ``unloaded`` whether its modules could be, and ``reboots_for`` why the host
     has to reboot (None: it need not). ``fingerprint_before`` is how it was before it was touched
-    (kept until it is over), ``gates`` how it compares with that.
+    (kept until it is over), ``gates`` how it compares with that, and ``gates_back`` how it did when
+    it was put back. ``settled`` says why nothing is to be done here, where that was found out late.
     """
 
     host: str
@@ -126,6 +127,8 @@ class HostRecord(msgspec.Struct, kw_only=True):
     reboots_for: str | None = None
     fingerprint_before: Fingerprint | None = None
     gates: list[GateRecord] = []
+    gates_back: list[GateRecord] = []
+    settled: str = ""
 
     @property
     def present(self) -> list[StepRecord]:
@@ -151,6 +154,10 @@ class HostRecord(msgspec.Struct, kw_only=True):
         if self.back:
             return
         self.back, self.turned, self.turned_after = True, why, len(self.steps)
+        self.reboots_for = None
+        self.cut_before = self.cut
+        for one in self.replicas:
+            one.cut = 0  # it is counted, and a second drain counts anew
 
     def renew(self, replicas: list[ReplicaRecord]) -> None:
         """Have *replicas*, which begin anew; what was cut stays counted."""

@@ -97,7 +97,7 @@ class Rolling:
             rebooting = {
                 one.host: seconds
                 for one in self.ledger.hosts
-                if self.ledger.kind == "reboot" and one.state in {"running", "failed"}
+                if self.ledger.kind in {"reboot", "driver"} and one.state in {"running", "failed"}
             }
             self._leases.take_all(takeover=self._takeover, wait=rebooting)
             try:

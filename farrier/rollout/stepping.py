@@ -11,15 +11,17 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from farrier.fleet import ShellError
-from farrier.rollout import acting, canary, proving
+from farrier.rollout import acting, canary, driver, proving
 from farrier.rollout.converging import converge
 from farrier.rollout.draining import count_lost, drain_host
+from farrier.rollout.driver import can_go_back
 from farrier.rollout.errors import FencedError, RolloutError
 from farrier.rollout.hooks import environment, run_hook
 from farrier.rollout.host import Host
 from farrier.rollout.ledger import HostRecord, HostState
+from farrier.rollout.measuring import measure
 from farrier.rollout.one_host import OneHost, Surroundings
-from farrier.rollout.plan import RESTARTS
+from farrier.rollout.plan import DRIVERS, RESTARTS
 from farrier.rollout.putting_back import put_back
 from farrier.rollout.resuming import go_on
 from farrier.rollout.steps import Step, after, first, in_words
@@ -78,14 +80,40 @@ class Stepping:
                 again = " (resumed)" if resumed else ""
                 it.tell(f"{in_words(step)}{again}")
                 resumed = False
-                with self._book.step(record, step) as told:
-                    told.note = _DOING[step](it) or ""
+                self._do(step)
             if it.kind == kind:
                 step = after(kind, step)
             else:
                 it.tell(f"is put back: {record.turned}")
                 step = first(it.kind)
         self._end("put back" if record.turned else "done", "done")
+
+    def _do(self, step: Step) -> None:
+        """Do *step*. A host whose driver failed turns back, where it can."""
+        try:
+            with self._book.step(self._record, step) as told:
+                told.note = _DOING[step](self._it) or ""
+        except FencedError:
+            raise
+        except RolloutError as error:
+            if error.code != 1 or not self._turns_back(step):
+                raise
+            if self._it.around.leases.lost.get(self._record.host):
+                raise
+            with self._book.changing():
+                self._record.turn_back(error.what)
+
+    def _turns_back(self, step: Step) -> bool:
+        """What *step* failed at is put right by what was there before."""
+        if self._it.kind != "driver" or step not in _TURNS:
+            return False
+        try:
+            if can_go_back(self._it):
+                return True
+        except (RolloutError, ShellError):
+            return False  # it cannot be asked: nothing can be done to it either
+        self._it.tell("there is no way back: it stays closed")
+        return False
 
     def _skips(self, step: Step) -> bool:
         options = self._ledger.options
@@ -100,13 +128,19 @@ class Stepping:
         }
         if unwanted.get(step, False):
             return True
+        if self._record.settled:
+            return step is not Step.HOOK_AFTER
+        if step in {Step.REBOOT, Step.BACK} and self._it.kind in DRIVERS:
+            return self._record.reboots_for is None
         if self._it.kind in {"converge", "rollback"} and not self._record.replicas:
             return step not in {Step.CONVERGE, Step.PUT_BACK, Step.SETTLE}
         return False
 
     def _may_stop_before(self, step: Step) -> bool:
         """Before the drain nothing is held; after the act it is brought to a good end."""
-        return step in {Step.HOOK_BEFORE, Step.CONVERGE, Step.PUT_BACK, Step.DRAIN}
+        if self._it.kind == "driver-back":
+            return False
+        return step in {Step.HOOK_BEFORE, Step.CONVERGE, Step.PUT_BACK, Step.PLAN, Step.DRAIN}
 
     def _ways_out(self, error: RolloutError) -> str | None:
         """What to type after *error*: also what does not come up can go on, or back."""
@@ -138,6 +172,8 @@ class Stepping:
     ) -> None:
         with self._book.changing():
             self._record.state = state
+            if self._record.over:
+                self._record.fingerprint_before = None  # ledgers stay small
             self._record.failure, self._record.next = failure, next_command
         self._it.tell(said)
 
@@ -194,4 +230,15 @@ _DOING: Mapping[Step, Callable[[OneHost], str | None]] = {
     Step.SOAK: proving.soak,
     Step.SETTLE: proving.settle,
     Step.HOOK_AFTER: _hook_after,
+    Step.PLAN: driver.plan,
+    Step.MEASURE: measure,
+    Step.LET_GO: driver.let_go,
+    Step.INSTALL: driver.install,
+    Step.REBOOT: driver.reboot,
+    Step.TAKE_UP: driver.take_up,
 }
+
+_TURNS = frozenset(
+    {Step.LET_GO, Step.INSTALL, Step.TAKE_UP, Step.WARM, Step.CHECK, Step.READY, Step.SOAK}
+)
+"""Where a driver that fails is put back."""

@@ -19,6 +19,7 @@ from roles.nvidia_driver.plan import PlanError, decide, module_of, upstream, wan
 from roles.nvidia_driver.removal import RemovalFact, RemovalPlan
 from roles.nvidia_driver.settings import SettingsError, read_settings
 from roles.nvidia_driver.simulation import judge
+from roles.nvidia_driver.telling import tell_planned, tell_refused, tell_rehearsed
 from roles.nvidia_driver.transaction import Rehearsal, RehearsalFact, journal, start
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ def planned(
         wanted = wanted_set(settings, look, offered)
         decision = decide(settings, wanted, look, may_change=may_change)
     except (SettingsError, PlanError) as error:
+        tell_refused(look, values, str(error))
         yield Refuse(f"nothing was changed on this host: {error}")
         return
     host.connector_data[_PLAN] = Plan(settings, wanted, decision)
@@ -117,6 +119,7 @@ def transacted(roots: Roots) -> Commands:  # noqa: ARG001 - for the question
     if look is None or plan is None:
         host.noop("nothing was decided")
         return
+    tell_planned(look, plan)
     match plan.decision.kind:
         case "leave":
             host.noop("the installed driver is left alone")
@@ -142,6 +145,7 @@ def _changed(look: Look, plan: Plan, version: str) -> Commands:
         names=names,
         optional=optional,
     )
+    tell_rehearsed(rehearsal, look, plan)
     if rehearsal is None:
         yield Refuse("the host could not be asked what apt would do; see the line above")
         return

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from farrier.nvidia.generations import generation_of, has_nvlink5, open_module
+from farrier.nvidia.planned import upstream
 from roles.nvidia_driver.names import NamesError, PackageSet, is_driver_package, package_set
 
 if TYPE_CHECKING:
@@ -155,11 +156,6 @@ def decide(settings: Settings, wanted: PackageSet, look: Look, *, may_change: bo
     if may_change:
         return Decision("change", why)
     return Decision("leave", f"{why}: {COMMAND} changes it")
-
-
-def upstream(version: str) -> str:
-    """The upstream part of a package's version: 580.95.05 of ``1:580.95.05-0ubuntu1``."""
-    return version.partition(":")[2 if ":" in version else 0].partition("-")[0]
 
 
 def _wish(settings: Settings, wanted: PackageSet) -> str:

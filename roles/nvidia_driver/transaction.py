@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from farrier.converge.commands import Commands
 
-__all__ = ["UNIT", "Journal", "Rehearsal", "RehearsalFact", "journal", "start"]
+__all__ = ["UNIT", "Journal", "OffersFact", "Rehearsal", "RehearsalFact", "journal", "start"]
 
 UNIT = "farrier-driver"
 """The unit in which the program runs on the host."""
@@ -123,6 +123,24 @@ class RehearsalFact(FactBase[Rehearsal | None]):
             tuple(rest for word, _, rest in said if word == "unknown"),
             parse_simulation(output[border + 1 :]),
         )
+
+
+class OffersFact(FactBase[tuple[str, ...] | None]):
+    """The versions of *module* that the host's sources have, as its lists say."""
+
+    def command(self, module: str) -> str:
+        """What is installed, and in no source, is none of them."""
+        return f"LC_ALL=C apt-cache madison {shlex.quote(module)} 2>/dev/null; true"
+
+    @staticmethod
+    def default() -> tuple[str, ...] | None:
+        """Unknown."""
+        return None
+
+    def process(self, output: list[str]) -> tuple[str, ...]:
+        """A line is ``PACKAGE | VERSION | SOURCE``."""
+        words = [line.split("|") for line in output]
+        return tuple(dict.fromkeys(one[1].strip() for one in words if len(one) == 3))
 
 
 @dataclass(frozen=True, slots=True)

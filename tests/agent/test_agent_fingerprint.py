@@ -68,6 +68,15 @@ def test_the_speed_of_a_replica_is_measured_and_its_clients_are_not_disturbed(ho
     assert asked(host, "record").recorded.speeds == one.speeds  # type: ignore[union-attr]
 
 
+def test_measured_it_is_told_and_kept_for_who_records_after_that(host: Host) -> None:
+    serving(host)
+    said = asked(host, "measure", seconds=1.0)
+    assert said.now is not None
+    assert (said.recorded, said.differences, len(said.now.speeds)) == (None, (), 1)
+    assert host.snapshot().fingerprint is None
+    assert asked(host, "record").recorded.speeds == said.now.speeds  # type: ignore[union-attr]
+
+
 def test_an_engine_that_is_down_is_missing_and_the_rest_is_recorded(host: Host) -> None:
     one = replica()
     host.configure(one)

@@ -58,7 +58,7 @@ def add_commands(commands: Commands) -> None:
     one.set_defaults(verb=cli_evidence)
 
     one = _add(commands, "fingerprint", "what this host is made of, and how fast it is")
-    one.add_argument("action", choices=("record", "check", "show"))
+    one.add_argument("action", choices=("record", "check", "show", "measure"))
     one.add_argument("replicas", nargs="*", metavar="REPLICA", help="[every one]")
     one.add_argument(
         "--seconds", type=float, default=20, metavar="S", help="to measure each [%(default)s]"

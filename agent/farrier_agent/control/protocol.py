@@ -187,7 +187,7 @@ class Fingerprinted(_Reply, frozen=True, kw_only=True, tag="fingerprinted"):
     ``differences`` are those between the two, ``missing`` what could not be measured, and why.
     """
 
-    action: Literal["record", "check", "show"]
+    action: Literal["record", "check", "show", "measure"]
     recorded: Print | None = None
     now: Print | None = None
     differences: tuple[Difference, ...] = ()

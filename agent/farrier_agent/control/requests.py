@@ -159,12 +159,13 @@ class Fingerprint(_Request, frozen=True, kw_only=True, tag="fingerprint"):
     """What this host is made of and how fast its replicas are. Answered with
     :class:`Fingerprinted`.
 
-    ``record`` keeps it, ``check`` compares with what was kept, ``show`` tells that. Each of
+    ``record`` keeps it, ``check`` compares with what was kept, ``show`` tells that, ``measure``
+    tells how the host is now, and keeps and compares nothing. Each of
     ``replicas`` (all, without one) generates for ``seconds``; 0: nothing is measured. A replica
     may be slower by the share ``tolerance``.
     """
 
-    action: Literal["record", "check", "show"]
+    action: Literal["record", "check", "show", "measure"]
     replicas: Names = ()
     seconds: Annotated[float, msgspec.Meta(ge=0, le=600)] = 20.0
     tolerance: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.1

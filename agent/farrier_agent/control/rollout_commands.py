@@ -110,6 +110,7 @@ def _of_host(one: argparse.ArgumentParser) -> None:
     one.add_argument("replicas", nargs="+", metavar="REPLICA")
     for name, place in _HOST.items():
         one.add_argument(f"--{name}-dir", type=Path, default=Path(place), help=argparse.SUPPRESS)
+    one.add_argument("--sys-dir", type=Path, default=None, help=argparse.SUPPRESS)
     one.set_defaults(verb=cli_deed)
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import msgspec
 
+from farrier_agent.config import DEFAULT_PATH, ConfigError, load
 from farrier_agent.control.again import Agent, ask_again
 from farrier_agent.control.errors import ControlError
 from farrier_agent.control.protocol import (
@@ -79,10 +80,14 @@ _MAX = 64 * 1024
 
 
 class _Note(msgspec.Struct, frozen=True, kw_only=True):
-    """The units that ran before ``deed``, in the order in which they were stopped."""
+    """The units that ran before ``deed``, in the order in which they were stopped.
+
+    ``unloads``: the driver's modules may have been taken out of the kernel.
+    """
 
     units: tuple[str, ...]
     deed: str
+    unloads: bool = False
     rollout: str | None = None
     at: float = 0.0
 
@@ -183,6 +188,7 @@ class _Work:
         self._path: Path = arguments.note_dir / NOTE
         self._proc: Path = arguments.proc_dir
         self._dev: Path = arguments.dev_dir
+        self._sys: Path = arguments.sys_dir or _sys_root()
 
     def told(self, what: str, replicas: tuple[str, ...]) -> _Telling:
         """How *what* ends is told to the agent."""
@@ -209,7 +215,7 @@ class _Work:
         who = tuple(describe(pid, proc=self._proc) for pid in left[:20])
         if self._deed != "driver":
             return LetGo(stopped=stopped, holders=who)
-        unloaded, why = self._unloaded(who)
+        unloaded, why = self._unloaded(stopped, who)
         self._say(f"modules unloaded: {'yes' if unloaded else f'no: {why}'}")
         return LetGo(stopped=stopped, unloaded=unloaded, why=why, holders=who)
 
@@ -227,27 +233,24 @@ class _Work:
         if isinstance(final, Failed) and final.code != 2:
             raise ControlError(f"the agent does not let go of NVML: {final.error}", final.next)
 
-    def _unloaded(self, holding: Sequence[str]) -> tuple[bool, str]:
+    def _unloaded(self, noted: tuple[str, ...], holding: Sequence[str]) -> tuple[bool, str]:
         version = self._proc / "driver/nvidia/version"
         loaded = self._loaded()
         if not loaded and not version.exists():
             return False, "no driver is in this host's kernel"
         if holding:
             return False, f"{'; '.join(holding[:3])} has an NVIDIA device open"
+        self._keep(noted, unloads=True)
         why = _ended(["modprobe", "-r", *loaded], _UNLOADED) if loaded else ""
         if not version.exists() and not self._loaded():
             return True, ""
         return False, why or "they are still in the kernel"
 
     def _loaded(self) -> list[str]:
-        try:
-            lines = (self._proc / "modules").read_text(encoding="ascii").splitlines()
-        except OSError:
-            return []
-        there = {line.split(" ", 1)[0] for line in lines}
         # a container sees the modules of a kernel that is not its own
-        own = (self._proc / "driver/nvidia").exists()
-        return [one for one in _MODULES if one in there] if own else []
+        if not (self._proc / "driver/nvidia").exists():
+            return []
+        return [one for one in _MODULES if (self._sys / "module" / one).is_dir()]
 
     # -- taking up -------------------------------------------------------------------------------
 
@@ -257,10 +260,11 @@ class _Work:
         named = [f"engine-{name}.service" for name in replicas]
         engines = list(dict.fromkeys([*(one for one in noted if _ENGINE.fullmatch(one)), *named]))
         services = [one for one in _STARTED if one in noted]
-        states = _states([*engines, *services])
-        due = [one for one in services if states.get(one) != "active"]
         started: list[str] = []
         failed: dict[str, str] = {}
+        self._load(failed)
+        states = _states([*engines, *services])
+        due = [one for one in services if states.get(one) != "active"]
         for one in due:
             self._start([one], started, failed)
         final = ask_again(self.agent, Nvml(action="acquire"))
@@ -271,6 +275,17 @@ class _Work:
         if not failed:
             self._path.unlink(missing_ok=True)
         return TakenUp(started=tuple(started), failed=failed)
+
+    def _load(self, failed: dict[str, str]) -> None:
+        """Load the modules that were unloaded, where nobody did since."""
+        noted = self._note()
+        if noted is None or not noted.unloads or (self._proc / "driver/nvidia/version").exists():
+            return
+        self._say("loading the driver's modules")
+        if why := _ended(["modprobe", "nvidia"], _UNLOADED):
+            failed["modules"] = why
+        else:
+            _ended(["modprobe", "nvidia-uvm"], _UNLOADED)
 
     def _start(self, units: Sequence[str], started: list[str], failed: dict[str, str]) -> None:
         self._say(f"starting {', '.join(units)}")
@@ -289,21 +304,32 @@ class _Work:
 
     def _noted(self) -> tuple[str, ...]:
         """The units that are noted; of those only such as may be meant, whoever wrote them."""
+        note = self._note()
+        units = note.units if note else ()
+        return tuple(one for one in units if one in SERVICES or _ENGINE.fullmatch(one))
+
+    def _note(self) -> _Note | None:
         try:
             flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             with os.fdopen(os.open(self._path, flags), "rb") as file:
-                units = _note.decode(file.read(_MAX)).units
+                return _note.decode(file.read(_MAX))
         except FileNotFoundError:
-            return ()
+            return None
         except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ControlError(
                 f"{self._path}: what ran before cannot be read: {error}",
                 f"rm {self._path}; then start those units by hand that are to run",
             ) from error
-        return tuple(one for one in units if one in SERVICES or _ENGINE.fullmatch(one))
 
-    def _keep(self, units: tuple[str, ...]) -> None:
-        note = _Note(units=units, deed=self._deed, rollout=self._rollout, at=time.time())
+    def _keep(self, units: tuple[str, ...], *, unloads: bool = False) -> None:
+        before = self._note()
+        note = _Note(
+            units=units,
+            deed=self._deed,
+            unloads=unloads or (before is not None and before.unloads),
+            rollout=self._rollout,
+            at=time.time(),
+        )
         try:
             replace(self._path, msgspec.json.encode(note) + b"\n")
         except OSError as error:
@@ -319,6 +345,14 @@ class _Work:
             else:
                 sys.stdout.write(f"{what}\n")
             sys.stdout.flush()
+
+
+def _sys_root() -> Path:
+    """Where the agent looks for what the kernel has."""
+    try:
+        return Path(load(DEFAULT_PATH).sys_root)
+    except ConfigError:
+        return Path("/sys")
 
 
 def _in_words(done: LetGo) -> str:

@@ -43,6 +43,7 @@ class Fingerprints:
         self._problem: str | None = "not read yet"
         self._kernel = platform.release()
         self._boot_id = Now.read().boot_id
+        self._measured: tuple[Speed, ...] = ()
         self._compared: tuple[Gpus | None, tuple[Difference, ...]] | None = None
         self._measuring = asyncio.Lock()
 
@@ -85,18 +86,21 @@ class Fingerprints:
         tell: Tell,
     ) -> Final:
         """Do what *request* asks for; *ones* are the replicas that are measured for it."""
-        if request.action != "record" and self._recorded is None:
+        if request.action in {"check", "show"} and self._recorded is None:
             raise ControlError(
                 f"no fingerprint: {self._problem or 'none was recorded'}",
                 "farrier-agent fingerprint record",
             )
         if request.action == "show":
             return Fingerprinted(action="show", recorded=self._recorded)
-        if self._measuring.locked():
+        if self._measuring.locked() and request.action != "measure":
             raise ControlError("another one is being measured", "try again when it is over")
         async with self._measuring:
             speeds, missing = await self._measure(request, ones, tell)
         now = self._make(snapshot(), speeds)
+        if request.action == "measure":
+            self._measured = speeds
+            return Fingerprinted(action="measure", now=now, missing=missing)
         before = self._recorded
         found = differences(before, now, tolerance=request.tolerance) if before else ()
         if request.action == "record":
@@ -115,9 +119,10 @@ class Fingerprints:
                 "nothing was recorded: the GPUs cannot be read", "farrier-agent status"
             )
         before = self._recorded
-        if before and not now.speeds:
+        if not now.speeds:
             # what was measured once is not forgotten because nothing was measured now
-            now = msgspec.structs.replace(now, speeds=before.speeds)
+            speeds = self._measured or (before.speeds if before else ())
+            now = msgspec.structs.replace(now, speeds=speeds)
         try:
             await self._worker.do(lambda: self._file.save(now))
         except FingerprintFileError as error:

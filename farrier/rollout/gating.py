@@ -1,0 +1,117 @@
+"""The gates of a host, asked for and judged: early, while engines start, and before it serves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from farrier_agent.fingerprint.made import Fingerprint
+
+from farrier.rollout.errors import GateError
+from farrier.rollout.gates import FABRIC, failed, judge, judge_serving, unjudged
+from farrier.rollout.measuring import measured, record_anew
+from farrier.rollout.one_host import OneHost
+from farrier.rollout.plan import DRIVERS
+from farrier.rollout.records import GateRecord
+from farrier.rollout.seen import HostSeen
+
+__all__ = ["check_gates", "early_gates"]
+
+READ_SECONDS = 120.0
+"""How long the driver may take until the GPUs can be read."""
+STILL_SECONDS = 20.0
+"""How long the same gates have to fail, once they can: links come up, a fabric is made."""
+
+
+def early_gates(it: OneHost, broken: Mapping[str, str]) -> None:
+    """Wait until the GPUs are what they were. Raises GateError.
+
+    *broken* are services that did not start, and why.
+    """
+    begun = time.monotonic()
+    since, before = begun, ""
+
+    def wait() -> None:
+        nonlocal since, before
+        while True:
+            now = measured(it, 0.0).now
+            gates = _judged(it, now, it.look().seen, broken)
+            bad = failed(gates)
+            if not bad:
+                return
+            unread = now.gpus is None or now.driver_version is None
+            said = "; ".join(map(_words, bad))
+            if said != before:
+                since, before = time.monotonic(), said
+            still = time.monotonic() - since
+            if (not unread and still >= STILL_SECONDS) or time.monotonic() - begun >= READ_SECONDS:
+                _keep(it, gates)
+                _refuse(it, bad)
+            it.tell(f"waiting: {_words(bad[0])}")
+            time.sleep(1)
+
+    it.watched(wait)
+
+
+def check_gates(it: OneHost) -> str:
+    """Judge every gate, the engines' speed among them. Raises GateError; what was told in words."""
+    now = measured(it, it.ledger.options.measure)
+    seen = it.look().seen
+    record = it.record
+    record.boot_after, record.agent_after = seen.boot_id, seen.agent
+    for one in record.replicas:
+        if state := seen.replica(one.name):
+            one.invocation_after = state.invocation
+            one.configuration_after = state.configuration
+            one.verdict_after = state.verdict
+    gates = (*_judged(it, now.now, seen, {}), *judge_serving(record, seen))
+    _keep(it, gates)
+    if bad := failed(gates):
+        _refuse(it, bad)
+    if it.kind in {"driver", "gpu-reset"} and now.now.gpus is not None:
+        record_anew(it)
+    said = f"{len(gates) - len(unjudged(gates))} gates passed"
+    if unknown := unjudged(gates):
+        said += f"; not judged: {', '.join(dict.fromkeys(one.name for one in unknown))}"
+    return said
+
+
+def _judged(
+    it: OneHost, now: Fingerprint, seen: HostSeen, broken: Mapping[str, str]
+) -> tuple[GateRecord, ...]:
+    record = it.record
+    before = record.fingerprint_before or Fingerprint(host=record.host, at=0.0, agent="")
+    units = {one: seen.units[one] for one in record.let_go if one in seen.units}
+    units |= {one: why for one, why in broken.items() if one in FABRIC}
+    wanted = {"driver": record.driver_wanted, "driver-back": record.driver_before}.get(it.kind)
+    return judge(
+        before,
+        now,
+        kind=it.kind,
+        driver_wanted=wanted,
+        units=units,
+        tolerance=it.ledger.options.tolerance,
+    )
+
+
+def _keep(it: OneHost, gates: tuple[GateRecord, ...]) -> None:
+    with it.book.changing():
+        if it.kind == "driver-back":
+            it.record.gates_back = list(gates)
+        else:
+            it.record.gates = list(gates)
+
+
+def _words(gate: GateRecord) -> str:
+    note = f" ({gate.note})" if gate.note else ""
+    return f"gate {gate.name}: {gate.seen}, expected {gate.expected}{note}"
+
+
+def _refuse(it: OneHost, bad: tuple[GateRecord, ...]) -> None:
+    said = "; ".join(map(_words, bad))
+    it.keep_evidence(said)
+    more = "" if it.kind in DRIVERS else ", so it stays closed"
+    raise GateError(
+        f"{it.record.host}: {said}{more}",
+        f"farrier status {it.record.host}; farrier rollout show {it.ledger.id}",
+    )
