@@ -28,6 +28,7 @@ from farrier.rollout.hooks import check_hook
 from farrier.rollout.host import Host, Look
 from farrier.rollout.ledger import Ledger, Options, encode
 from farrier.rollout.looking import look_at, others, serving
+from farrier.rollout.next_kernel import check_next_kernel
 from farrier.rollout.pages import (
     back_lines,
     compared_table,
@@ -117,6 +118,11 @@ def _planned(
         click.echo("asking apt on the hosts what it would do; nothing is changed", err=True)
         looks, plans = with_plans(looks, options, Store())
     ledger, plan = new_ledger(kind, options, looks)
+    if kind == "reboot":
+        for one in ledger.hosts:
+            look = looks[one.host]
+            if look is not None and look.seen.accelerator != "cpu":
+                check_next_kernel(hosts[one.host])
     if kind == "rollback":
         say_what_comes_back(ledger, hosts, looks)
     if kind == "driver":

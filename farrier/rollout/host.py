@@ -80,6 +80,7 @@ class Host(Fenced):
                 configurations=configurations,
                 units=units_in(parts.get("units", "")),
                 waiting=counts.waiting if counts else {},
+                reboot_required={"yes": True, "no": False}.get(parts.get("reboot", "").strip()),
             ),
             counts,
         )

@@ -59,11 +59,12 @@ class Wanted:
     """What was asked for.
 
     ``limit`` are hosts' names (all hosts that serve, without one), ``models`` those whose replicas
-    are meant, ``pending`` only replicas that run an older configuration. ``batch`` is a number of
-    hosts or a share of them (``25%``). At no time more than ``max_unavailable`` replicas of one
-    model are not ready, those included that were not before; None: as many as a batch makes. With
-    ``canary`` the first batch is a single host, whatever ``first`` names. ``replicas`` are names of
-    one host's (all, without one).
+    are meant, ``pending`` only replicas that run an older configuration; of a reboot also hosts
+    whose upgraded packages ask for one. ``batch`` is a number of hosts or a share of them
+    (``25%``). At no time more than ``max_unavailable`` replicas of one model are not ready, those
+    included that were not before; None: as many as a batch makes. With ``canary`` the first batch
+    is a single host, whatever ``first`` names. ``replicas`` are names of one host's (all, without
+    one).
     """
 
     kind: Kind
@@ -189,8 +190,10 @@ def _select(wanted: Wanted, hosts: Sequence[HostSeen]) -> tuple[list[Planned], l
             continue  # a reboot is of all of them
         replicas = [one for one in (host.replicas if whole else meant) if one.name not in held]
         if wanted.pending:
-            if not any(one.pending for one in replicas):
-                left.append(LeftOut(host.host, "no restart is pending"))
+            due = wanted.kind == "reboot" and host.reboot_required
+            if not due and not any(one.pending for one in replicas):
+                none = "no reboot and no restart" if wanted.kind == "reboot" else "no restart"
+                left.append(LeftOut(host.host, f"{none} is pending"))
                 continue
             replicas = replicas if whole else [one for one in replicas if one.pending]
         if wanted.kind == "rollback":

@@ -114,6 +114,7 @@ class HostSeen:
     durable mark, if there is one. ``driver`` is the version that NVML tells, ``units`` the state of
     each of the host's own services that it has (``active``). ``settled`` says why this rollout has
     nothing to do here. ``boards`` are its GPUs, also those that no longer answer.
+    ``accelerator`` is ``cuda`` or ``cpu``. ``reboot_required``: upgraded packages ask for one.
     """
 
     host: str
@@ -129,6 +130,8 @@ class HostSeen:
     units: Mapping[str, str] = field(default_factory=dict)
     settled: str | None = None
     boards: tuple[BoardSeen, ...] = ()
+    accelerator: str | None = None
+    reboot_required: bool | None = None
 
     def replica(self, name: str) -> ReplicaSeen | None:
         """The replica called *name*."""
@@ -142,6 +145,7 @@ def seen(
     configurations: Mapping[str, str] | None = None,
     units: Mapping[str, UnitSeen] | None = None,
     waiting: Mapping[str, int] | None = None,
+    reboot_required: bool | None = None,
 ) -> HostSeen:
     """What *status* says; *configurations*, *units* and *waiting* are by replica."""
     lease = getattr(status, "rollout", None)
@@ -170,6 +174,8 @@ def seen(
         acting=lease.acting if lease else None,
         driver=status.gpus.driver_version if status.gpus else None,
         units={one.name: one.active_state for one in status.units},
+        accelerator=status.accelerator,
+        reboot_required=reboot_required,
         boards=tuple(
             BoardSeen(gpu.uuid, gpu.index, gpu.up, any(link.up is True for link in gpu.nvlinks))
             for gpu in (status.gpus.devices if status.gpus else ())
