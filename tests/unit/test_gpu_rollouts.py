@@ -202,7 +202,8 @@ def test_a_sick_gpu_is_reset_and_only_its_replica_gave_way(site: Site) -> None:
     until(lambda: host.phase("right") == "ready" and host.gate("right"))
     assert host.gate("left")
     assert host.systemd.now(PERSISTENCED)["ActiveState"] == "active"
-    assert host.snapshot().rollout is None or host.snapshot().rollout.acting is None  # type: ignore[union-attr]
+    rollout = host.snapshot().rollout
+    assert rollout is None or rollout.acting is None
 
 
 def test_a_reset_that_is_refused_leaves_it_closed_and_is_gone_on_with(site: Site) -> None:
@@ -241,7 +242,8 @@ def test_gpus_that_hang_together_are_reset_with_their_whole_host(site: Site) -> 
     site.host.nvml("count 2\n0.reset.linked 1\n1.reset.linked 1")
     site.host.stop()
     site.host.start()  # links are looked for once
-    until(lambda: any(one.nvlinks for one in site.host.snapshot().gpus.devices))  # type: ignore[union-attr]
+    until(lambda: (gpus := site.host.snapshot().gpus) and any(one.nvlinks for one in gpus.devices))
+    until(lambda: site.host.gate("left") and site.host.gate("right"))
     ledger = site.begin("gpu-reset", "1")
     assert ledger.outcome == "done", ledger.hosts[0].failure
     assert ledger.options.gpus == tuple(UUIDS[:2])
