@@ -37,7 +37,7 @@ def refuse(plan: DriverPlan, *, no_way_back: bool) -> None:
     """Raise RefusedError where it must not be begun."""
     again = f"farrier rollout driver --limit {plan.host}"
     if plan.refusals or plan.kind in {"refused", "leave"}:
-        why = "; ".join(plan.refusals) or plan.words
+        why = "; ".join(one.removeprefix("- ") for one in plan.refusals) or plan.words
         offered = f"farrier exec {plan.host} -- apt-get update; then " if plan.offers else ""
         raise RefusedError(f"{plan.host}: nothing was drained: {why}", f"{offered}{again} --dry")
     if plan.version is None:
