@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from tests.fakes.nvidia_repo.debs import Package
 
 __all__ = [
+    "DOES_NOT_BUILD",
+    "DOES_NOT_INSTALL",
     "WITHOUT_FABRIC_MANAGER",
     "for_debian",
     "for_ubuntu",
@@ -21,6 +23,10 @@ VERSIONS = ("570.195.03", "580.82.07", "580.95.05", "580.105.08", "590.48.01")
 """Upstream versions in NVIDIA's repositories."""
 WITHOUT_FABRIC_MANAGER = "580.82.07"
 """The driver whose fabric manager is not on offer."""
+DOES_NOT_BUILD = "580.65.06"
+"""The driver whose module no compiler takes (for Debian)."""
+DOES_NOT_INSTALL = "580.76.05"
+"""The driver one of whose packages fails in its postinst (for Debian)."""
 ARCHIVED = ("580.95.05", "580.126.09", "595.71.05")
 """Upstream versions in Ubuntu's archive; 570 and 590 are empty dependencies on the next branch."""
 
@@ -37,9 +43,10 @@ WantedBy=multi-user.target
 """
 _DAEMON = """\
 #!/bin/sh
-# Stand-in: as the real one, it fails where no GPU is.
+# Stand-in: as the real one, it fails where no GPU is, and holds what it finds.
 [ -e /dev/nvidiactl ] || { echo "no device found (stand-in)" >&2; exit 1; }
-exec sleep infinity
+[ ! -e "/run/fake-gpu/broken/${0##*/}" ] || { echo "it fails here (stand-in)" >&2; exit 1; }
+exec sleep infinity 3</dev/nvidiactl
 """
 _SMI = """\
 #!/bin/sh
@@ -47,6 +54,7 @@ _SMI = """\
 echo "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. (stand-in)"
 exit 9
 """
+_FAILS = {"postinst": 'echo "no space left on device (stand-in)" >&2\nexit 1'}
 _MODULE = """\
 /* Stand-in: an empty kernel module with the driver's name and version. */
 #include <linux/module.h>
@@ -78,7 +86,8 @@ def _module(name: str, version: str, flavour: str, relations: dict[str, str]) ->
                 'CLEAN="true"\nAUTOINSTALL="yes"\n'
             ),
             f"{source}/Makefile": "obj-m := nvidia.o\n",
-            f"{source}/nvidia.c": _MODULE % (licence, upstream),
+            f"{source}/nvidia.c": ("#error stand-in\n" if upstream == DOES_NOT_BUILD else "")
+            + _MODULE % (licence, upstream),
         },
         {
             "postinst": (
@@ -151,7 +160,9 @@ def _common(revision: str) -> Iterator[Package]:
 def for_debian() -> list[Package]:
     """NVIDIA's repository for a Debian: no branch in any name."""
     found = list(_common("1"))
-    for upstream in VERSIONS:
+    for upstream in (DOES_NOT_BUILD, DOES_NOT_INSTALL):
+        found += _fabric(upstream, "1")
+    for upstream in (*VERSIONS, DOES_NOT_BUILD, DOES_NOT_INSTALL):
         version = f"{upstream}-1"
         same = f"(= {version})"
         for flavour, name, other in (
@@ -171,7 +182,12 @@ def for_debian() -> list[Package]:
             Package("libcuda1", version, {"Depends": f"libnvidia-ptxjitcompiler1 {same}"}),
             Package("libnvidia-ptxjitcompiler1", version),
             Package("libnvidia-ml1", version),
-            Package("nvidia-kernel-support", version, {"Depends": "nvidia-modprobe"}),
+            Package(
+                "nvidia-kernel-support",
+                version,
+                {"Depends": "nvidia-modprobe"},
+                scripts=_FAILS if upstream == DOES_NOT_INSTALL else {},
+            ),
             Package("firmware-nvidia-gsp", version),
             Package("nvidia-modprobe", version),
             _daemon("nvidia-persistenced", version),

@@ -42,10 +42,14 @@ class StandIn:
 
 
 @contextmanager
-def started(address: str) -> Iterator[StandIn]:
-    """Start one that listens on *address*, which is the operator's end of a lab's bridge."""
+def started(address: str, seconds: int = 1800) -> Iterator[StandIn]:
+    """Start one that listens on *address*, which is the operator's end of a lab's bridge.
+
+    It ends by itself after *seconds*.
+    """
+    words = ["--address", address, "--seconds", str(seconds)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.fakes.nvidia_repo", "--address", address],
+        [sys.executable, "-m", "tests.fakes.nvidia_repo", *words],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -1,0 +1,1 @@
+"""Drivers of hosts that serve, changed under load."""
