@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from farrier.nvidia.planned import DriverPlan, read_plans, tell, upstream
-from farrier.rollout.deploying import Deploy, Driver
+from farrier.rollout.deploying import Deploy, Driver, said_last
 from farrier.rollout.driver_asked import on_host, question_of_driver, why_reboot
 from farrier.rollout.driver_pages import driver_lines, gates_tables, inventory_lines
 from farrier.rollout.driver_plan import check_version, has_way_back, note_plan, refuse, settled
@@ -108,6 +108,21 @@ def test_without_a_version_the_inventory_is_asked(tmp_path: Any) -> None:
 def test_what_is_no_version_is_wrong_usage(version: str) -> None:
     with pytest.raises(UsageError, match="--to"):
         check_version(version)
+
+
+@pytest.mark.parametrize(
+    ("log", "said"),
+    [
+        ("a\nb\n", "a\nb"),
+        (
+            "--> x\nFailed:\n  gpu01: it could not be built\n      Error 1\n",
+            "gpu01: it could not be built\nError 1",
+        ),
+        ("Failed:\nold\nFailed:\n  gpu01: why\n" + "more\n" * 40, "gpu01: why\n" + "more\n" * 11),
+    ],
+)
+def test_what_a_failed_deploy_said(log: str, said: str) -> None:
+    assert said_last(log) == said.rstrip()
 
 
 # -- what is planned
