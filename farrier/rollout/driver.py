@@ -27,7 +27,7 @@ def plan(it: OneHost) -> str:
     )
     found = plans.get(record.host)
     seen = it.look().seen
-    if why := settled(found, seen.driver):
+    if why := settled(found, seen):
         with it.book.changing():
             record.settled = why
         it.tell(why)
