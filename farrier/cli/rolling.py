@@ -100,6 +100,9 @@ def begin(kind: Kind, given: dict[str, Any], command: tuple[str, ...] = ()) -> N
             )
         if not ledger.hosts:
             click.echo("nothing to do", err=True)
+            ledger.outcome = "done"
+            if as_json:
+                click.echo(as_line(ledger))
             return
         if not yes and not _agreed():
             raise RefusedError("nobody agreed: nothing was changed", "the same with -y")

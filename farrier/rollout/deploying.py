@@ -17,10 +17,12 @@ import msgspec
 from farrier.nvidia.planned import FILE, DriverPlan, read_plans, upstream
 from farrier.rollout.errors import RolloutError
 
-__all__ = ["DEPLOY", "Deploy", "Driver", "plan_driver"]
+__all__ = ["DEPLOY", "Deploy", "Driver", "plan_driver", "said_last"]
 
 DEPLOY = "deploys/driver.py"
 LAST_LINES = 12
+_FAILED = "Failed:"
+"""The heading of a run's last lines under which it says what failed."""
 _KILLED_AFTER = 20.0
 """Seconds that pyinfra has to end in once it was asked to."""
 
@@ -88,8 +90,7 @@ class Deploy:
             raise RolloutError(f"pyinfra cannot be run: {error}") from error
         finally:
             self._ended.set()
-        said = self._log.read_text(encoding="utf-8", errors="replace").rstrip().splitlines()
-        return code, "\n".join(said[-LAST_LINES:])
+        return code, said_last(self._log.read_text(encoding="utf-8", errors="replace"))
 
     def stop(self) -> None:
         """End it, where it still runs. A transaction that it began on a host goes on there."""
@@ -99,6 +100,14 @@ class Deploy:
         process.terminate()
         if not self._ended.wait(_KILLED_AFTER):
             process.kill()
+
+
+def said_last(log: str) -> str:
+    """What a run says failed, where it says it; else its last lines. Pure."""
+    lines = log.rstrip().splitlines()
+    at = max((number for number, line in enumerate(lines) if line == _FAILED), default=None)
+    told = lines[-LAST_LINES:] if at is None else lines[at + 1 : at + 1 + LAST_LINES]
+    return "\n".join(line.strip() for line in told)
 
 
 def plan_driver(

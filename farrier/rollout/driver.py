@@ -11,7 +11,7 @@ from farrier.rollout.deploying import Deploy, Driver, plan_driver
 from farrier.rollout.driver_asked import OnHost, why_reboot
 from farrier.rollout.driver_plan import has_way_back, note_plan, refuse, settled
 from farrier.rollout.errors import RefusedError, RolloutError
-from farrier.rollout.gating import early_gates
+from farrier.rollout.gating import cold_gate, early_gates
 from farrier.rollout.one_host import OneHost
 from farrier.rollout.records import HostRecord
 
@@ -27,7 +27,7 @@ def plan(it: OneHost) -> str:
     )
     found = plans.get(record.host)
     seen = it.look().seen
-    if why := settled(found, seen.driver):
+    if why := settled(found, seen):
         with it.book.changing():
             record.settled = why
         it.tell(why)
@@ -120,9 +120,7 @@ def take_up(it: OneHost) -> str:
         it.tell(f"did not start: {one}")
     early_gates(it, done.failed)
     if engines := [one for one in failed if one.startswith("engine-")]:
-        raise RolloutError(
-            f"{it.record.host}: {'; '.join(engines)}", it.look_into(it.record.replicas[0].name)
-        )
+        cold_gate(it, RolloutError(f"{it.record.host}: {'; '.join(engines)}"))
     return "; ".join([f"started {', '.join(done.started) or 'nothing'}", *failed])
 
 

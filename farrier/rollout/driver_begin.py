@@ -36,7 +36,7 @@ def with_plans(
     for name in names:
         look = looks[name]
         if look is not None:
-            why = settled(plans.get(name), look.seen.driver)
+            why = settled(plans.get(name), look.seen)
             found[name] = replace(look, seen=replace(look.seen, settled=why))
     return found, plans
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from farrier.nvidia.planned import DriverPlan, upstream
 from farrier.rollout.errors import RefusedError, UsageError
 from farrier.rollout.records import HostRecord
+from farrier.rollout.seen import HostSeen
 
 __all__ = ["check_version", "has_way_back", "note_plan", "plan_words", "refuse", "settled"]
 
@@ -23,21 +24,23 @@ def check_version(version: str | None) -> None:
         )
 
 
-def settled(plan: DriverPlan | None, loaded: str | None) -> str | None:
-    """Why nothing is to be done on a host; None: something is. *loaded* is what NVML tells."""
+def settled(plan: DriverPlan | None, seen: HostSeen) -> str | None:
+    """Why nothing is to be done on the host that is *seen*; None: something is."""
     if plan is None:
         return NO_DRIVER
     if plan.kind != "keep" or plan.version_before is None:
         return None
+    if seen.acting is not None:
+        return None  # a rollout left it half done
     there = upstream(plan.version_before)
-    return f"driver {there} is there already" if (loaded or plan.loaded) == there else None
+    return f"driver {there} is there already" if (seen.driver or plan.loaded) == there else None
 
 
 def refuse(plan: DriverPlan, *, no_way_back: bool) -> None:
     """Raise RefusedError where it must not be begun."""
     again = f"farrier rollout driver --limit {plan.host}"
     if plan.refusals or plan.kind in {"refused", "leave"}:
-        why = "; ".join(plan.refusals) or plan.words
+        why = "; ".join(one.removeprefix("- ") for one in plan.refusals) or plan.words
         offered = f"farrier exec {plan.host} -- apt-get update; then " if plan.offers else ""
         raise RefusedError(f"{plan.host}: nothing was drained: {why}", f"{offered}{again} --dry")
     if plan.version is None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from typing import NoReturn
 
 from farrier_agent.fingerprint.made import Fingerprint
 
-from farrier.rollout.errors import GateError
+from farrier.rollout.errors import GateError, RolloutError
 from farrier.rollout.gates import FABRIC, failed, judge, judge_serving, unjudged
 from farrier.rollout.measuring import measured, record_anew
 from farrier.rollout.one_host import OneHost
@@ -15,7 +16,7 @@ from farrier.rollout.plan import DRIVERS
 from farrier.rollout.records import GateRecord
 from farrier.rollout.seen import HostSeen
 
-__all__ = ["check_gates", "early_gates"]
+__all__ = ["check_gates", "cold_gate", "early_gates"]
 
 READ_SECONDS = 120.0
 """How long the driver may take until the GPUs can be read."""
@@ -76,6 +77,20 @@ def check_gates(it: OneHost) -> str:
     return said
 
 
+def cold_gate(it: OneHost, error: RolloutError) -> NoReturn:
+    """Engines did not become warm, as *error* says: that is a gate, told with the others."""
+    record, seen = it.record, it.look().seen
+    found = {one.name: one for one in judge_serving(record, seen)}
+    if found["warm"].ok:  # by now it is, and too late
+        late = error.what.removeprefix(f"{record.host}: ")
+        found["warm"] = GateRecord(
+            name="warm", expected=found["warm"].expected, seen=late, ok=False
+        )
+    gates = (*_judged(it, measured(it, 0.0).now, seen, {}), *found.values())
+    _keep(it, gates)
+    _refuse(it, failed(gates))
+
+
 def _judged(
     it: OneHost, now: Fingerprint, seen: HostSeen, broken: Mapping[str, str]
 ) -> tuple[GateRecord, ...]:
@@ -107,7 +122,7 @@ def _words(gate: GateRecord) -> str:
     return f"gate {gate.name}: {gate.seen}, expected {gate.expected}{note}"
 
 
-def _refuse(it: OneHost, bad: tuple[GateRecord, ...]) -> None:
+def _refuse(it: OneHost, bad: tuple[GateRecord, ...]) -> NoReturn:
     said = "; ".join(map(_words, bad))
     it.keep_evidence(said)
     more = "" if it.kind in DRIVERS else ", so it stays closed"

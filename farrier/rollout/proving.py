@@ -7,8 +7,8 @@ import time
 from farrier.fleet import ShellError
 from farrier.rollout import canary
 from farrier.rollout.counts import in_between
-from farrier.rollout.errors import RolloutError
-from farrier.rollout.gating import check_gates, early_gates
+from farrier.rollout.errors import FencedError, RolloutError
+from farrier.rollout.gating import check_gates, cold_gate, early_gates
 from farrier.rollout.judging import not_warm, problems, soaked
 from farrier.rollout.one_host import OneHost
 from farrier.rollout.plan import LETS_GO
@@ -47,7 +47,11 @@ def warm(it: OneHost) -> None:
 
     try:
         it.watched(wait)
-    except RolloutError:
+    except FencedError:
+        raise
+    except RolloutError as error:
+        if it.kind in LETS_GO:
+            cold_gate(it, error)
         it.keep_evidence("it did not become warm")
         raise
     if it.ledger.kind in {"reboot", "driver"}:

@@ -204,7 +204,9 @@ def take_back(  # noqa: PLR0911 - one a state
     if seen.acting is None:
         return TakeBack(ready=drained)
     if kind in LETS_GO and not record.did(Step.CHECK):
-        return TakeBack(leave=f"what was done to it ({seen.acting}) did not come to its end")
+        again = f"; farrier rollout driver --limit {record.host} --takeover goes on"
+        what = f"what was done to it ({seen.acting}) did not come to its end"
+        return TakeBack(leave=what + (again if kind in DRIVERS else ""))
     if kind == "run" and not record.did(Step.ACT):
         return TakeBack(leave="it is not known how far the command came")
     if seen.acting == "reboot" and acted(kind, record, seen) is not True:

@@ -18,7 +18,7 @@ from roles.nvidia_driver.names import superseded
 from roles.nvidia_driver.plan import PlanError, decide, module_of, upstream, wanted_set
 from roles.nvidia_driver.removal import RemovalFact, RemovalPlan
 from roles.nvidia_driver.settings import SettingsError, read_settings
-from roles.nvidia_driver.simulation import judge
+from roles.nvidia_driver.simulation import judge, told_steps
 from roles.nvidia_driver.telling import tell_planned, tell_refused, tell_rehearsed
 from roles.nvidia_driver.transaction import Rehearsal, RehearsalFact, journal, start
 
@@ -194,15 +194,7 @@ def _changed(look: Look, plan: Plan, version: str) -> Commands:
 
 
 def _tell(simulation: Simulation) -> None:
-    lines = [
-        f"{one.name} {f'{one.old} -> ' if one.old else ''}{one.version}"
-        for one in simulation.installs
-        if one.name in simulation.after({}) or one.old
-    ]
-    lines += [f"{name} {version} is removed" for name, version in simulation.removes.items()]
-    others = len(simulation.installs) + len(simulation.removes) - len(lines)
-    lines += [f"and {others} packages that these need"] if others else []
-    for line in lines:
+    for line in told_steps(simulation):
         host.log_styled(line, fg="blue", log_func=logger.info)
 
 

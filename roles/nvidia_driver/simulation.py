@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from roles.nvidia_driver.names import PackageSet
 
-__all__ = ["Change", "Simulation", "judge", "parse_simulation"]
+__all__ = ["Change", "Simulation", "judge", "parse_simulation", "told_steps"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,19 @@ def parse_simulation(lines: Iterable[str]) -> Simulation:
             reasons.append(line.rstrip())
     reason = "\n".join(reasons)
     return Simulation(tuple(installs), removes, reason, tuple(steps))
+
+
+def told_steps(simulation: Simulation) -> tuple[str, ...]:
+    """What it would do, for people: the driver's own packages, and what is upgraded or removed."""
+    lines = [
+        f"{one.name} {f'{one.old} -> ' if one.old else ''}{one.version}"
+        for one in simulation.installs
+        if one.name in simulation.after({}) or one.old
+    ]
+    lines += [f"{name} {version} is removed" for name, version in simulation.removes.items()]
+    others = len(simulation.installs) + len(simulation.removes) - len(lines)
+    lines += [f"and {others} packages that these need"] if others else []
+    return tuple(lines)
 
 
 def judge(

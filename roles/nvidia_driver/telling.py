@@ -13,7 +13,7 @@ from pyinfra import host
 from farrier.converge.report import why_refused
 from farrier.nvidia.planned import FILE, DriverPlan, tell
 from roles.nvidia_driver.plan import module_of
-from roles.nvidia_driver.simulation import judge
+from roles.nvidia_driver.simulation import judge, told_steps
 from roles.nvidia_driver.transaction import OffersFact
 
 if TYPE_CHECKING:
@@ -55,17 +55,14 @@ def tell_rehearsed(rehearsal: Rehearsal | None, look: Look, plan: Plan) -> None:
     """What apt would do for it."""
     if FILE not in os.environ:
         return
-    problems = ["the host could not be asked what apt would do"] if rehearsal is None else []
+    problems: list[str] = []
     said: dict[str, Any] = {}
-    if rehearsal is not None:
+    if rehearsal is not None:  # else its apt does not know the source: there is no version
         said = {"version": rehearsal.version, "offers": rehearsal.offers}
         if rehearsal.version is not None:
             simulation = rehearsal.simulation
             problems = list(judge(simulation, plan.wanted, look.installed))
-            said["steps"] = tuple(
-                f"{one.name} {f'{one.old} -> ' if one.old else ''}{one.version}"
-                for one in simulation.installs
-            ) + tuple(f"{name} {was} is removed" for name, was in simulation.removes.items())
+            said["steps"] = told_steps(simulation)
         elif rehearsal.offers and plan.decision.kind != "keep":
             problems = [
                 f"{plan.wanted.module} {plan.settings.wanted} is not on offer from source"

@@ -129,8 +129,11 @@ class OffersFact(FactBase[tuple[str, ...] | None]):
     """The versions of *module* that the host's sources have, as its lists say."""
 
     def command(self, module: str) -> str:
-        """What is installed, and in no source, is none of them."""
-        return f"LC_ALL=C apt-cache madison {shlex.quote(module)} 2>/dev/null; true"
+        """What is installed, and in no source, is none of them.
+
+        Something is said in any case: what says nothing is unknown to pyinfra.
+        """
+        return f"echo asked; LC_ALL=C apt-cache madison {shlex.quote(module)} 2>/dev/null; true"
 
     @staticmethod
     def default() -> tuple[str, ...] | None:

@@ -40,12 +40,11 @@ class Gpus:
         )
         systemctl.chmod(0o755)
 
-    def service(self, name: str, *, starts: bool = True) -> None:
-        """A service of NVIDIA's that runs, and does or does not start again."""
-        self.host.systemd.programs(name, exec=SLEEP if starts else ["false"])
-        if starts:
-            self.host.systemd.job("start", name)
-            until(lambda: self.active(name) == "active")
+    def service(self, name: str) -> None:
+        """A service of NVIDIA's that runs."""
+        self.host.systemd.programs(name, exec=SLEEP)
+        self.host.systemd.job("start", name)
+        until(lambda: self.active(name) == "active")
 
     def active(self, name: str) -> str:
         found: str = self.host.systemd.now(name)["ActiveState"]
@@ -211,7 +210,7 @@ def test_what_does_not_start_is_told_and_tried_again(gpus: Gpus) -> None:
     gpus.service(FABRIC)
     gpus.rollout.drain()
     gpus.let_go()
-    gpus.host.systemd.programs(FABRIC, exec=["false"])
+    gpus.host.systemd.programs(FABRIC, exec=SLEEP, start_pre=[["false"]])
     taken = gpus.take_up()
     assert taken["code"] == 1
     assert list(taken["failed"]) == [FABRIC]

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from farrier.nvidia.planned import DriverPlan, read_plans, tell, upstream
-from farrier.rollout.deploying import Deploy, Driver
+from farrier.rollout.deploying import Deploy, Driver, said_last
 from farrier.rollout.driver_asked import on_host, question_of_driver, why_reboot
 from farrier.rollout.driver_pages import driver_lines, gates_tables, inventory_lines
 from farrier.rollout.driver_plan import check_version, has_way_back, note_plan, refuse, settled
@@ -110,6 +110,21 @@ def test_what_is_no_version_is_wrong_usage(version: str) -> None:
         check_version(version)
 
 
+@pytest.mark.parametrize(
+    ("log", "said"),
+    [
+        ("a\nb\n", "a\nb"),
+        (
+            "--> x\nFailed:\n  gpu01: it could not be built\n      Error 1\n",
+            "gpu01: it could not be built\nError 1",
+        ),
+        ("Failed:\nold\nFailed:\n  gpu01: why\n" + "more\n" * 40, "gpu01: why\n" + "more\n" * 11),
+    ],
+)
+def test_what_a_failed_deploy_said(log: str, said: str) -> None:
+    assert said_last(log) == said.rstrip()
+
+
 # -- what is planned
 
 
@@ -119,6 +134,8 @@ def test_what_is_no_version_is_wrong_usage(version: str) -> None:
         (None, "580.95.05", "no NVIDIA driver is wanted there"),
         (plan(kind="keep"), "580.95.05", "driver 580.95.05 is there already"),
         (plan(kind="keep", loaded="580.95.05"), None, "driver 580.95.05 is there already"),
+        # another rollout let go of it, and came no further
+        (plan(kind="keep"), "acting", None),
         # it waits for a boot
         (plan(kind="keep"), "570.1.2", None),
         (plan(kind="keep"), None, None),
@@ -128,7 +145,9 @@ def test_what_is_no_version_is_wrong_usage(version: str) -> None:
 def test_where_nothing_is_to_be_done(
     one: DriverPlan | None, loaded: str | None, why: str | None
 ) -> None:
-    assert settled(one, loaded) == why
+    acting = "driver" if loaded == "acting" else None
+    now = HostSeen(host="gpu01", driver="580.95.05" if acting else loaded, acting=acting)
+    assert settled(one, now) == why
 
 
 def test_hosts_with_nothing_to_do_are_left_out() -> None:
@@ -295,7 +314,8 @@ def test_a_host_that_turns_back_counts_what_was_cut_once() -> None:
     host.replicas[0].cut = 3
     host.reboots_for = "another one is loaded"
     host.turn_back("gate gpus: 1 GPU, expected 2 GPUs")
-    assert (host.doing("driver"), host.cut, host.reboots_for) == ("driver-back", 3, None)
+    assert (host.doing("driver"), host.cut) == ("driver-back", 3)
+    assert host.reboots_for != "another one is loaded"
     host.replicas[0].cut = 1
     assert host.cut == 4
     assert json.loads(encode(ledger()))["schema"] == 1

@@ -329,6 +329,27 @@ def test_what_may_be_half_done_stays_closed(kind: Kind, left: HostRecord, now: H
     assert not found.ready
 
 
+@given(kind=st.sampled_from(["driver", "driver-back"]), killed=st.integers(0, 20))
+def test_given_up_anywhere_a_driver_that_is_half_changed_serves_nobody(
+    kind: Kind, killed: int
+) -> None:
+    sequence = [one for one in SEQUENCES[kind] if "hook" not in one.value]
+    killed = min(killed, len(sequence) - 1)
+    *before, last = sequence[: killed + 1]
+    left = record(*(one.value for one in before), f"{last.value}?")
+    marked = Step.LET_GO in (*before, last)
+    proven = Step.CHECK in before
+    now = seen(
+        phase="drained",
+        gate_open=False,
+        drained_by_rollout=True,
+        acting="driver" if marked else None,
+    )
+    found = take_back(kind, left, now)
+    assert found.ready == (proven or not marked)
+    assert bool(found.leave) == (marked and not proven)
+
+
 def test_what_failed_stays_closed() -> None:
     failed = record("drain", "act")
     failed.state, failed.failure = "failed", "not as well as before"
