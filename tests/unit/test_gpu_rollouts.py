@@ -103,10 +103,34 @@ class Site:
         # as a host has it, but for its places
         self._program("farrier-agent", f'-c "{_AGENT}" {self.host.root} "$@"')
 
-    def _program(self, name: str, words: str) -> None:
+    def _program(self, name: str, words: str, before: str = "") -> None:
         path = self.host.root / "bin" / name
-        path.write_text(f"#!/bin/sh\ncd {ROOT}\nexec {sys.executable} {words}\n")
+        path.write_text(f"#!/bin/sh\n{before}cd {ROOT}\nexec {sys.executable} {words}\n")
         path.chmod(0o755)
+
+    def boots(self, state: str) -> threading.Thread:
+        """Have a reboot be one to see: other runs, another boot, and NVML as in *state*."""
+        root, asked = self.host.root, self.host.root / "reboot"
+        cat = root / "bin/cat"
+        known = f"case $1 in */boot_id) exec /bin/cat {root}/boot_id;; esac"
+        cat.write_text(f'#!/bin/sh\n{known}\nexec /bin/cat "$@"\n')
+        cat.chmod(0o755)
+        (root / "boot_id").write_text("boot 1\n")
+        program = f'-m tests.fakes.systemd1.program {self.host.systemd.bus} "$@"'
+        self._program("systemctl", program, f"[ $1 != reboot ] || exec touch {asked}\n")
+
+        def reboot() -> None:
+            until(asked.exists, 800)
+            for one in self.replicas:
+                self.host.systemd.job("stop", one.unit)
+            self.host.nvml(state)
+            for one in self.replicas:
+                self.host.systemd.job("start", one.unit)
+            (root / "boot_id").write_text("boot 2\n")
+
+        thread = threading.Thread(target=reboot, daemon=True)
+        thread.start()
+        return thread
 
     def rolled(self) -> Rolled:
         target = Target(
@@ -125,7 +149,9 @@ class Site:
         looks, silent = look_at(hosts.values())
         assert not silent
         options = Options(limit=("gpu01",), allow_gap=True, **({"measure": 0.0} | given))
-        ledger, _ = new_ledger(kind, of_boards(kind, options, looks, word), looks)
+        if kind != "reboot":
+            options = of_boards(kind, options, looks, word)
+        ledger, _ = new_ledger(kind, options, looks)
         return self.drive(ledger)
 
     def drive(self, ledger: Ledger) -> Ledger:
@@ -274,6 +300,41 @@ def test_a_diagnosis_of_all_that_passes_ends_in_service(site: Site) -> None:
     assert ledger.outcome == "done", record.failure
     assert [one.state for one in record.tests] == ["pass", "pass", "warn", "pass"]
     until(lambda: host.gate("left") and host.gate("right"))
+
+
+def test_a_reboot_is_measured_before_and_judged_by_the_gates_after(site: Site) -> None:
+    site.host.nvml(f"{APART}\n1.lost 1")
+    until(lambda: site.host.phase("right") == "drained")  # for its GPU, which a reboot may mend
+    booted = site.boots(APART)
+    ledger = site.begin("reboot", None, measure=1.0)
+    booted.join()
+    (record,) = ledger.hosts
+    assert ledger.outcome == "done", record.failure
+    assert steps(ledger) == [
+        *("drain", "measure", "act", "back", "warm", "check", "ready", "settle")
+    ]
+    assert [one.name for one in record.replicas] == ["left", "right"]
+    judged = {one.name: one for one in record.gates}
+    assert judged["gpus"].note == f"came back: {UUIDS[1]}"
+    assert judged["speed"].ok is True
+    assert [one.name for one in record.gates if one.ok is False] == []
+    until(lambda: site.host.gate("left") and site.host.gate("right"))
+
+
+def test_a_host_that_comes_back_with_less_stays_closed(site: Site) -> None:
+    booted = site.boots(f"{APART}\n0.power.limit 450000")
+    ledger = site.begin("reboot", None)
+    booted.join()
+    (record,) = ledger.hosts
+    assert ledger.outcome == "failed"
+    assert "gate power-limit: GPU 0" in (record.failure or "")
+    assert "450 W, expected GPU 0: 700 W" in (record.failure or "")
+    assert "so it stays closed" in (record.failure or "")
+    assert not site.host.gate("left")
+    site.host.nvml(APART)  # somebody sets it again
+    ledger = site.again(ledger)
+    assert ledger.outcome == "done", ledger.hosts[0].failure
+    assert (site.host.root / "boot_id").read_text() == "boot 2\n"  # and it was rebooted once
 
 
 def test_without_the_program_nothing_is_drained(site: Site) -> None:
