@@ -99,7 +99,7 @@ class Acts:
     ) -> Final:
         """Keep that somebody lays hands on the host, or does no more."""
         self._nobody_restarts()
-        if request.action not in {"run", "reboot", "let-go"}:
+        if request.action not in {"run", "reboot", "let-go", "gpu-reset", "gpu-diag"}:
             # those have that lock themselves
             self._no_command_runs()
         if request.action == "done":
