@@ -204,7 +204,13 @@ class Acts:
                 f"the gate of {', '.join(serves)} is open; nothing was done",
                 "farrier-agent drain REPLICA --token N --wait",
             )
-        self._may_restart(ones, named=True)
+        for one in ones:
+            self._restarts.may_act(one.life.name)
+        if why := [f"replica {one.life.name} {it}" for one in ones if (it := _why_serving(one))]:
+            raise RefusedError(
+                f"{'; '.join(why)}; nothing was done",
+                "farrier-agent drain REPLICA --token N --wait",
+            )
 
     def _hold(self, lease: Lease) -> DrainAsked:
         """The rollout of *lease* wants it closed, also after its unit was stopped and started."""
@@ -244,6 +250,16 @@ class Acts:
 
 def _is_held(one: OfReplica) -> bool:
     return one.life.record is not None and one.life.record.held
+
+
+def _why_serving(one: OfReplica) -> str | None:
+    """Why its engine may not be stopped for a rollout: it serves, or may soon."""
+    record = one.life.record
+    if record is None:
+        return "is not known yet"
+    # whatever it does behind the gate that the rollout holds closed
+    closed = bool(record.rollouts) and record.phase not in {Phase.READY, Phase.DRAINING}
+    return None if closed or is_drained(record) else f"is {record.phase.value}, not drained"
 
 
 def _why_not(one: OfReplica, named: bool) -> str | None:
