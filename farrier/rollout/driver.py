@@ -62,7 +62,8 @@ def let_go(it: OneHost) -> str:
     )
     with it.book.changing():
         record.driver_loaded = loaded or record.driver_loaded
-        record.let_go, record.reboots_for = list(done.stopped), None
+        record.let_go = list(dict.fromkeys((*record.let_go, *done.stopped)))
+        record.reboots_for = None
         record.unloaded = done.unloaded is True
     said = [f"stopped {', '.join(done.stopped) or 'nothing'}"]
     if done.unloaded is not None:

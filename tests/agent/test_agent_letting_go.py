@@ -119,7 +119,6 @@ def test_everything_that_has_the_gpus_is_stopped_and_started_again(gpus: Gpus) -
     assert gpus.let_go()["stopped"] == done["stopped"]
     taken = gpus.take_up()
     assert (taken["code"], taken["started"]) == (0, [PERSISTENCED, FABRIC, UNIT])
-    assert not gpus.note.exists()
     until(lambda: host.phase() == "drained")
     assert host.systemd.now(UNIT)["InvocationID"] != before
     assert not host.gate()
@@ -134,7 +133,13 @@ def test_everything_that_has_the_gpus_is_stopped_and_started_again(gpus: Gpus) -
         one["verb"] == "act ended" and "let-go: stopped engine-tiny.service" in one["reason"]
         for one in audit(host)
     )
+    # what started and did not stay is started again
+    host.systemd.job("stop", FABRIC)
+    until(lambda: gpus.active(FABRIC) == "inactive")
+    assert gpus.let_go()["stopped"] == done["stopped"]
+    assert set(gpus.take_up()["started"]) == set(done["stopped"])
     gpus.rollout.act("done")
+    assert not gpus.note.exists()
     gpus.rollout.ready()
     assert host.gate()
 
@@ -215,12 +220,11 @@ def test_what_does_not_start_is_told_and_tried_again(gpus: Gpus) -> None:
     taken = gpus.take_up()
     assert taken["code"] == 1
     assert list(taken["failed"]) == [FABRIC]
-    # the engine is up all the same, and the note stands for who comes next
+    # the engine is up all the same
     assert gpus.active(UNIT) == "active"
     assert json.loads(gpus.note.read_text())["units"] == [UNIT, FABRIC]
     gpus.host.systemd.programs(FABRIC, exec=SLEEP)
     assert gpus.take_up()["started"] == [FABRIC]
-    assert not gpus.note.exists()
 
 
 def test_a_note_starts_nothing_that_was_not_stopped_to_let_go(gpus: Gpus) -> None:

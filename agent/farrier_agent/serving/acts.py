@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +23,7 @@ from farrier_agent.draining.events import DrainAsked
 from farrier_agent.draining.record import Asker, Now, Phase
 from farrier_agent.rollout import lease as rules
 from farrier_agent.rollout.audit import AuditLine
-from farrier_agent.rollout.deed import LOCK, deed_under_way
+from farrier_agent.rollout.deed import LOCK, NOTE, deed_under_way
 from farrier_agent.rollout.lease import Lease, State
 from farrier_agent.serving.asked import all_of, told
 from farrier_agent.serving.following import watch
@@ -35,7 +36,6 @@ from farrier_agent.serving.results import is_drained, result
 __all__ = ["Acts"]
 
 log = logging.getLogger("farrier-agent")
-
 
 KNOWN_SECONDS = 5.0
 """Seconds that systemd and the records may take to be read after the agent started."""
@@ -106,6 +106,7 @@ class Acts:
             new = rules.done(state, request.token, now)
             if new != state:
                 await self._leases.keep(new)
+                await self._leases.worker.do(self._forget_let_go)
                 log.info("nothing is done to this host any more", extra={"cause": "rollout"})
             return self._leases.told()
         assert request.token is not None  # noqa: S101 - the request is checked
@@ -220,6 +221,10 @@ class Acts:
             settle=self._config.settle_seconds,
             seconds=self._config.drain_seconds,
         )
+
+    def _forget_let_go(self) -> None:
+        with suppress(OSError):
+            (self._leases.directory / NOTE).unlink(missing_ok=True)
 
     def _nobody_restarts(self) -> None:
         if under_way := self._restarts.under_way:
