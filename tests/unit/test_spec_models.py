@@ -61,7 +61,7 @@ MISTAKES: list[tuple[Any, str, str]] = [
     (Model("ok", replica="Not OK", **GOOD), "replica", "not a DNS label"),
     # engine
     (Model("a", engine="vlm", **GOOD), "engine", "did you mean 'vllm'?"),
-    (Model("a", engine="tgi", **GOOD), "engine", "Known: vllm, custom"),
+    (Model("a", engine="tg", **GOOD), "engine", "Known: vllm, custom, sglang"),
     (Model("a", engine=7, **GOOD), "engine", "unknown engine 7"),  # type: ignore[arg-type]
     # source
     (Model("a", gpus=[0]), "source", "write path:/srv/models/NAME"),

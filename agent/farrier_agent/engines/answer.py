@@ -94,7 +94,8 @@ class Engine:
 
     ``known`` is the version that its file here was written after. ``sigterm`` says in words what
     SIGTERM does to requests that run, and ``counted`` what tells how many those are, besides the
-    sockets that nginx holds towards it: docs/engines.md shows both.
+    sockets that nginx holds towards it; ``progress`` names what moves with its work, "" where
+    nothing does that can be trusted. docs/engines.md shows them.
     """
 
     name: str
@@ -106,6 +107,7 @@ class Engine:
     known: str = ""
     sigterm: str = "not known"
     counted: str = "nothing of its own"
+    progress: str = ""
 
 
 class _Card(msgspec.Struct):

@@ -46,4 +46,5 @@ ENGINE = Engine(
     known="of llama-cpp-python 0.3.36",
     sigterm="cuts them",
     counted="`llamacpp:requests_processing`, `llamacpp:requests_deferred` (with `--metrics`)",
+    progress="`llamacpp:n_decode_total`, up to ten millions",
 )

@@ -42,4 +42,5 @@ ENGINE = Engine(
     sigterm="finishes them without a deadline, takes new ones meanwhile, looks every 5 s whether"
     " none is left; the unit's TimeoutStopSec= bounds it",
     counted="`sglang:num_running_reqs`, `sglang:num_queue_reqs` (with `--enable-metrics`)",
+    progress="`sglang:realtime_tokens_total`",
 )

@@ -63,4 +63,5 @@ ENGINE = Engine(
     known="3.3.7",
     sigterm="stops listening and finishes them, for as long as its launcher waits for its server",
     counted="`tgi_batch_current_size`, `tgi_queue_size`",
+    progress="`tgi_batch_inference_count`",
 )

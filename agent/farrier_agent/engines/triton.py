@@ -35,7 +35,7 @@ ENGINE = Engine(
     (answers_200(READY), models_named(), *GENERATIONS),
     metrics="/metrics",
     load=_load,
-    known="2.6x (e1db8a603)",
+    known="e1db8a603",
     sigterm="`tritonserver` refuses new connections and waits 30 s (`--exit-timeout-secs`) until"
     " none is left, idle ones counted; of its OpenAI frontend it is not known",
     counted="`nv_inference_pending_request_count` for those that wait, nothing for those that run",

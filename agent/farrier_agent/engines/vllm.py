@@ -51,4 +51,5 @@ ENGINE = Engine(
     sigterm="finishes them for `--shutdown-timeout` seconds, which the unit sets, and answers new"
     " ones 500; without the flag it cuts them and hangs",
     counted="`vllm:num_requests_running`, `vllm:num_requests_waiting`",
+    progress="tokens of prompts and answers, the use of its cache",
 )
