@@ -94,6 +94,8 @@ def check_model(model: Model, accelerator: str) -> Iterator[Finding]:
         yield from _source(model, engine)
     yield from check_command(model, engine)
     yield from _args(model, engine)
+    if engine.parallel:
+        yield from _adapters(model.args)
     if engine.parallel and accelerator == "cuda":
         yield from _parallelism(model)
 
@@ -200,6 +202,23 @@ def _args(model: Model, engine: Engine) -> Iterator[Finding]:
             )
         elif isinstance(value, str) and not value.isprintable():
             yield path, "has characters that cannot be printed (a line break?)"
+
+
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""The values that vLLM takes (0.32.0, config/lora.py)."""
+
+
+def _adapters(args: object) -> Iterator[Finding]:
+    if not isinstance(args, Mapping):
+        return
+    rank = args.get("max-lora-rank", LORA_RANKS[1])
+    if not is_whole(rank) or rank not in LORA_RANKS:
+        ranks = ", ".join(map(str, LORA_RANKS))
+        yield "args.max-lora-rank", f"must be one of {ranks}, not {shown(rank)}"
+    for flag in ("lora-modules", "max-lora-rank"):
+        if flag in args and args.get("enable-lora") is not True:
+            yield f"args.{flag}", "has no effect without args={'enable-lora': True}"
+            return
 
 
 def _parallelism(model: Model) -> Iterator[Finding]:
