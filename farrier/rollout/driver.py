@@ -117,6 +117,8 @@ def install(it: OneHost) -> str:
 def reboot(it: OneHost) -> str:
     """Reboot it for the driver that is installed."""
     reboot_host(it)
+    with it.book.changing():
+        it.record.driver_loaded = None  # that was in another boot
     return it.record.reboots_for or ""
 
 
