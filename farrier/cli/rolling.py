@@ -18,15 +18,17 @@ from rich.console import Console
 from farrier.fleet import InventoryError, ShellError, read_fleet_targets
 from farrier.nvidia.planned import DriverPlan
 from farrier.rollout import canary
+from farrier.rollout.board_plan import board_lines, can_be_done, of_boards, tested_lines
 from farrier.rollout.capacity import Room
 from farrier.rollout.driver_begin import note_plans, with_plans
-from farrier.rollout.driver_pages import driver_lines, gates_tables, inventory_lines
+from farrier.rollout.driver_pages import driver_lines, end_lines, gates_tables
 from farrier.rollout.errors import RefusedError, RolloutError, UsageError
 from farrier.rollout.gateways import Gateways
 from farrier.rollout.hooks import check_hook
 from farrier.rollout.host import Host, Look
 from farrier.rollout.ledger import Ledger, Options, encode
 from farrier.rollout.looking import look_at, others, serving
+from farrier.rollout.next_kernel import check_next_kernel
 from farrier.rollout.pages import (
     back_lines,
     compared_table,
@@ -34,7 +36,7 @@ from farrier.rollout.pages import (
     ledger_table,
     plan_lines,
 )
-from farrier.rollout.plan import Kind, Plan
+from farrier.rollout.plan import BOARDS, Kind, Plan
 from farrier.rollout.preparing import every, new_ledger, refuse_gaps
 from farrier.rollout.rollback import failed_before, say_what_comes_back
 from farrier.rollout.rolling import Rolling
@@ -69,10 +71,14 @@ def begin(kind: Kind, given: dict[str, Any], command: tuple[str, ...] = ()) -> N
         fleet = _limited(given["inventory"], given["limit"])
         hosts = fleet.hosts
         given["limit"] = fleet.chosen
+        word = given.pop("gpu", None)
         options: Options = Options(command=command, **given)
         looks, silent = look_at(hosts.values())
         for name, why in silent.items():
             click.echo(f"{name}: {why}", err=True)
+        if kind in BOARDS:
+            options = of_boards(kind, options, looks, word)
+            can_be_done(kind, hosts[options.limit[0]])
         ledger, plan = _planned(kind, options, hosts, looks)
         if not as_json or not dry:
             _show_plan(plan, ledger, refuse_gaps(plan, looks, options), err=as_json)
@@ -115,6 +121,11 @@ def _planned(
         click.echo("asking apt on the hosts what it would do; nothing is changed", err=True)
         looks, plans = with_plans(looks, options, Store())
     ledger, plan = new_ledger(kind, options, looks)
+    if kind == "reboot":
+        for one in ledger.hosts:
+            look = looks[one.host]
+            if look is not None and look.seen.accelerator != "cpu":
+                check_next_kernel(hosts[one.host])
     if kind == "rollback":
         say_what_comes_back(ledger, hosts, looks)
     if kind == "driver":
@@ -215,7 +226,12 @@ def _refuse_canary(plan: Plan, options: Options, fleet: Fleet) -> None:
 def _show_plan(plan: Plan, ledger: Ledger, rooms: Iterable[Room], *, err: bool) -> None:
 
     console = Console(stderr=err, soft_wrap=True, highlight=False)
-    for line in (*plan_lines(plan, rooms), *back_lines(ledger), *driver_lines(ledger)):
+    for line in (
+        *plan_lines(plan, rooms),
+        *back_lines(ledger),
+        *driver_lines(ledger),
+        *board_lines(ledger),
+    ):
         console.print(line)
 
 
@@ -232,7 +248,7 @@ def show_ledger(ledger: Ledger, *, as_json: bool) -> None:
         console.print(table)
     for one in gates_tables(ledger):
         console.print(one)
-    for line in (*ledger_lines(ledger), *inventory_lines(ledger)):
+    for line in (*ledger_lines(ledger), *end_lines(ledger), *tested_lines(ledger)):
         console.print(line)
 
 

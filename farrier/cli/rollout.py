@@ -101,6 +101,24 @@ def _rolling(command: _F) -> _F:
     return _inventory(_as_json(command))
 
 
+_measure = click.option(
+    "--measure",
+    type=click.FloatRange(min=0, max=600),
+    default=20.0,
+    show_default=True,
+    metavar="S",
+    help="How long each replica is measured, before and after; 0: not.",
+)
+_tolerance = click.option(
+    "--tolerance",
+    type=Percent(),
+    default="10%",
+    show_default=True,
+    metavar="P%",
+    help="By how much a replica may be slower.",
+)
+
+
 @rollout.command()
 @_rolling
 def restart(**given: Any) -> None:
@@ -139,30 +157,22 @@ def rollback(**given: Any) -> None:
 
 @rollout.command()
 @_rolling
-def reboot(**given: Any) -> None:
-    """Reboot hosts."""
-    begin("reboot", given)
+@_measure
+@_tolerance
+def reboot(tolerance: int, **given: Any) -> None:
+    """Reboot hosts, and compare each with how it was before it serves again.
+
+    With --pending also those whose upgraded packages ask for it (/run/reboot-required). Refused
+    where the next boot brings a kernel for which the driver is not built.
+    """
+    begin("reboot", given | {"tolerance": tolerance / 100})
 
 
 @rollout.command()
 @_rolling
 @click.option("--to", "driver", metavar="VERSION", help="Another one than the inventory says.")
-@click.option(
-    "--measure",
-    type=click.FloatRange(min=0, max=600),
-    default=20.0,
-    show_default=True,
-    metavar="S",
-    help="How long each replica is measured, before and after; 0: not.",
-)
-@click.option(
-    "--tolerance",
-    type=Percent(),
-    default="10%",
-    show_default=True,
-    metavar="P%",
-    help="By how much a replica may be slower.",
-)
+@_measure
+@_tolerance
 @click.option(
     "--no-way-back", is_flag=True, help="Also where the present driver could not be put back."
 )

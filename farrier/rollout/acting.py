@@ -7,6 +7,7 @@ import time
 from farrier_agent.control.protocol import News, Progress
 
 from farrier.fleet import LostError, NoAnswerError, ShellError
+from farrier.rollout.boards import diagnose, reset
 from farrier.rollout.errors import RefusedError, RolloutError
 from farrier.rollout.one_host import OneHost
 from farrier.rollout.resuming import still_to_restart
@@ -27,6 +28,10 @@ def act(it: OneHost) -> str | None:
             reboot_host(it)
         case "run":
             return _run_command(it)
+        case "gpu-reset":
+            return reset(it)
+        case "gpu-diag":
+            return diagnose(it)
     return None
 
 

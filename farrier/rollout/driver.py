@@ -62,7 +62,8 @@ def let_go(it: OneHost) -> str:
     )
     with it.book.changing():
         record.driver_loaded = loaded or record.driver_loaded
-        record.let_go, record.reboots_for = list(done.stopped), None
+        record.let_go = list(dict.fromkeys((*record.let_go, *done.stopped)))
+        record.reboots_for = None
         record.unloaded = done.unloaded is True
     said = [f"stopped {', '.join(done.stopped) or 'nothing'}"]
     if done.unloaded is not None:
@@ -116,6 +117,8 @@ def install(it: OneHost) -> str:
 def reboot(it: OneHost) -> str:
     """Reboot it for the driver that is installed."""
     reboot_host(it)
+    with it.book.changing():
+        it.record.driver_loaded = None  # that was in another boot
     return it.record.reboots_for or ""
 
 

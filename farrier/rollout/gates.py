@@ -56,9 +56,9 @@ def judge(
     return (
         _driver(before, now, driver_wanted if kind in DRIVERS else None),
         _kernel(before, now),
-        _gpus(before, now),
+        _gpus(before, now, kind),
         *_fabric(units),
-        *_of_each_gpu(before, now),
+        *_of_each_gpu(before, now, kind),
         *_speeds(before, now, tolerance),
     )
 
@@ -111,7 +111,7 @@ def _told(name: str, was: str | None, now: str | None) -> GateRecord:
     return GateRecord(name=name, expected=expected, seen=seen, ok=same or None, note=note)
 
 
-def _gpus(before: Fingerprint, now: Fingerprint) -> GateRecord:
+def _gpus(before: Fingerprint, now: Fingerprint, kind: Kind) -> GateRecord:
     if before.gpus is None:
         seen = UNREAD if now.gpus is None else _count(len(now.gpus))
         note = "the GPUs could not be read before"
@@ -125,6 +125,10 @@ def _gpus(before: Fingerprint, now: Fingerprint) -> GateRecord:
     if was == are:
         return GateRecord(name="gpus", expected=expected, seen=expected, ok=True)
     missing, new = sorted(was - are), sorted(are - was)
+    if not missing and kind not in DRIVERS:
+        # what a reset or a reboot is for, where one had been lost
+        note = f"came back: {', '.join(new)}"
+        return GateRecord(name="gpus", expected=expected, seen=_count(len(are)), ok=True, note=note)
     said = [_count(len(are))]
     said += [f"without {', '.join(missing)}"] if missing else []
     said += [f"new: {', '.join(new)}"] if new else []
@@ -143,7 +147,7 @@ def _fabric(units: Mapping[str, str]) -> Iterator[GateRecord]:
         yield GateRecord(name="fabric-manager", expected="active", seen=seen, ok=ok)
 
 
-def _of_each_gpu(before: Fingerprint, now: Fingerprint) -> Iterator[GateRecord]:
+def _of_each_gpu(before: Fingerprint, now: Fingerprint, kind: Kind) -> Iterator[GateRecord]:
     """One record a gate; where GPUs differ from what they were, it names them."""
     known = {one.uuid: one for one in now.gpus or ()}
     pairs = [(one, known[one.uuid]) for one in before.gpus or () if one.uuid in known]
@@ -154,14 +158,15 @@ def _of_each_gpu(before: Fingerprint, now: Fingerprint) -> Iterator[GateRecord]:
     def same(was: float, now: float) -> bool:
         return abs(now - was) <= WATTS
 
-    def equal(was: bool, now: bool) -> bool:
-        return was == now
+    def kept(was: bool, now: bool) -> bool:
+        # ECC that was switched on takes effect with a reset or a reboot
+        return was == now or (now and kind not in DRIVERS)
 
     number, yes_no = "{:g}".format, _on_off
     yield _each("pcie-width", pairs, lambda it: it.pcie_width, not_less, "x{:g}".format)
     yield _each("pcie-generation", pairs, lambda it: it.pcie_max_generation, not_less, number)
     yield _each("nvlink", pairs, _links, _links_up, lambda it: f"{it[1]} of {it[0]} up")
-    yield _each("ecc", pairs, lambda it: it.ecc_enabled, equal, yes_no)
+    yield _each("ecc", pairs, lambda it: it.ecc_enabled, kept, yes_no)
     yield _each("power-limit", pairs, lambda it: it.power_limit_watts, same, "{:g} W".format)
     yield _each("clocks", pairs, _clocks, _clocks_up, _megahertz)
 

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from farrier_agent import status
 from farrier_agent.control.protocol import (
     Bundle,
+    Diagnosed,
     Done,
     Fingerprinted,
+    GpuReset,
     LedgerCopy,
     Ledgers,
     LetGo,
@@ -78,6 +80,7 @@ class Host(Fenced):
                 configurations=configurations,
                 units=units_in(parts.get("units", "")),
                 waiting=counts.waiting if counts else {},
+                reboot_required={"yes": True, "no": False}.get(parts.get("reboot", "").strip()),
             ),
             counts,
         )
@@ -189,6 +192,26 @@ class Host(Fenced):
         """Start again what was stopped to let go. Asked twice is once."""
         final = self._fenced("act", "take-up", *replicas, timeout=None, on_news=on_news)
         if not isinstance(final, TakenUp):
+            raise RolloutError(f"{self.name}: its agent answered {type(final).__name__}")
+        return final
+
+    def gpu_reset(
+        self, gpus: Sequence[str], *, on_news: Callable[[News], None] | None = None
+    ) -> GpuReset:
+        """Reset *gpus*, which nobody has. A second reset is no harm."""
+        words = [word for one in gpus for word in ("--gpu", one)]
+        final = self._fenced("act", "gpu-reset", *words, timeout=None, on_news=on_news)
+        if not isinstance(final, GpuReset):
+            raise RolloutError(f"{self.name}: its agent answered {type(final).__name__}")
+        return final
+
+    def gpu_diag(
+        self, level: int, gpus: Sequence[str], *, on_news: Callable[[News], None] | None = None
+    ) -> Diagnosed:
+        """Have DCGM diagnose *gpus* (every one, without). Asked twice is once."""
+        words = ["--level", str(level), *(word for one in gpus for word in ("--gpu", one))]
+        final = self._fenced("act", "gpu-diag", *words, timeout=None, on_news=on_news)
+        if not isinstance(final, Diagnosed):
             raise RolloutError(f"{self.name}: its agent answered {type(final).__name__}")
         return final
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from farrier_agent.fingerprint.made import Fingerprint
 
-from farrier.rollout.errors import RolloutError
+from farrier.rollout.errors import FencedError, RolloutError
+from farrier.rollout.gates import FABRIC
 from farrier.rollout.one_host import OneHost
 
-__all__ = ["Measured", "measure", "measured", "record_anew"]
+__all__ = ["Measured", "measure", "measure_for_reboot", "measured", "record_anew"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,23 @@ def measure(it: OneHost) -> str:
     said = [f"{name} {speed:.1f} tokens/s" for name, speed in speeds.items()]
     gpus = "GPUs not to be read" if found.now.gpus is None else f"{len(found.now.gpus)} GPUs"
     return "; ".join([f"driver {found.now.driver_version or '?'}", gpus, *said, *found.missing])
+
+
+def measure_for_reboot(it: OneHost) -> str:
+    """The same, and what of the fabric's runs; a host that cannot say it is rebooted all the same.
+
+    It may be rebooted because it cannot.
+    """
+    try:
+        said = measure(it)
+    except FencedError:
+        raise
+    except RolloutError as error:
+        return f"not known, so nothing is compared with it afterwards: {error.what}"
+    units = it.look().seen.units
+    with it.book.changing():
+        it.record.let_go = [one for one in FABRIC if units.get(one) == "active"]
+    return said
 
 
 def record_anew(it: OneHost) -> None:

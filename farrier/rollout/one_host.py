@@ -17,7 +17,7 @@ from farrier.rollout.gateways import Gateways
 from farrier.rollout.host import Host, Look
 from farrier.rollout.leases import Leases
 from farrier.rollout.ledger import HostRecord, Ledger, ReplicaRecord
-from farrier.rollout.plan import RESTARTS, Kind
+from farrier.rollout.plan import BOARDS, RESTARTS, Kind
 from farrier.rollout.resuming import renewed, still_to_restart
 from farrier.rollout.seen import HostSeen
 from farrier.rollout.store import Store
@@ -101,7 +101,7 @@ class OneHost:
         fresh = [
             replica_record(seen, one.name)
             for one in seen.replicas
-            if not one.held_by
+            if (not one.held_by or self.kind in BOARDS)
             and (not models or one.model in models)
             # a converge may change what nobody thought of
             and (self.kind == "converge" or one.name in mine)

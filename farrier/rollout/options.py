@@ -15,7 +15,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     ``driver`` is the version that is wanted (None: the inventory's), ``no_way_back`` that a host is
     changed although its present one could not be put back. A replica is measured for ``measure``
     seconds before and after (0: not), and may be slower by the share ``tolerance``. ``gpus`` are
-    UUIDs, ``diag`` the level of a diagnosis.
+    UUIDs, ``diag`` the level of a diagnosis, ``replicas`` those that use these GPUs.
     """
 
     limit: tuple[str, ...] = ()
@@ -44,3 +44,4 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     tolerance: float = 0.10
     gpus: tuple[str, ...] = ()
     diag: int | None = None
+    replicas: tuple[str, ...] = ()

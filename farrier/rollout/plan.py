@@ -15,6 +15,7 @@ from farrier.rollout.errors import RefusedError, UsageError
 from farrier.rollout.seen import HostSeen, ReplicaSeen
 
 __all__ = [
+    "BOARDS",
     "DRIVERS",
     "LETS_GO",
     "RESTARTS",
@@ -43,7 +44,9 @@ RESTARTS: frozenset[Kind] = frozenset({"restart", "converge", "rollback"})
 """Those whose act is a restart of replicas."""
 DRIVERS: frozenset[Kind] = frozenset({"driver", "driver-back"})
 """Those that change the driver."""
-LETS_GO: frozenset[Kind] = DRIVERS | {"gpu-reset", "gpu-diag"}
+BOARDS: frozenset[Kind] = frozenset({"gpu-reset", "gpu-diag"})
+"""Those that are about GPUs of one host."""
+LETS_GO: frozenset[Kind] = DRIVERS | BOARDS
 """Those for which the host lets go of its GPUs, and takes them up again."""
 _WHOLE: frozenset[Kind] = frozenset({"reboot", "run", "driver"})
 """Those that are of all replicas of a host."""
@@ -56,10 +59,12 @@ class Wanted:
     """What was asked for.
 
     ``limit`` are hosts' names (all hosts that serve, without one), ``models`` those whose replicas
-    are meant, ``pending`` only replicas that run an older configuration. ``batch`` is a number of
-    hosts or a share of them (``25%``). At no time more than ``max_unavailable`` replicas of one
-    model are not ready, those included that were not before; None: as many as a batch makes. With
-    ``canary`` the first batch is a single host, whatever ``first`` names.
+    are meant, ``pending`` only replicas that run an older configuration; of a reboot also hosts
+    whose upgraded packages ask for one. ``batch`` is a number of hosts or a share of them
+    (``25%``). At no time more than ``max_unavailable`` replicas of one model are not ready, those
+    included that were not before; None: as many as a batch makes. With ``canary`` the first batch
+    is a single host, whatever ``first`` names. ``replicas`` are names of one host's (all, without
+    one).
     """
 
     kind: Kind
@@ -70,6 +75,7 @@ class Wanted:
     max_unavailable: int | None = None
     first: tuple[str, ...] = ()
     canary: bool = False
+    replicas: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -155,24 +161,39 @@ def _select(wanted: Wanted, hosts: Sequence[HostSeen]) -> tuple[list[Planned], l
     chosen: list[Planned] = []
     left: list[LeftOut] = []
     whole = wanted.kind in _WHOLE
+
+    def by(one: ReplicaSeen) -> tuple[str, ...]:
+        """Who keeps it drained so that it is left out."""
+        if wanted.kind in BOARDS:
+            return ()  # a sick GPU's replicas are drained for it; READY opens only what is ours
+        return one.held_by_people if wanted.kind == "reboot" else one.held_by
+
     for host in hosts:
         if host.settled:
             left.append(LeftOut(host.host, host.settled))
             continue
-        meant = [one for one in host.replicas if not wanted.models or one.model in wanted.models]
+        meant = [
+            one
+            for one in host.replicas
+            if (not wanted.models or one.model in wanted.models)
+            and (not wanted.replicas or one.name in wanted.replicas)
+        ]
         if not meant and wanted.kind != "converge":
             left.append(LeftOut(host.host, "serves no such model" if host.replicas else "no model"))
             continue
-        held = [one for one in (host.replicas if whole else meant) if one.held_by]
+        held = {one.name: who for one in (host.replicas if whole else meant) if (who := by(one))}
         left += [
-            LeftOut(f"{host.host}:{one.name}", f"kept drained by {one.held_by[0]}") for one in held
+            LeftOut(f"{host.host}:{name}", f"kept drained by {who[0]}")
+            for name, who in held.items()
         ]
         if held and whole:
             continue  # a reboot is of all of them
-        replicas = [one for one in (host.replicas if whole else meant) if one not in held]
+        replicas = [one for one in (host.replicas if whole else meant) if one.name not in held]
         if wanted.pending:
-            if not any(one.pending for one in replicas):
-                left.append(LeftOut(host.host, "no restart is pending"))
+            due = wanted.kind == "reboot" and host.reboot_required
+            if not due and not any(one.pending for one in replicas):
+                none = "no reboot and no restart" if wanted.kind == "reboot" else "no restart"
+                left.append(LeftOut(host.host, f"{none} is pending"))
                 continue
             replicas = replicas if whole else [one for one in replicas if one.pending]
         if wanted.kind == "rollback":

@@ -46,6 +46,7 @@ def wanted(kind: Kind, options: Options) -> Wanted:
         max_unavailable=options.max_unavailable,
         first=options.first,
         canary=options.canary is not None,
+        replicas=options.replicas,
     )
 
 

@@ -8,7 +8,7 @@ from farrier.fleet import ShellError
 from farrier.rollout import canary
 from farrier.rollout.counts import in_between
 from farrier.rollout.errors import FencedError, RolloutError
-from farrier.rollout.gating import check_gates, cold_gate
+from farrier.rollout.gating import check_gates, cold_gate, early_gates
 from farrier.rollout.judging import not_warm, problems, soaked
 from farrier.rollout.one_host import OneHost
 from farrier.rollout.plan import LETS_GO
@@ -78,7 +78,11 @@ def check(it: OneHost) -> str:
             f"{record.host}: not as well as before, so it stays closed: {'; '.join(bad)}",
             f"farrier status {record.host}",
         )
-    return f"{now.verdict or 'no verdict'}"
+    verdict = now.verdict or "no verdict"
+    if it.kind == "reboot" and record.fingerprint_before is not None:
+        early_gates(it, {})
+        return f"{verdict}; {check_gates(it)}"
+    return verdict
 
 
 def ready(it: OneHost) -> str:

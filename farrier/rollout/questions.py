@@ -38,6 +38,7 @@ def question(target: Target) -> str:
         (
             f"echo; echo '{_MARK}status'; farrier-agent status --json",
             f"echo; echo '{_MARK}boot'; cat /proc/sys/kernel/random/boot_id",
+            f"echo; echo '{_MARK}reboot'; [ -e /run/reboot-required ] && echo yes || echo no",
             f"echo; echo '{_MARK}started'",
             f"for r in {started}; do read -r c < /run/farrier/started/$r && echo $r $c; done"
             if started

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Literal
 
 import msgspec
+from farrier_agent.boards.told import Tested
 from farrier_agent.fingerprint.made import Fingerprint
 
 from farrier.nvidia.planned import DriverPlan
@@ -91,6 +92,8 @@ class HostRecord(msgspec.Struct, kw_only=True):
     has to reboot (None: it need not). ``fingerprint_before`` is how it was before it was touched
     (kept until it is over), ``gates`` how it compares with that, and ``gates_back`` how it did when
     it was put back. ``settled`` says why nothing is to be done here, where that was found out late.
+
+    ``tests`` are those of a diagnosis by DCGM.
     """
 
     host: str
@@ -127,6 +130,7 @@ class HostRecord(msgspec.Struct, kw_only=True):
     reboots_for: str | None = None
     fingerprint_before: Fingerprint | None = None
     gates: list[GateRecord] = []
+    tests: list[Tested] = []
     gates_back: list[GateRecord] = []
     settled: str = ""
 

@@ -195,7 +195,7 @@ class Rolling:
             if any(one.alone for one in bad):
                 raise RefusedError(
                     f"{record.host}: not drained: {why}",
-                    f"farrier rollout {self.ledger.kind} --allow-gap, if that gap may be",
+                    "the same with --allow-gap, if that gap may be",
                 )
             if time.monotonic() >= end:
                 raise RefusedError(

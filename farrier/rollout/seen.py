@@ -12,12 +12,24 @@ from farrier_agent.status import Replica, Status
 
 from farrier.rollout.units_seen import UnitSeen
 
-__all__ = ["OUR_REASON", "HostSeen", "ReplicaSeen", "seen"]
+__all__ = ["OUR_REASON", "BoardSeen", "HostSeen", "ReplicaSeen", "seen"]
 
 OUR_REASON = "rollout "
 """How the reason of a rollout's own drain begins; any other one is somebody else's."""
 _OURS = (OUR_REASON, f"held by {OUR_REASON}")
 """Also as the agent says it of what it holds while a rollout acts."""
+_JUDGED = ("farrier-agent (GPU health)", "farrier-agent (health)")
+"""Who drains for a judgement of the agent's own; it takes that back by itself."""
+
+
+@dataclass(frozen=True)
+class BoardSeen:
+    """One GPU: its UUID and index, whether it answers, and whether NVLinks tie it to others."""
+
+    uuid: str
+    index: int
+    up: bool = True
+    linked: bool = False
 
 
 @dataclass(frozen=True)
@@ -27,7 +39,8 @@ class ReplicaSeen:
     ``invocation`` names the run of its unit, ``restarts`` are systemd's own since somebody started
     it. ``configuration`` is the hash that the running engine was started with, ``unit`` that of the
     unit on the disk, ``previous`` that of the one before it, which was warm; ``put_back`` that of
-    the unit that was put back last. ``waiting`` are the requests queued in its engine.
+    the unit that was put back last. ``waiting`` are the requests queued in its engine, ``gpus`` the
+    indices of the GPUs that it uses.
     """
 
     name: str
@@ -48,6 +61,12 @@ class ReplicaSeen:
     reason: str | None = None
     drained_by_rollout: bool = False
     held_by: tuple[str, ...] = ()
+    gpus: tuple[int, ...] = ()
+
+    @property
+    def held_by_people(self) -> tuple[str, ...]:
+        """Those of ``held_by`` that are no judgement of the agent's own on its health."""
+        return tuple(one for one in self.held_by if not one.startswith(_JUDGED))
 
     @property
     def serves(self) -> bool:
@@ -94,7 +113,8 @@ class HostSeen:
     ``rollout`` is the ID of the live lease's rollout, ``acting`` what is being done under the
     durable mark, if there is one. ``driver`` is the version that NVML tells, ``units`` the state of
     each of the host's own services that it has (``active``). ``settled`` says why this rollout has
-    nothing to do here.
+    nothing to do here. ``boards`` are its GPUs, also those that no longer answer.
+    ``accelerator`` is ``cuda`` or ``cpu``. ``reboot_required``: upgraded packages ask for one.
     """
 
     host: str
@@ -109,6 +129,9 @@ class HostSeen:
     driver: str | None = None
     units: Mapping[str, str] = field(default_factory=dict)
     settled: str | None = None
+    boards: tuple[BoardSeen, ...] = ()
+    accelerator: str | None = None
+    reboot_required: bool | None = None
 
     def replica(self, name: str) -> ReplicaSeen | None:
         """The replica called *name*."""
@@ -122,6 +145,7 @@ def seen(
     configurations: Mapping[str, str] | None = None,
     units: Mapping[str, UnitSeen] | None = None,
     waiting: Mapping[str, int] | None = None,
+    reboot_required: bool | None = None,
 ) -> HostSeen:
     """What *status* says; *configurations*, *units* and *waiting* are by replica."""
     lease = getattr(status, "rollout", None)
@@ -150,6 +174,12 @@ def seen(
         acting=lease.acting if lease else None,
         driver=status.gpus.driver_version if status.gpus else None,
         units={one.name: one.active_state for one in status.units},
+        accelerator=status.accelerator,
+        reboot_required=reboot_required,
+        boards=tuple(
+            BoardSeen(gpu.uuid, gpu.index, gpu.up, any(link.up is True for link in gpu.nvlinks))
+            for gpu in (status.gpus.devices if status.gpus else ())
+        ),
     )
 
 
@@ -186,4 +216,5 @@ def _replica(
             for who, why in askers
             if not why.startswith(_OURS) and who != "systemd"
         ),
+        gpus=one.gpus,
     )

@@ -19,7 +19,8 @@ from farrier.rollout.errors import FencedError, RolloutError
 from farrier.rollout.hooks import environment, run_hook
 from farrier.rollout.host import Host
 from farrier.rollout.ledger import HostRecord, HostState
-from farrier.rollout.measuring import measure
+from farrier.rollout.measuring import measure, measure_for_reboot
+from farrier.rollout.next_kernel import check_one
 from farrier.rollout.one_host import OneHost, Surroundings
 from farrier.rollout.plan import DRIVERS, RESTARTS
 from farrier.rollout.putting_back import put_back
@@ -201,6 +202,16 @@ def _hook(it: OneHost, when: str) -> None:
     it.watched(lambda: run_hook(path, words))
 
 
+def _drain(it: OneHost) -> str | None:
+    if it.kind == "reboot" and it.look().seen.accelerator != "cpu":
+        check_one(it)
+    return drain_host(it)
+
+
+def _measure(it: OneHost) -> str:
+    return measure_for_reboot(it) if it.kind == "reboot" else measure(it)
+
+
 def _converge(it: OneHost) -> str | None:
     log = it.around.store.directory / f"{it.ledger.id}-{it.record.host}.log"
     inventory = it.ledger.options.inventory
@@ -220,7 +231,7 @@ _DOING: Mapping[Step, Callable[[OneHost], str | None]] = {
     Step.HOOK_BEFORE: _hook_before,
     Step.CONVERGE: _converge,
     Step.PUT_BACK: put_back,
-    Step.DRAIN: drain_host,
+    Step.DRAIN: _drain,
     Step.ACT: acting.act,
     Step.BACK: acting.back,
     Step.WARM: proving.warm,
@@ -231,7 +242,7 @@ _DOING: Mapping[Step, Callable[[OneHost], str | None]] = {
     Step.SETTLE: proving.settle,
     Step.HOOK_AFTER: _hook_after,
     Step.PLAN: driver.plan,
-    Step.MEASURE: measure,
+    Step.MEASURE: _measure,
     Step.LET_GO: driver.let_go,
     Step.INSTALL: driver.install,
     Step.REBOOT: driver.reboot,

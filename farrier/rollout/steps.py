@@ -53,7 +53,7 @@ SEQUENCES: Mapping[Kind, tuple[Step, ...]] = {
         *(*_HEAD, Step.CONVERGE, Step.DRAIN, Step.ACT),
         *(*_PROOF, Step.HOLD, *_END),
     ),
-    "reboot": (*_HEAD, Step.DRAIN, Step.ACT, Step.BACK, *_TAIL),
+    "reboot": (*_HEAD, Step.DRAIN, Step.MEASURE, Step.ACT, Step.BACK, *_TAIL),
     "run": (*_HEAD, Step.DRAIN, Step.ACT, *_TAIL),
     "rollback": (*_HEAD, Step.PUT_BACK, Step.DRAIN, Step.ACT, *_TAIL),
     "driver": (

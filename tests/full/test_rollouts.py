@@ -43,7 +43,11 @@ def test_nothing_is_lost_under_the_whole_load(
     site: Site, here: Path, gateway: str, kind: str, turn: int
 ) -> None:
     before = runs(site)
-    argv = {"restart": ["--model", "tiny"], "reboot": ["--allow-gap"], "converge": []}[kind]
+    argv = {
+        "restart": ["--model", "tiny"],
+        "reboot": ["--allow-gap", "--measure", "0"],
+        "converge": [],
+    }[kind]
     environment = changed_arguments(site) if kind == "converge" else site.environment()
     with load(site, WHOLE, gateway) as it:
         warmed_up(it)
@@ -57,7 +61,9 @@ def test_a_rolling_reboot_loses_nothing(site: Site, here: Path) -> None:
     boots = {host: site.ssh(host, "cat /proc/sys/kernel/random/boot_id") for host in site.gpus}
     with load(site) as it:
         warmed_up(it)
-        ledger = rollout(site, "reboot", "-y", "--allow-gap", "--soak", "3", cwd=here)
+        ledger = rollout(
+            site, "reboot", "-y", "--allow-gap", "--soak", "3", "--measure", "2", cwd=here
+        )
         nothing_lost(site, it)
     assert ledger["outcome"] == "done"
     for host in site.gpus:

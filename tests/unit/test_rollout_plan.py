@@ -270,3 +270,15 @@ def test_what_cannot_be_counted_is_taken_for_a_full_replica() -> None:
     (room,) = can_drain({"gpu01": ["tiny"]}, hosts, limit=50)
     assert room.load == 51
     assert room.why
+
+
+def test_a_reboot_is_pending_where_packages_ask_for_it() -> None:
+    asked = HostSeen(host="gpu01", replicas=(replica(),), reboot_required=True)
+    quiet = HostSeen(host="gpu02", replicas=(replica(),), reboot_required=False)
+    unknown = host("gpu03")
+    older = host("gpu04", replica(pending=True))
+    four = fleet(asked, quiet, unknown, older)
+    plan = make_plan(Wanted("reboot", pending=True), four)
+    assert names(plan) == [["gpu01"], ["gpu04"]]
+    assert {one.why for one in plan.left_out} == {"no reboot and no restart is pending"}
+    assert names(make_plan(Wanted("restart", pending=True), four)) == [["gpu04"]]

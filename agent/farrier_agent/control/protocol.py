@@ -15,6 +15,7 @@ from typing import Literal, TypeVar, Union
 
 import msgspec
 
+from farrier_agent.boards.told import AfterReset, Tested, worst
 from farrier_agent.control.errors import Code, ProtocolError
 from farrier_agent.control.requests import (
     VERSION,
@@ -52,6 +53,7 @@ __all__ = [
     "Audited",
     "Beat",
     "Bundle",
+    "Diagnosed",
     "Done",
     "Drain",
     "Entry",
@@ -60,6 +62,7 @@ __all__ = [
     "Final",
     "Fingerprint",
     "Fingerprinted",
+    "GpuReset",
     "Journal",
     "Lease",
     "Leased",
@@ -275,6 +278,31 @@ class TakenUp(_Reply, frozen=True, kw_only=True, tag="taken-up"):
     failed: dict[str, str] = {}
 
 
+class GpuReset(_Reply, frozen=True, kw_only=True, tag="gpu-reset"):
+    """The last word of ``act gpu-reset``: how nvidia-smi ended, its ``words``, the GPUs after it.
+
+    Of the agent's replies it is none, as :class:`Ran`.
+    """
+
+    status: int
+    seconds: float
+    words: str = ""
+    gpus: tuple[AfterReset, ...] = ()
+
+    @property
+    def well(self) -> bool:
+        """They were reset, and are as they should be."""
+        return self.status == 0 and not any(one.amiss for one in self.gpus)
+
+
+class Diagnosed(_Reply, frozen=True, kw_only=True, tag="diagnosed"):
+    """The last word of ``act gpu-diag``: each test on each GPU. None of the agent's replies."""
+
+    level: int
+    seconds: float
+    results: tuple[Tested, ...] = ()
+
+
 class Failed(_Reply, frozen=True, kw_only=True, tag="failed"):
     """The last word when the request as a whole came to nothing. ``code`` is the exit code."""
 
@@ -284,7 +312,20 @@ class Failed(_Reply, frozen=True, kw_only=True, tag="failed"):
 
 
 Final = Union[  # noqa: UP007 - 3.10
-    Done, Report, Bundle, Fingerprinted, Told, Leased, Audited, Ledgers, Ran, LetGo, TakenUp, Failed
+    Done,
+    Report,
+    Bundle,
+    Fingerprinted,
+    Told,
+    Leased,
+    Audited,
+    Ledgers,
+    Ran,
+    LetGo,
+    TakenUp,
+    GpuReset,
+    Diagnosed,
+    Failed,
 ]
 News = Union[Progress, Entry]  # noqa: UP007 - 3.10
 Reply = Union[Accepted, Beat, News, Final]  # noqa: UP007
@@ -355,21 +396,28 @@ def _decoded(decoder: msgspec.json.Decoder[_T], line: bytes, what: str) -> _T:
 _KINDS = (
     *("accepted", "beat", "progress", "entry", "done", "report", "bundle", "told", "failed"),
     *("leased", "audited", "ledgers", "ran", "fingerprinted", "let-go", "taken-up"),
+    *("gpu-reset", "diagnosed"),
 )
 
 
-def exit_code(final: Final) -> int:
+def exit_code(final: Final) -> int:  # noqa: PLR0911 - one a kind
     """The exit code that *final* means: a failure outweighs a refusal, as everywhere."""
-    if isinstance(final, Failed):
-        return final.code
-    if isinstance(final, Done):
-        codes = {result.code for result in final.results}
-        return 1 if 1 in codes else 3 if 3 in codes else 0
-    if isinstance(final, Ran):
-        # 2 and 3 say something else here: which one it was stands in the reply
-        return 1 if final.status else 0
-    if isinstance(final, TakenUp):
-        return 1 if final.failed else 0
-    if isinstance(final, Fingerprinted):
-        return 1 if final.action == "check" and (final.differences or final.missing) else 0
-    return 0
+    match final:
+        case Failed():
+            return final.code
+        case Done():
+            codes = {result.code for result in final.results}
+            return 1 if 1 in codes else 3 if 3 in codes else 0
+        case Ran():
+            # 2 and 3 say something else here: which one it was stands in the reply
+            return 1 if final.status else 0
+        case TakenUp():
+            return 1 if final.failed else 0
+        case GpuReset():
+            return 0 if final.well else 1
+        case Diagnosed():
+            return 1 if worst(final.results) == "fail" else 0
+        case Fingerprinted():
+            return 1 if final.action == "check" and (final.differences or final.missing) else 0
+        case _:
+            return 0

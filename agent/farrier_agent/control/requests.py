@@ -193,6 +193,10 @@ class Lease(_Request, frozen=True, kw_only=True, tag="lease"):
             raise ValueError(f"whose lease? {self.action} needs its token")
 
 
+_Marked = Literal["restart", "converge", "reboot", "run", "let-go", "gpu-reset", "gpu-diag"]
+_Said = Literal["ran", "back", "put-back", "take-up", "ended", "done"]
+
+
 class Act(_Request, frozen=True, kw_only=True, tag="act"):
     """The rollout of ``token`` lays hands on the host: kept durably before anything is done.
 
@@ -208,22 +212,11 @@ class Act(_Request, frozen=True, kw_only=True, tag="act"):
 
     ``let-go`` marks ``deed``, for which who asks stops engines of ``replicas``, all drained, and
     what else has the GPUs; ``take-up`` marks nothing: who asks starts that again. ``ended`` says
-    how (``command``, in words) and with which ``code`` either of them ended.
+    how (``command``, in words) and with which ``code`` either of them ended. Between the two who
+    asks has GPUs reset or diagnosed (``gpu-reset``, ``gpu-diag``; ``ran`` says how that ended).
     """
 
-    action: Literal[
-        "restart",
-        "converge",
-        "reboot",
-        "run",
-        "ran",
-        "back",
-        "put-back",
-        "let-go",
-        "take-up",
-        "ended",
-        "done",
-    ]
+    action: Literal[_Marked, _Said]
     token: Token | None = None
     replicas: Names = ()
     all: bool = False

@@ -100,6 +100,19 @@ def _act(actions: Parsers) -> None:
     _of_host(one)
     one = _action(actions, "take-up", "start again what was stopped to let go (root)")
     _of_host(one)
+    one = _action(actions, "gpu-reset", "reset GPUs that nobody has (root)")
+    add_token(one)
+    one.add_argument(
+        "--gpu", dest="gpus", action="append", required=True, metavar="UUID", help="or more"
+    )
+    one.set_defaults(verb=cli_deed)
+    one = _action(actions, "gpu-diag", "have DCGM diagnose GPUs that nobody has (root)")
+    add_token(one)
+    one.add_argument("--level", type=int, choices=range(1, 5), required=True)
+    text = "[every one]"
+    one.add_argument("--gpu", dest="gpus", action="append", default=[], metavar="UUID", help=text)
+    _place(one, "note")
+    one.set_defaults(verb=cli_deed)
     one = _action(actions, "done", "all is well: take the mark away")
     add_token(one, required=False)
     one.set_defaults(verb=cli_act)
@@ -108,10 +121,15 @@ def _act(actions: Parsers) -> None:
 def _of_host(one: argparse.ArgumentParser) -> None:
     add_token(one)
     one.add_argument("replicas", nargs="+", metavar="REPLICA")
-    for name, place in _HOST.items():
-        one.add_argument(f"--{name}-dir", type=Path, default=Path(place), help=argparse.SUPPRESS)
+    for name in _HOST:
+        _place(one, name)
     one.add_argument("--sys-dir", type=Path, default=None, help=argparse.SUPPRESS)
     one.set_defaults(verb=cli_deed)
+
+
+def _place(one: argparse.ArgumentParser, name: str) -> None:
+    place = Path(_HOST[name])
+    one.add_argument(f"--{name}-dir", type=Path, default=place, help=argparse.SUPPRESS)
 
 
 def _ledger(actions: Parsers) -> None:
@@ -155,11 +173,19 @@ def cli_act(arguments: argparse.Namespace) -> int:
 
 
 def cli_deed(arguments: argparse.Namespace) -> int:
-    """Do as root what the agent must not: reboot, run a command, put units back, let go."""
+    """Do as root what the agent must not: reboot, run a command, put units back, let go, reset."""
     if arguments.action in {"let-go", "take-up"}:
         from farrier_agent.rollout.letting_go import let_go, take_up  # noqa: PLC0415 - few need it
 
         return let_go(arguments) if arguments.action == "let-go" else take_up(arguments)
+    if arguments.action == "gpu-reset":
+        from farrier_agent.boards.resetting import gpu_reset  # noqa: PLC0415 - few need it
+
+        return gpu_reset(arguments)
+    if arguments.action == "gpu-diag":
+        from farrier_agent.boards.diagnosing import gpu_diag  # noqa: PLC0415 - few need it
+
+        return gpu_diag(arguments)
     from farrier_agent.rollout.deed import (  # noqa: PLC0415 - few need it
         put_units_back,
         reboot,

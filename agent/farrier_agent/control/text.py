@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from farrier_agent import table
+from farrier_agent.boards.told import tested_lines
 from farrier_agent.control.protocol import (
     Audited,
     AuditLine,
     Bundle,
+    Diagnosed,
     Done,
     Entry,
     Failed,
     Final,
     Fingerprinted,
+    GpuReset,
     LedgerCopy,
     Ledgers,
     LetGo,
@@ -57,7 +60,7 @@ def _entry(one: Entry) -> str:
     return printable(f"{at}{about} {message}{cause}")
 
 
-def last_word(final: Final) -> str:  # noqa: PLR0911 - one a kind
+def last_word(final: Final) -> str:  # noqa: PLR0911, PLR0912 - one a kind
     """*final* as lines; empty where there is nothing to say. Failures: :func:`failure`."""
     match final:
         case Report():
@@ -88,6 +91,11 @@ def last_word(final: Final) -> str:  # noqa: PLR0911 - one a kind
             lines = [f"started: {', '.join(final.started) or 'nothing'}"]
             lines += [f"failed: {unit}: {why}" for unit, why in final.failed.items()]
             return "\n".join(map(printable, lines))
+        case GpuReset():
+            lines = [final.words, *(f"{one.uuid}: {it}" for one in final.gpus for it in one.amiss)]
+            return "\n".join(map(printable, lines))
+        case Diagnosed():
+            return "\n".join(map(printable, tested_lines(final.results)))
         case Failed():
             return failure(final.error, final.next)
 

@@ -1,4 +1,4 @@
-"""A stand-in for ``dcgmi diag -r LEVEL -j [-i GPU,…]``, in the JSON of DCGM 4.
+"""A stand-in for ``dcgmi discovery -l`` and ``dcgmi diag -r LEVEL -j [-i GPU,…]``, as DCGM 4's.
 
 Lines of the state file that only it knows:
 
@@ -7,6 +7,7 @@ Lines of the state file that only it knows:
     dcgm.3 1                      the JSON of DCGM 3 instead
     dcgm.<test> <gpu> <status> <words>   how a test ends on a GPU: Pass, Fail, Warn, Skip
     dcgm.hang 1                   it does not return
+    dcgm.log <path>               append the words of each ``diag``
     dcgm.garbage <words>          what it prints instead of JSON
 """
 
@@ -30,7 +31,6 @@ TESTS = {1: ("software",), 2: ("pcie",), 3: ("memory", "diagnostic"), 4: ("memte
 def main(words: list[str]) -> int:
     """Diagnose; the exit code."""
     state = State()
-    level = int(words[words.index("-r") + 1])
     gpus = state.gpus()
     if "-i" in words:
         gpus = [int(one) for one in words[words.index("-i") + 1].split(",")]
@@ -42,6 +42,17 @@ def main(words: list[str]) -> int:
             file=sys.stderr,
         )
         return 255
+    if "discovery" in words:
+        print(f"{len(gpus)} GPUs found.\n+--------+-----+")
+        for number, gpu in enumerate(gpus):
+            print(f"| {number:<6} | Name: {state.of(gpu, 'name'):<60} |")
+            print(f"|        | PCI Bus ID: {state.bus(gpu)} |")
+            print(f"|        | Device UUID: {state.uuid(gpu)} |")
+        return 0
+    if runs := state.get("dcgm.log"):
+        with Path(runs).open("a") as log:
+            log.write(" ".join(words) + "\n")
+    level = int(words[words.index("-r") + 1])
     if state.get("dcgm.hang") == "1":
         time.sleep(600)
     if said := state.get("dcgm.garbage"):

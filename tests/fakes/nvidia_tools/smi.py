@@ -10,7 +10,8 @@ Lines of the state file that only it knows:
     smi.hang 1                ``-q`` does not return
 
 A reset forgets what it ends on a real one: the recovery action, pending rows and pages, volatile
-ECC errors; a pending ECC mode becomes the present one. It counts itself (``resets N``).
+ECC errors, the energy's count; a pending ECC mode becomes the present one. It counts itself
+(``resets N``).
 """
 
 from __future__ import annotations
@@ -115,6 +116,7 @@ def reset(state: State, gpus: list[int]) -> int:
             state.drop(f"{gpu}[.]{pattern}")
         state.drop(rf"{gpu}[.]ecc[.]uncorrected[.]volatile.*")
         state.put(f"{gpu}.ecc.mode", mode)
+        state.put(f"{gpu}.energy", "0")
         print(f"GPU {state.bus(gpu)} was successfully reset.")
     for line in [one for one in state.lines if one.startswith("reset.then ")]:
         state.lines.append(line.removeprefix("reset.then "))
