@@ -105,7 +105,8 @@ def of_standin_alone(site: Site, host: str) -> None:
     """
     site.root(
         host,
-        f"[ ! -e {_SOURCES} ] || mv {_SOURCES} {_SOURCES}.away; rm -f /var/lib/apt/lists/*debian.org*",
+        f"[ ! -e {_SOURCES} ] || mv {_SOURCES} {_SOURCES}.away;"
+        " rm -f /var/lib/apt/lists/*debian.org*",
     )
 
 
