@@ -21,7 +21,7 @@ from farrier.rollout import canary
 from farrier.rollout.board_plan import board_lines, can_be_done, of_boards, tested_lines
 from farrier.rollout.capacity import Room
 from farrier.rollout.driver_begin import note_plans, with_plans
-from farrier.rollout.driver_pages import driver_lines, gates_tables, inventory_lines
+from farrier.rollout.driver_pages import driver_lines, end_lines, gates_tables
 from farrier.rollout.errors import RefusedError, RolloutError, UsageError
 from farrier.rollout.gateways import Gateways
 from farrier.rollout.hooks import check_hook
@@ -248,7 +248,7 @@ def show_ledger(ledger: Ledger, *, as_json: bool) -> None:
         console.print(table)
     for one in gates_tables(ledger):
         console.print(one)
-    for line in (*ledger_lines(ledger), *inventory_lines(ledger), *tested_lines(ledger)):
+    for line in (*ledger_lines(ledger), *end_lines(ledger), *tested_lines(ledger)):
         console.print(line)
 
 

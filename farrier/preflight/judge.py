@@ -19,6 +19,7 @@ from farrier.preflight.rules import (
     ports,
     system,
     updates,
+    weights,
 )
 from farrier.preflight.verdict import Code, Verdict, verdict_on
 
@@ -32,6 +33,7 @@ _MODULES = {
     "Disks": disks,
     "Ports and firewall": ports,
     "Models": models,
+    "Models and their engines": weights,
     "GPUs": gpus,
     "Driver": driver,
     "Generations": generations,

@@ -90,6 +90,11 @@ class Wanted:
         """How many GPUs the replicas need, counted as nvidia-smi numbers them."""
         return max((max(model.gpus) + 1 for model in self.models), default=0)
 
+    def version_of(self, thing: str) -> str:
+        """The release of the program *thing* that will be installed, "" without one."""
+        names = (program.name.partition(" ") for program in self.programs)
+        return next((release for name, _, release in names if name == thing), "")
+
     @property
     def engine_need(self) -> tuple[str, str, DriverVersion] | None:
         """The most demanding engine, its CUDA and the oldest driver for it; None if unknown."""

@@ -9,7 +9,7 @@ from farrier_agent.control.protocol import News, Progress
 from farrier.rollout.errors import CutOffError, RolloutError
 from farrier.rollout.ledger import HostRecord
 from farrier.rollout.one_host import OneHost
-from farrier.rollout.seen import HostSeen
+from farrier.rollout.seen import HostSeen, ReplicaSeen
 from farrier.rollout.waiting import StoppedError
 
 __all__ = ["count_lost", "drain_host", "lost_in_drain"]
@@ -24,6 +24,8 @@ def drain_host(it: OneHost) -> str | None:
     look = it.look()
     it.remember(look)
     names = it.to_act_on(look.seen)
+    if back:  # what does not come up behind its closed gate has nothing to be drained
+        names = tuple(name for name in names if _may_serve(look.seen.replica(name)))
     if not names:
         return "nothing is left to drain"
     began = time.monotonic()
@@ -69,6 +71,11 @@ def drain_host(it: OneHost) -> str | None:
         it.through_cuts(lambda: it.host.ready(names, it.ledger.id, timeout=60))
         raise
     return f"{sum(it.replica(name).in_flight or 0 for name in names)} in flight"
+
+
+def _may_serve(one: ReplicaSeen | None) -> bool:
+    """Requests may be in flight there."""
+    return one is not None and (one.gate_open is not False or one.phase in {"ready", "draining"})
 
 
 def count_lost(it: OneHost, seen: HostSeen) -> None:

@@ -6,6 +6,8 @@ gates. A host on which nothing was changed is only taken up again.
 
 from __future__ import annotations
 
+import time
+
 from farrier.rollout.acting import reboot_host
 from farrier.rollout.deploying import Deploy, Driver, plan_driver
 from farrier.rollout.driver_asked import OnHost, why_reboot
@@ -17,10 +19,16 @@ from farrier.rollout.records import HostRecord
 
 __all__ = ["can_go_back", "install", "let_go", "plan", "reboot", "take_up"]
 
+FRESH = 300.0
+"""Seconds for which the plan of the whole rollout counts; later each host is asked once more."""
+
 
 def plan(it: OneHost) -> str:
     """Ask the role once more what it would do, before anything is drained."""
     record, options = it.record, it.ledger.options
+    age = time.time() - it.ledger.planned_at
+    if record.driver is not None and 0 <= age < FRESH and not it.ledger.operators[1:]:
+        return f"{record.driver.words}; planned {age:.0f} s ago"
     log = it.around.store.directory / f"{it.ledger.id}-{record.host}-plan.log"
     plans = it.watched(
         lambda: plan_driver([record.host], options.inventory, Driver(options.driver), log)
@@ -54,7 +62,8 @@ def let_go(it: OneHost) -> str:
     )
     with it.book.changing():
         record.driver_loaded = loaded or record.driver_loaded
-        record.let_go, record.reboots_for = list(done.stopped), None
+        record.let_go = list(dict.fromkeys((*record.let_go, *done.stopped)))
+        record.reboots_for = None
         record.unloaded = done.unloaded is True
     said = [f"stopped {', '.join(done.stopped) or 'nothing'}"]
     if done.unloaded is not None:
@@ -108,6 +117,8 @@ def install(it: OneHost) -> str:
 def reboot(it: OneHost) -> str:
     """Reboot it for the driver that is installed."""
     reboot_host(it)
+    with it.book.changing():
+        it.record.driver_loaded = None  # that was in another boot
     return it.record.reboots_for or ""
 
 

@@ -12,8 +12,10 @@ from farrier.rollout.driver_plan import plan_words
 from farrier.rollout.ledger import Ledger
 from farrier.rollout.records import GateRecord, HostRecord
 
-__all__ = ["driver_lines", "gates_tables", "inventory_lines"]
+__all__ = ["driver_lines", "end_lines", "gates_tables"]
 
+_FEW = 4
+"""Hosts whose gates are shown although all were passed."""
 _PASSED = {
     True: Text("passed", "green"),
     False: Text("FAILED", "bold red"),
@@ -31,10 +33,11 @@ def driver_lines(ledger: Ledger) -> Iterator[Text]:
 
 
 def gates_tables(ledger: Ledger) -> Iterator[Table]:
-    """The gates of each host: all where one was not passed, else those that say something."""
+    """The gates of each host; of many hosts only those that did not pass them all."""
+    many = sum(bool(host.gates) for host in ledger.hosts) > _FEW
     for host in ledger.hosts:
         for what, gates in (("gates", host.gates), ("gates, put back", host.gates_back)):
-            if gates:
+            if gates and not (many and all(one.ok for one in gates)):
                 yield _table(f"{host.host}  {what}", gates)
 
 
@@ -48,8 +51,11 @@ def _table(title: str, gates: list[GateRecord]) -> Table:
     return table
 
 
-def inventory_lines(ledger: Ledger) -> Iterator[Text]:
-    """What to write into the inventory, so that it says what the hosts have."""
+def end_lines(ledger: Ledger) -> Iterator[Text]:
+    """Whose gates were passed, and what to write into the inventory, so that it says so."""
+    passed = [one for one in ledger.hosts if one.gates and all(gate.ok for gate in one.gates)]
+    if len(passed) > _FEW:
+        yield Text(f"every gate passed: {', '.join(one.host for one in passed)}")
     by_line: dict[str, list[str]] = {}
     for host in ledger.hosts:
         if (line := _line(host)) is not None:

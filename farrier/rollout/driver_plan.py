@@ -79,7 +79,9 @@ def plan_words(plan: DriverPlan) -> Iterator[str]:
     """The plan for people, a line for each thing."""
     before = plan.version_before or "none"
     after = plan.version or "not known"
-    yield f"driver {before} → {after} ({plan.module or '?'}, source {plan.source}): {plan.words}"
+    yield f"driver {before} → {after} ({plan.module or '?'}, source {plan.source})"
+    if plan.kind != "change":
+        yield f"  {plan.words}"
     shown = plan.steps[:20]
     yield from (f"  {step}" for step in shown)
     if more := len(plan.steps) - len(shown):

@@ -20,6 +20,8 @@ __all__ = ["check_gates", "cold_gate", "early_gates"]
 
 READ_SECONDS = 120.0
 """How long the driver may take until the GPUs can be read."""
+VERDICT_SECONDS = 30.0
+"""How long a verdict may take to be well: it takes some looks of the agent's to clear."""
 STILL_SECONDS = 20.0
 """How long the same gates have to fail, once they can: links come up, a fabric is made."""
 
@@ -57,7 +59,7 @@ def early_gates(it: OneHost, broken: Mapping[str, str]) -> None:
 def check_gates(it: OneHost) -> str:
     """Judge every gate, the engines' speed among them. Raises GateError; what was told in words."""
     now = measured(it, it.ledger.options.measure)
-    seen = it.look().seen
+    seen = _at_rest(it)
     record = it.record
     record.boot_after, record.agent_after = seen.boot_id, seen.agent
     for one in record.replicas:
@@ -75,6 +77,22 @@ def check_gates(it: OneHost) -> str:
     if unknown := unjudged(gates):
         said += f"; not judged: {', '.join(dict.fromkeys(one.name for one in unknown))}"
     return said
+
+
+def _at_rest(it: OneHost) -> HostSeen:
+    """The host once its verdict is well, or stays what it is: faults of before the boot clear."""
+    end = time.monotonic() + VERDICT_SECONDS
+
+    def wait() -> HostSeen:
+        while True:
+            seen = it.look().seen
+            bad = failed(judge_serving(it.record, seen))
+            if not bad or time.monotonic() >= end:
+                return seen
+            it.tell(f"waiting: {_words(bad[0])}")
+            time.sleep(1)
+
+    return it.watched(wait)
 
 
 def cold_gate(it: OneHost, error: RolloutError) -> NoReturn:

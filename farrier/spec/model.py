@@ -29,9 +29,14 @@ _SECRET_VALUE = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,})")
 
 @dataclass(frozen=True)
 class PathSource:
-    """A directory on the host that holds the model (``config.json`` and its weights)."""
+    """A directory on the host that holds the model (``config.json`` and its weights), or a GGUF."""
 
     path: PurePosixPath
+
+    @property
+    def gguf(self) -> bool:
+        """Whether it is a single file in GGUF's format, by its name."""
+        return self.path.suffix == ".gguf"
 
 
 @dataclass(frozen=True)
@@ -93,8 +98,11 @@ class Model:
 
     =============== ============================================================================
     ``name``        what clients write in the request's ``model`` field
-    ``engine``      ``vllm``, or ``custom`` for any OpenAI-compatible server
-    ``source``      ``path:/absolute/directory`` on the host, or ``hf:organisation/name@revision``
+    ``engine``      ``vllm``; ``sglang``, ``trtllm``, ``llama_cpp``, ``ollama``, ``tgi``,
+                    ``triton`` by a ``command``; ``custom`` for any other
+                    OpenAI-compatible server (docs/engines.md)
+    ``source``      ``path:/absolute/directory`` or ``path:/absolute/file.gguf`` on the host, or
+                    ``hf:organisation/name@revision``
     ``gpus``        indices of the GPUs as nvidia-smi numbers them; none where accelerator is cpu
     ``port``        loopback port of the engine
     ``args``        the engine's own flags, without dashes: ``{"max-model-len": 8192}``; ``True``
@@ -102,7 +110,7 @@ class Model:
     ``env``         environment of the engine; no secrets
     ``replica``     name of the replica and of its unit ``engine-<replica>``; default: ``name``
     ``start_timeout`` seconds from start to the first answer of the health endpoint
-    ``command``     engine ``custom`` only: its argv, with ``{host}`` ``{port}`` ``{model}`` and
+    ``command``     not for ``vllm``: the engine's argv, with ``{host}`` ``{port}`` ``{model}`` and
                     ``{path}`` (where ``source`` is on the host)
     =============== ============================================================================
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from farrier.spec import HubSource
+from farrier.spec.engines import ENGINES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ LOOPBACK = "127.0.0.1"
 
 def argv(model: Model, spec: HostSpec, settings: Mapping[str, Any], program: str) -> list[str]:
     """The command line of *model*'s engine; *program* is the directory of its environment."""
-    if model.engine == "custom":
+    if ENGINES[model.engine].has_command:
         source = model.parsed_source() if model.source else None
         path = str(source.path) if source and not isinstance(source, HubSource) else ""
         return list(model.custom_argv(LOOPBACK, path))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from farrier_agent.config import Replica
 
 from tests.agent.host import Host, until
 from tests.agent.replicas import UNIT, needs_another_user, run_by_its_unit
@@ -26,8 +27,8 @@ SLEEP = ["sleep", "3600"]
 class Gpus:
     """The tests' host, whose services are units that run, and its ways to let go."""
 
-    def __init__(self, host: Host) -> None:
-        self.host = host
+    def __init__(self, host: Host, replica: Replica) -> None:
+        self.host, self.replica = host, replica
         self.rollout = Rollout(host)
         self.proc, self.dev, self.sys = (host.root / one for one in ("proc", "dev", "of-kernel"))
         for directory in (self.proc, self.dev, self.sys, host.rollout):
@@ -95,8 +96,8 @@ class Gpus:
 
 @pytest.fixture
 def gpus(host: Host) -> Gpus:
-    run_by_its_unit(host, accelerator="cuda")
-    return Gpus(host)
+    found = run_by_its_unit(host, accelerator="cuda")
+    return Gpus(host, found)
 
 
 def test_everything_that_has_the_gpus_is_stopped_and_started_again(gpus: Gpus) -> None:
@@ -118,7 +119,6 @@ def test_everything_that_has_the_gpus_is_stopped_and_started_again(gpus: Gpus) -
     assert gpus.let_go()["stopped"] == done["stopped"]
     taken = gpus.take_up()
     assert (taken["code"], taken["started"]) == (0, [PERSISTENCED, FABRIC, UNIT])
-    assert not gpus.note.exists()
     until(lambda: host.phase() == "drained")
     assert host.systemd.now(UNIT)["InvocationID"] != before
     assert not host.gate()
@@ -133,7 +133,13 @@ def test_everything_that_has_the_gpus_is_stopped_and_started_again(gpus: Gpus) -
         one["verb"] == "act ended" and "let-go: stopped engine-tiny.service" in one["reason"]
         for one in audit(host)
     )
+    # what started and did not stay is started again
+    host.systemd.job("stop", FABRIC)
+    until(lambda: gpus.active(FABRIC) == "inactive")
+    assert gpus.let_go()["stopped"] == done["stopped"]
+    assert set(gpus.take_up()["started"]) == set(done["stopped"])
     gpus.rollout.act("done")
+    assert not gpus.note.exists()
     gpus.rollout.ready()
     assert host.gate()
 
@@ -214,12 +220,11 @@ def test_what_does_not_start_is_told_and_tried_again(gpus: Gpus) -> None:
     taken = gpus.take_up()
     assert taken["code"] == 1
     assert list(taken["failed"]) == [FABRIC]
-    # the engine is up all the same, and the note stands for who comes next
+    # the engine is up all the same
     assert gpus.active(UNIT) == "active"
     assert json.loads(gpus.note.read_text())["units"] == [UNIT, FABRIC]
     gpus.host.systemd.programs(FABRIC, exec=SLEEP)
     assert gpus.take_up()["started"] == [FABRIC]
-    assert not gpus.note.exists()
 
 
 def test_a_note_starts_nothing_that_was_not_stopped_to_let_go(gpus: Gpus) -> None:
@@ -243,3 +248,20 @@ def test_what_was_noted_outlives_who_stopped_it(gpus: Gpus) -> None:
     gpus.rollout = Rollout(host, "r-2", takeover=True)
     assert gpus.let_go()["stopped"] == [UNIT, FABRIC]
     assert set(gpus.take_up()["started"]) == {UNIT, FABRIC}
+
+
+@pytest.mark.parametrize("engine", [("--exit-at-start", "3"), ("--load-delay", "600")])
+def test_an_engine_that_does_not_come_up_is_let_go_of(gpus: Gpus, engine: tuple[str, ...]) -> None:
+    """Another driver's fault, perhaps: the way back must not need what it brought about."""
+    host = gpus.host
+    gpus.rollout.drain()
+    gpus.let_go()
+    host.engine_unit(gpus.replica, *engine)
+    gpus.take_up()
+    until(lambda: host.phase() in {"warming", "starting", "failed"})
+    done = gpus.let_go()
+    assert done["code"] == 0, done
+    assert gpus.active(UNIT) in {"inactive", "failed"}
+    host.engine_unit(gpus.replica)
+    assert gpus.take_up()["code"] == 0
+    until(lambda: host.phase() == "drained")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import lab_of_tests
-from tests.driver_fleet.site import DriverSite
+from tests.driver_fleet.site import DriverSite, of_standin_alone
 from tests.fakes.nvidia_repo.running import started
 from tests.roles.converging import Converge
 
@@ -26,5 +26,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DriverSite]:
         if run.returncode:
             pytest.fail(f"the first converge failed:\n{run.last_words(60)}", pytrace=False)
         print(f"first converge: {run.seconds:.0f} s")
+        for host in it.gpus:
+            of_standin_alone(it, host)
         it.settle()
         yield it

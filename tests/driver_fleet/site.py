@@ -33,6 +33,7 @@ __all__ = [
     "installed",
     "loaded",
     "of_standin",
+    "of_standin_alone",
 ]
 
 OLD, NEW = "580.95.05", "580.105.08"
@@ -40,6 +41,7 @@ GPUS = 8
 SWITCHES = 4
 NVML = "/opt/fake-nvml/libnvidia-ml.so.1"
 _STATE = "/etc/fake-nvml.state"
+_SOURCES = "/etc/apt/sources.list"
 
 TINY = {
     "name": "tiny",
@@ -72,7 +74,8 @@ def fit(
         site.put(host, path, content, mode)
     site.root(
         host,
-        f"rm -rf {OPT}/when; mkdir {OPT}/when; ln -sfn {RUN}/state {_STATE};"
+        f"[ ! -e {_SOURCES}.away ] || mv {_SOURCES}.away {_SOURCES};"
+        f" rm -rf {OPT}/when; mkdir {OPT}/when; ln -sfn {RUN}/state {_STATE};"
         f" {'touch' if reboots else 'rm -f'} {OPT}/in-use;"
         " systemctl daemon-reload; systemctl enable -q fake-driver.service;"
         " systemctl restart fake-driver.service",
@@ -92,6 +95,19 @@ def fit(
 def of_standin(standin: StandIn) -> dict[str, Any]:
     """The inventory's data that bring driver :data:`OLD` from *standin*."""
     return {"nvidia_driver_version": OLD, **standin.repository()}
+
+
+def of_standin_alone(site: Site, host: str) -> None:
+    """From here on *host*'s apt knows the driver's source only: all that it needs besides is there.
+
+    Debian's 60,000 packages are weighed against each pin of each rehearsal: 40 s of each change on
+    a machine that has other things to do.
+    """
+    site.root(
+        host,
+        f"[ ! -e {_SOURCES} ] || mv {_SOURCES} {_SOURCES}.away;"
+        " rm -f /var/lib/apt/lists/*debian.org*",
+    )
 
 
 def installed(site: Site, host: str) -> str:

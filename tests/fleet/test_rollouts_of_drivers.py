@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.driver_fleet.changing import GATES, change, gates, is_changed
-from tests.driver_fleet.site import NEW, OLD, boot, comes_with, fit, of_standin
+from tests.driver_fleet.site import NEW, OLD, boot, comes_with, fit, of_standin, of_standin_alone
 from tests.fakes.nvidia_repo.running import started
 from tests.fleet.rolling import as_it_was, here, load, nothing_lost, warmed_up
 from tests.fleet.site import Site
@@ -30,7 +30,9 @@ def fitted(site: Site) -> Iterator[Site]:
     with started(str(site.lab.definition.gateway)) as standin:
         fit(site, HOST, of_standin(standin))
         _converged(site)
+        of_standin_alone(site, HOST)
         yield site
+    site.root(HOST, "cd /etc/apt && mv sources.list.away sources.list")
     site.converge.models[HOST], site.converge.data[HOST] = models, data
     _converged(site)
 

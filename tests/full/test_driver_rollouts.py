@@ -109,9 +109,12 @@ def test_a_gate_that_fails_turns_the_host_back(site: DriverSite, here: Path, wha
     if not fault.gate:
         assert fault.seen in said
         return
-    assert fault.gate in record["turned"]
-    assert fault.expected in said
-    assert fault.seen in said
+    assert f"gate {fault.gate}: " in record["turned"]
+    assert record["turned"] in said
+    found = gates(record)[fault.gate]
+    assert found["ok"] is False
+    assert fault.expected in found["expected"]
+    assert fault.seen in found["seen"]
 
 
 def latest(here: Path) -> Any:

@@ -12,7 +12,7 @@ from rich.console import Console
 from farrier.nvidia.planned import DriverPlan, read_plans, tell, upstream
 from farrier.rollout.deploying import Deploy, Driver, said_last
 from farrier.rollout.driver_asked import on_host, question_of_driver, why_reboot
-from farrier.rollout.driver_pages import driver_lines, gates_tables, inventory_lines
+from farrier.rollout.driver_pages import driver_lines, end_lines, gates_tables
 from farrier.rollout.driver_plan import check_version, has_way_back, note_plan, refuse, settled
 from farrier.rollout.errors import RefusedError, UsageError
 from farrier.rollout.ledger import (
@@ -304,7 +304,7 @@ def test_a_ledger_with_its_gates_is_written_read_and_shown() -> None:
     ],
 )
 def test_what_to_write_into_the_inventory(fields: dict[str, Any], said: str) -> None:
-    found = text(*inventory_lines(ledger(**fields)))
+    found = text(*end_lines(ledger(**fields)))
     assert said in found
     assert bool(said) == bool(found.strip())
 

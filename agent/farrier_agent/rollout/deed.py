@@ -34,6 +34,7 @@ from farrier_agent.wording import printable
 
 __all__ = [
     "LOCK",
+    "NOTE",
     "TOLD",
     "deed_under_way",
     "perform",
@@ -44,6 +45,8 @@ __all__ = [
 
 LOCK = "act.lock"
 """The lock of deeds, beside the control socket."""
+NOTE = "let-go.json"
+"""What ran before the host let go of its GPUs, beside the lease, until the rollout is done here."""
 TOLD = 64 * 1024
 """Bytes of a command's output that are told with its end."""
 _PATIENCE = 2.0

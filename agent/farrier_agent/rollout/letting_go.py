@@ -2,8 +2,9 @@
 
 To let go: engines, then NVIDIA's services are stopped, the agent has no NVIDIA device open any
 more, and for another driver the kernel's modules are unloaded if nobody has a GPU. What ran before
-is noted first, durably, so that taking up starts it again, also after a reboot or a takeover. Both
-can be done again after they were killed at any line.
+is noted first, durably and until the rollout is done here, so that taking up starts it again, also
+after a reboot or a takeover, and what started and did not stay. Both can be done again after they
+were killed at any line.
 
 Modules that stay are no failure: a reboot exchanges them.
 """
@@ -39,13 +40,11 @@ from farrier_agent.control.protocol import (
 from farrier_agent.control.running import agent_of
 from farrier_agent.draining.leftovers import describe
 from farrier_agent.durable import replace
-from farrier_agent.rollout.deed import perform
+from farrier_agent.rollout.deed import NOTE, perform
 from farrier_agent.wording import printable
 
-__all__ = ["NOTE", "SERVICES", "holders", "let_go", "take_up"]
+__all__ = ["SERVICES", "holders", "let_go", "take_up"]
 
-NOTE = "let-go.json"
-"""What ran before, beside the lease."""
 SERVICES = (
     "nvidia-persistenced.service",
     "nvidia-fabricmanager.service",
@@ -272,8 +271,6 @@ class _Work:
             failed["NVML"] = final.error
         if late := [one for one in engines if states.get(one) != "active"]:
             self._start(late, started, failed)
-        if not failed:
-            self._path.unlink(missing_ok=True)
         return TakenUp(started=tuple(started), failed=failed)
 
     def _load(self, failed: dict[str, str]) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +23,7 @@ from farrier_agent.draining.events import DrainAsked
 from farrier_agent.draining.record import Asker, Now, Phase
 from farrier_agent.rollout import lease as rules
 from farrier_agent.rollout.audit import AuditLine
-from farrier_agent.rollout.deed import LOCK, deed_under_way
+from farrier_agent.rollout.deed import LOCK, NOTE, deed_under_way
 from farrier_agent.rollout.lease import Lease, State
 from farrier_agent.serving.asked import all_of, told
 from farrier_agent.serving.following import watch
@@ -35,7 +36,6 @@ from farrier_agent.serving.results import is_drained, result
 __all__ = ["Acts"]
 
 log = logging.getLogger("farrier-agent")
-
 
 KNOWN_SECONDS = 5.0
 """Seconds that systemd and the records may take to be read after the agent started."""
@@ -106,6 +106,7 @@ class Acts:
             new = rules.done(state, request.token, now)
             if new != state:
                 await self._leases.keep(new)
+                await self._leases.worker.do(self._forget_let_go)
                 log.info("nothing is done to this host any more", extra={"cause": "rollout"})
             return self._leases.told()
         assert request.token is not None  # noqa: S101 - the request is checked
@@ -204,7 +205,13 @@ class Acts:
                 f"the gate of {', '.join(serves)} is open; nothing was done",
                 "farrier-agent drain REPLICA --token N --wait",
             )
-        self._may_restart(ones, named=True)
+        for one in ones:
+            self._restarts.may_act(one.life.name)
+        if why := [f"replica {one.life.name} {it}" for one in ones if (it := _why_serving(one))]:
+            raise RefusedError(
+                f"{'; '.join(why)}; nothing was done",
+                "farrier-agent drain REPLICA --token N --wait",
+            )
 
     def _hold(self, lease: Lease) -> DrainAsked:
         """The rollout of *lease* wants it closed, also after its unit was stopped and started."""
@@ -214,6 +221,10 @@ class Acts:
             settle=self._config.settle_seconds,
             seconds=self._config.drain_seconds,
         )
+
+    def _forget_let_go(self) -> None:
+        with suppress(OSError):
+            (self._leases.directory / NOTE).unlink(missing_ok=True)
 
     def _nobody_restarts(self) -> None:
         if under_way := self._restarts.under_way:
@@ -244,6 +255,16 @@ class Acts:
 
 def _is_held(one: OfReplica) -> bool:
     return one.life.record is not None and one.life.record.held
+
+
+def _why_serving(one: OfReplica) -> str | None:
+    """Why its engine may not be stopped for a rollout: it serves, or may soon."""
+    record = one.life.record
+    if record is None:
+        return "is not known yet"
+    # whatever it does behind the gate that the rollout holds closed
+    closed = bool(record.rollouts) and record.phase not in {Phase.READY, Phase.DRAINING}
+    return None if closed or is_drained(record) else f"is {record.phase.value}, not drained"
 
 
 def _why_not(one: OfReplica, named: bool) -> str | None:
