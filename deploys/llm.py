@@ -19,6 +19,7 @@ import roles.nginx
 import roles.node_exporter
 import roles.nvidia_container_toolkit
 import roles.nvidia_driver
+import roles.ollama
 import roles.prometheus
 import roles.vllm
 from farrier.converge.preflight import preflight
@@ -44,8 +45,8 @@ if "monitor" in spec.groups:
     roles.grafana.grafana(spec)
 
 program = {
-    engine: roles.vllm.vllm_environment(spec.accelerator, roles.vllm.DEFAULTS.read(host.data)).path
-    for engine in ("vllm",)
+    "vllm": roles.vllm.vllm_environment(spec.accelerator, roles.vllm.DEFAULTS.read(host.data)).path,
+    "ollama": roles.ollama.ollama_release(roles.ollama.DEFAULTS.read(host.data)).path,
 }
 engine_settings = roles.engine.DEFAULTS.read(host.data)
 unit_texts = {
@@ -73,6 +74,8 @@ if "gateway" in spec.groups:
 
 if any(model.engine == "vllm" for model in spec.models):
     roles.vllm.vllm(spec.accelerator)
+if any(model.engine == "ollama" for model in spec.models):
+    roles.ollama.ollama()
 
 if "gpu" in spec.groups:
     roles.engine.engine(spec, unit_texts)

@@ -66,6 +66,33 @@ same. `{host}`, `{port}`, `{model}` and `{path}` are filled in; the address has 
 
 """
 
+_OLLAMA = """
+## Ollama
+
+The role [`ollama`](roles/ollama.md) unpacks its release side by side by version; Ollama's own
+installer is not used, as it overwrites units and restarts what runs.
+
+    ollama_version = "0.33.0"
+    ollama_sha256 = "…"      # from the release's sha256sum.txt; without it hosts are refused
+
+    Model("qwen3:8b", replica="qwen3", engine="ollama", gpus=[0],
+          source="ollama:qwen3:8b@500a1f067a9f…")     # all 64 digits of the manifest's digest
+    Model("own", engine="ollama", gpus=[1], port=8102, source="path:/srv/models/own.gguf")
+
+- Each pin has a store of its own in the replica's state directory. The unit fills it before the
+  engine starts (`/opt/farrier/ollama/fill`), within `start_timeout` seconds; a pull that was cut
+  goes on at the next start. A tag that means other weights than the pin is not served.
+- Another pin is another unit: a restart is pending until a rollout, and the store before stays for
+  the way back.
+- Settings are `OLLAMA_…` variables in `env`; the unit sets the address, the store, a keep-alive
+  without end, and one loaded model.
+- SIGTERM cuts its streams, and it tells nothing of its requests: the drain in front of it is all
+  there is. On a host with GPUs its gate opens only when all of the model is in their memory.
+- nginx passes `/v1/…` only: its `/api/…` (pull, push, create, delete, copy, blobs) and
+  `/debug/pprof` are for root on the host.
+
+"""
+
 _PROGRESS = """
 ## Progress
 
@@ -93,7 +120,7 @@ def page() -> str:
         row([f"`{one.name}`", _adapter(one).progress or "bytes on its sockets"])
         for one in ENGINES.values()
     ]
-    parts = (_HEAD, _lines(lines), _AFTER, _lines(commands), _PROGRESS, _lines(progress))
+    parts = (_HEAD, _lines(lines), _AFTER, _lines(commands), _OLLAMA, _PROGRESS, _lines(progress))
     return "".join(parts)
 
 
@@ -125,6 +152,7 @@ def _command(engine: Engine) -> str:
         "directory": "`path:` a directory",
         "hub": "`hf:`",
         "gguf": "`path:` a `.gguf` file",
+        "ollama": "`ollama:`",
     }
     source = ", ".join(kinds[kind] for kind in engine.takes)
     words = " ".join(engine.example)

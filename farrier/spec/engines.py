@@ -19,7 +19,9 @@ class Engine:
     ``reserved`` maps a flag to the reason why it is not the operator's. ``needs_source``: it
     cannot serve without a model. ``has_command``: it is started by the model's own ``command`` and
     takes no ``args``. ``parallel``: PARALLEL_FLAGS tell how many GPUs it takes. ``needs_gpus``: it
-    has no build for a CPU. ``takes`` are the kinds of its source: ``directory``, ``hub``, ``gguf``.
+    has no build for a CPU. ``takes`` are the kinds of its source: ``directory``, ``hub``, ``gguf``,
+    ``ollama``. Without ``takes_args`` it has no flags; ``reserved_env`` maps a variable of its
+    environment to the reason why it is not the operator's.
 
     ``example`` is how its program is started, as a ``command``; where it stands, the program has to
     listen on loopback. ``wants`` maps words that its command has to have to the reason why.
@@ -38,6 +40,8 @@ class Engine:
     adapter: str = ""
     adapter_on_cpu: str = ""
     user: str = "farrier-engine"
+    takes_args: bool = True
+    reserved_env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     def asked_as(self, accelerator: str) -> str:
         """The agent's adapter for it on a host with *accelerator*."""
@@ -119,13 +123,19 @@ LLAMA_CPP = Engine(
     ),
     wants=_LOAD,
 )
+_STORE = "each pinned model has a directory of its own in the replica's state directory"
 OLLAMA = Engine(
     name="ollama",
-    needs_source=False,
-    has_command=True,
-    takes=("gguf",),
-    example=("/usr/bin/env", "OLLAMA_HOST={host}:{port}", "/opt/ollama/bin/ollama", "serve"),
+    takes=("gguf", "ollama"),
+    takes_args=False,
     adapter_on_cpu="ollama-on-cpu",
+    reserved_env=MappingProxyType(
+        {
+            "OLLAMA_HOST": "it listens on 127.0.0.1, at the model's field port",
+            "OLLAMA_MODELS": _STORE,
+            "OLLAMA_NOPRUNE": _STORE,
+        }
+    ),
 )
 TGI = Engine(
     name="tgi",

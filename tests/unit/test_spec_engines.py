@@ -91,4 +91,3 @@ def test_a_gguf_file_is_for_engines_that_read_it() -> None:
         "models[0].source": "engine 'llama_cpp' takes a GGUF file: write path:/srv/models/NAME.gguf"
     }
     assert problems(started("llama_cpp", source="hf:a/b@main")).keys() >= {"models[0].source"}
-    assert problems(started("ollama", source="")) == {}
