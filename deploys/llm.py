@@ -15,6 +15,7 @@ import roles.cuda_toolkit
 import roles.engine
 import roles.gateway
 import roles.grafana
+import roles.llama_cpp
 import roles.nginx
 import roles.node_exporter
 import roles.nvidia_container_toolkit
@@ -44,7 +45,11 @@ if "monitor" in spec.groups:
     roles.prometheus.prometheus(list(fleet.hosts.values()))
     roles.grafana.grafana(spec)
 
+llama_cpp = roles.llama_cpp.llama_cpp_release(
+    roles.llama_cpp.DEFAULTS.read(host.data), spec.accelerator
+)
 program = {
+    "llama_cpp": f"{llama_cpp.path}/{llama_cpp.program}",
     "vllm": roles.vllm.vllm_environment(spec.accelerator, roles.vllm.DEFAULTS.read(host.data)).path,
     "ollama": roles.ollama.ollama_release(roles.ollama.DEFAULTS.read(host.data)).path,
 }
@@ -76,6 +81,8 @@ if any(model.engine == "vllm" for model in spec.models):
     roles.vllm.vllm(spec.accelerator)
 if any(model.engine == "ollama" for model in spec.models):
     roles.ollama.ollama()
+if any(model.engine == "llama_cpp" and model.command is None for model in spec.models):
+    roles.llama_cpp.llama_cpp(spec.accelerator)
 
 if "gpu" in spec.groups:
     roles.engine.engine(spec, unit_texts)

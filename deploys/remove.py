@@ -22,6 +22,7 @@ import roles.cuda_toolkit
 import roles.engine
 import roles.gateway
 import roles.grafana
+import roles.llama_cpp
 import roles.nginx
 import roles.node_exporter
 import roles.nvidia_container_toolkit
@@ -43,6 +44,7 @@ REMOVALS = {
     "nginx": ("gpu", roles.nginx.remove),
     "vllm": ("gpu", roles.vllm.remove),
     "ollama": ("gpu", roles.ollama.remove),
+    "llama_cpp": ("gpu", roles.llama_cpp.remove),
     "nvidia_container_toolkit": ("gpu", roles.nvidia_container_toolkit.remove),
     "cuda_toolkit": ("gpu", roles.cuda_toolkit.remove),
     "nvidia_driver": ("gpu", roles.nvidia_driver.remove),

@@ -26,7 +26,7 @@ TRIED: Mapping[str, str] = MappingProxyType(
         "custom": "a stand-in, on hosts",
         "sglang": "a stand-in: it needs CUDA",
         "trtllm": "a stand-in: it needs CUDA",
-        "llama_cpp": "a stand-in",
+        "llama_cpp": "a stand-in; its build with a stand-in source",
         "ollama": "a stand-in: its program could not be had",
         "tgi": "a stand-in: it is an image only",
         "triton": "a stand-in: it is an image only",
@@ -54,8 +54,9 @@ work, and its SIGTERM.
 _AFTER = """
 ## By a command
 
-Engines that no role installs are started by the model's own `command`; the agent knows them all the
-same. `{host}`, `{port}`, `{model}` and `{path}` are filled in; the address has to be `{host}`.
+Engines that no role installs, and llama.cpp where it is your own, are started by the model's
+`command`; the agent knows them all the same. `{host}`, `{port}`, `{model}` and `{path}` are filled
+in; the address has to be `{host}`.
 
     from farrier.spec import Model
 
@@ -63,6 +64,18 @@ same. `{host}`, `{port}`, `{model}` and `{path}` are filled in; the address has 
           command=["/opt/sglang/bin/python", "-m", "sglang.launch_server",
                    "--model-path", "{path}", "--served-model-name", "{model}",
                    "--host", "{host}", "--port", "{port}", "--tp-size", "2", "--enable-metrics"])
+
+"""
+
+_LLAMA_CPP = """
+## llama.cpp
+
+Without a `command` the role [`llama_cpp`](roles/llama_cpp.md) brings llama-server: built once on
+the host, at the lowest priority, from the sources that PyPI's llama-cpp-python carries, or unpacked
+from a release (`llama_cpp_from = "release"`). Both are known by their hash, and kept side by side.
+
+    Model("small", engine="llama_cpp", gpus=[0], source="path:/srv/models/small.gguf",
+          args={"ctx-size": 8192, "n-gpu-layers": 99})
 
 """
 
@@ -120,7 +133,16 @@ def page() -> str:
         row([f"`{one.name}`", _adapter(one).progress or "bytes on its sockets"])
         for one in ENGINES.values()
     ]
-    parts = (_HEAD, _lines(lines), _AFTER, _lines(commands), _OLLAMA, _PROGRESS, _lines(progress))
+    parts = (
+        _HEAD,
+        _lines(lines),
+        _AFTER,
+        _lines(commands),
+        _LLAMA_CPP,
+        _OLLAMA,
+        _PROGRESS,
+        _lines(progress),
+    )
     return "".join(parts)
 
 

@@ -7,6 +7,7 @@ pushed. A file ``.complete`` is written last.
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,8 @@ class Release:
 
     *program* is the path in it that has to be there and to be executable. *strip* leading
     directories of the tarball's names are left out. *needs_mb* is the free space that it takes.
+    *build* are lines of shell, for a tarball of sources: they make what is installed in ``$out`` of
+    what is in ``$src``, and another *build* is another directory.
     """
 
     thing: str
@@ -44,12 +47,16 @@ class Release:
     program: str
     needs_mb: int
     strip: int = 0
+    build: str = ""
     root: str = "/opt/farrier"
 
     @property
     def name(self) -> str:
         """The directory's name: another tarball is another directory, whatever its version."""
-        return f"{self.version}-{self.sha256[:8]}"
+        digits = self.sha256
+        if self.build:
+            digits = hashlib.sha256(f"{self.sha256} {self.build}".encode()).hexdigest()
+        return f"{self.version}-{digits[:8]}"
 
     @property
     def path(self) -> str:
@@ -149,6 +156,10 @@ def unpack_script(wanted: Release, archive: str) -> str:
     path, archive = shlex.quote(wanted.path), shlex.quote(archive)
     parent = shlex.quote(f"{wanted.root}/{wanted.thing}")
     program = shlex.quote(wanted.program)
+    into = f"{path}.source" if wanted.build else f"{path}.unpacking"
+    build = (
+        f"src={path}.source out={path}.unpacking\n{wanted.build.strip()}" if wanted.build else ":"
+    )
     return f"""
 set -e
 umask 022
@@ -156,11 +167,14 @@ mkdir -p {parent}
 exec 9> {shlex.quote(wanted.root)}/.filling.lock
 flock -w 900 9 || {{ echo "another run has been at this for 15 minutes" >&2; exit 1; }}
 if [ -e {path}/.complete ]; then rm -f {archive}; exit 0; fi
-trap 'rm -rf {path}.unpacking' EXIT
+trap 'rm -rf {path}.unpacking {path}.source' EXIT
 printf '%s  %s\\n' {wanted.sha256} {archive} | sha256sum -c --quiet >&2
-rm -rf {path} {path}.unpacking
-mkdir {path}.unpacking
-tar -xf {archive} -C {path}.unpacking --no-same-owner --strip-components={wanted.strip}
+rm -rf {path} {path}.unpacking {path}.source
+mkdir {path}.unpacking {path}.source
+tar -xf {archive} -C {into} --no-same-owner --strip-components={wanted.strip}
+{{ # the outermost `set -e` holds in here
+{build}
+}} >&2
 [ -x {path}.unpacking/{program} ] || {{
     echo "there is no program {wanted.program} in it" >&2
     exit 1

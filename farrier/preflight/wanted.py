@@ -157,6 +157,13 @@ def _programs(spec: HostSpec, data: Any) -> tuple[Program, ...]:
         made, pinned = role.ollama_release(settings), role.is_pinned(settings)
         name = f"{made.thing} {made.version}"
         programs.append(Program(name, made.path, made.needs_mb, pinned=pinned))
+    settings = _settings("llama_cpp", data)
+    own = any(one.engine == "llama_cpp" and one.command is None for one in spec.models)
+    if settings is not None and own:
+        role = import_module("roles.llama_cpp")
+        made, pinned = role.llama_cpp_release(settings, spec.accelerator), role.is_pinned(settings)
+        name = f"{made.thing} {made.version}"
+        programs.append(Program(name, made.path, made.needs_mb, pinned=pinned))
     return tuple(programs)
 
 

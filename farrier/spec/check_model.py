@@ -184,7 +184,7 @@ def _args(model: Model, engine: Engine) -> Iterator[Finding]:
     if not isinstance(args, Mapping):
         yield "args", f"must be a dict such as {{'max-model-len': 8192}}, not {shown(args)}"
         return
-    if args and engine.has_command:
+    if args and engine.by_command(model.command):
         yield "args", f"engine {engine.name!r} takes its flags in command"
         return
     if args and not engine.takes_args:

@@ -20,7 +20,8 @@ class Engine:
     cannot serve without a model. ``has_command``: it is started by the model's own ``command`` and
     takes no ``args``. ``parallel``: PARALLEL_FLAGS tell how many GPUs it takes. ``needs_gpus``: it
     has no build for a CPU. ``takes`` are the kinds of its source: ``directory``, ``hub``, ``gguf``,
-    ``ollama``. Without ``takes_args`` it has no flags; ``reserved_env`` maps a variable of its
+    ``ollama``. Where it ``may_have_command``, the role's program runs unless the model has one.
+    Without ``takes_args`` it has no flags; ``reserved_env`` maps a variable of its
     environment to the reason why it is not the operator's.
 
     ``example`` is how its program is started, as a ``command``; where it stands, the program has to
@@ -41,7 +42,12 @@ class Engine:
     adapter_on_cpu: str = ""
     user: str = "farrier-engine"
     takes_args: bool = True
+    may_have_command: bool = False
     reserved_env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    def by_command(self, command: object) -> bool:
+        """Whether a model with this *command* is started by it, not by what a role installed."""
+        return self.has_command or (self.may_have_command and command is not None)
 
     def asked_as(self, accelerator: str) -> str:
         """The agent's adapter for it on a host with *accelerator*."""
@@ -115,13 +121,27 @@ TRTLLM = Engine(
 )
 LLAMA_CPP = Engine(
     name="llama_cpp",
-    has_command=True,
+    may_have_command=True,
     takes=("gguf",),
     example=(
         *("/opt/llama.cpp/bin/llama-server", "--model", "{path}", "--alias", "{model}"),
         *(*_LISTENS, "--metrics"),
     ),
     wants=_LOAD,
+    reserved=MappingProxyType(
+        {
+            "host": _LOOPBACK,
+            "port": "it is the model's field port",
+            "model": "it comes from the model's field source",
+            "alias": "it is the model's field name",
+            "metrics": "the agent reads them",
+            "api-key": "nginx checks the keys; they come from api_keys_file",
+            "api-key-file": "nginx checks the keys; they come from api_keys_file",
+            "api-prefix": _NGINX,
+            "ssl-key-file": _NGINX,
+            "ssl-cert-file": _NGINX,
+        }
+    ),
 )
 _STORE = "each pinned model has a directory of its own in the replica's state directory"
 OLLAMA = Engine(

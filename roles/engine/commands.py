@@ -19,14 +19,30 @@ LOOPBACK = "127.0.0.1"
 
 
 def argv(model: Model, spec: HostSpec, settings: Mapping[str, Any], program: str) -> list[str]:
-    """The command line of *model*'s engine; *program* is the directory of its environment."""
-    if ENGINES[model.engine].has_command:
+    """The command line of *model*'s engine.
+
+    *program* is the directory of its environment or release; of llama.cpp the program itself, which
+    releases and builds have in different places.
+    """
+    if ENGINES[model.engine].by_command(model.command):
         source = model.parsed_source() if model.source else None
         path = str(source.path) if isinstance(source, PathSource) else ""
         return list(model.custom_argv(LOOPBACK, path))
     if model.engine == "ollama":
         return [f"{program}/bin/ollama", "serve"]
+    if model.engine == "llama_cpp":
+        return _llama_cpp(model, program)
     return _vllm(model, spec, settings, program)
+
+
+def _llama_cpp(model: Model, program: str) -> list[str]:
+    source = model.parsed_source()
+    path = str(source.path) if isinstance(source, PathSource) else ""
+    command = [program, "--model", path, "--alias", model.name, "--host", LOOPBACK]
+    command += ["--port", str(model.port), "--metrics"]
+    for flag, value in model.args.items():
+        command += [f"--{flag}", *([] if value is True else [str(value)])]
+    return command
 
 
 def _vllm(model: Model, spec: HostSpec, settings: Mapping[str, Any], program: str) -> list[str]:
