@@ -26,7 +26,7 @@ TRIED: Mapping[str, str] = MappingProxyType(
         "custom": "a stand-in, on hosts",
         "sglang": "a stand-in: it needs CUDA",
         "trtllm": "a stand-in: it needs CUDA",
-        "llama_cpp": "a stand-in",
+        "llama_cpp": "a stand-in; its build with a stand-in source",
         "ollama": "a stand-in: its program could not be had",
         "tgi": "a stand-in: it is an image only",
         "triton": "a stand-in: it is an image only",
@@ -54,8 +54,9 @@ work, and its SIGTERM.
 _AFTER = """
 ## By a command
 
-Engines that no role installs are started by the model's own `command`; the agent knows them all the
-same. `{host}`, `{port}`, `{model}` and `{path}` are filled in; the address has to be `{host}`.
+Engines that no role installs, and llama.cpp where it is your own, are started by the model's
+`command`; the agent knows them all the same. `{host}`, `{port}`, `{model}` and `{path}` are filled
+in; the address has to be `{host}`.
 
     from farrier.spec import Model
 
@@ -63,6 +64,45 @@ same. `{host}`, `{port}`, `{model}` and `{path}` are filled in; the address has 
           command=["/opt/sglang/bin/python", "-m", "sglang.launch_server",
                    "--model-path", "{path}", "--served-model-name", "{model}",
                    "--host", "{host}", "--port", "{port}", "--tp-size", "2", "--enable-metrics"])
+
+"""
+
+_LLAMA_CPP = """
+## llama.cpp
+
+Without a `command` the role [`llama_cpp`](roles/llama_cpp.md) brings llama-server: built once on
+the host, at the lowest priority, from the sources that PyPI's llama-cpp-python carries, or unpacked
+from a release (`llama_cpp_from = "release"`). Both are known by their hash, and kept side by side.
+
+    Model("small", engine="llama_cpp", gpus=[0], source="path:/srv/models/small.gguf",
+          args={"ctx-size": 8192, "n-gpu-layers": 99})
+
+"""
+
+_OLLAMA = """
+## Ollama
+
+The role [`ollama`](roles/ollama.md) unpacks its release side by side by version; Ollama's own
+installer is not used, as it overwrites units and restarts what runs.
+
+    ollama_version = "0.33.0"
+    ollama_sha256 = "…"      # from the release's sha256sum.txt; without it hosts are refused
+
+    Model("qwen3:8b", replica="qwen3", engine="ollama", gpus=[0],
+          source="ollama:qwen3:8b@500a1f067a9f…")     # all 64 digits of the manifest's digest
+    Model("own", engine="ollama", gpus=[1], port=8102, source="path:/srv/models/own.gguf")
+
+- Each pin has a store of its own in the replica's state directory. The unit fills it before the
+  engine starts (`/opt/farrier/ollama/fill`), within `start_timeout` seconds; a pull that was cut
+  goes on at the next start. A tag that means other weights than the pin is not served.
+- Another pin is another unit: a restart is pending until a rollout, and the store before stays for
+  the way back.
+- Settings are `OLLAMA_…` variables in `env`; the unit sets the address, the store, a keep-alive
+  without end, and one loaded model.
+- SIGTERM cuts its streams, and it tells nothing of its requests: the drain in front of it is all
+  there is. On a host with GPUs its gate opens only when all of the model is in their memory.
+- nginx passes `/v1/…` only: its `/api/…` (pull, push, create, delete, copy, blobs) and
+  `/debug/pprof` are for root on the host.
 
 """
 
@@ -93,7 +133,16 @@ def page() -> str:
         row([f"`{one.name}`", _adapter(one).progress or "bytes on its sockets"])
         for one in ENGINES.values()
     ]
-    parts = (_HEAD, _lines(lines), _AFTER, _lines(commands), _PROGRESS, _lines(progress))
+    parts = (
+        _HEAD,
+        _lines(lines),
+        _AFTER,
+        _lines(commands),
+        _LLAMA_CPP,
+        _OLLAMA,
+        _PROGRESS,
+        _lines(progress),
+    )
     return "".join(parts)
 
 
@@ -125,6 +174,7 @@ def _command(engine: Engine) -> str:
         "directory": "`path:` a directory",
         "hub": "`hf:`",
         "gguf": "`path:` a `.gguf` file",
+        "ollama": "`ollama:`",
     }
     source = ", ".join(kinds[kind] for kind in engine.takes)
     words = " ".join(engine.example)

@@ -26,7 +26,7 @@ _CUSTOM_EXAMPLE = ("/opt/x/serve", "{port}")
 def check_command(model: Model, engine: Engine) -> Iterator[Finding]:
     """Every problem of the ``command`` of *model*, which *engine* serves."""
     command: Any = model.command
-    if not engine.has_command:
+    if not engine.by_command(command):
         if command is not None:
             yield "command", f"engine {engine.name!r} has its own; only 'custom' takes one"
         return

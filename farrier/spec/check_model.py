@@ -9,7 +9,7 @@ from typing import Any
 
 from farrier.spec.check_command import NO_SECRETS, check_command
 from farrier.spec.engines import ENGINES, PARALLEL_FLAGS, RESERVED_ENV, Engine
-from farrier.spec.model import Model, PathSource, is_secret, parse_source
+from farrier.spec.model import HubSource, Model, OllamaSource, is_secret, parse_source
 from farrier.spec.problems import Finding
 
 __all__ = [
@@ -79,8 +79,8 @@ def check_model(model: Model, accelerator: str) -> Iterator[Finding]:
     if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
         yield "start_timeout", f"must be a number of seconds above 0, not {shown(timeout)}"
     yield from _gpus(model, accelerator)
-    yield from _environment(model.env)
     engine = ENGINES.get(model.engine) if isinstance(model.engine, str) else None
+    yield from _environment(model.env, engine.reserved_env if engine else {})
     if engine is None:
         yield (
             "engine",
@@ -106,14 +106,24 @@ def _source(model: Model, engine: Engine) -> Iterator[Finding]:
     except ValueError as error:
         yield "source", str(error)
         return
-    is_file = isinstance(source, PathSource) and source.gguf
-    if is_file and "gguf" not in engine.takes:
-        takers = ", ".join(one.name for one in ENGINES.values() if "gguf" in one.takes)
-        yield "source", f"engine {engine.name!r} takes no GGUF file; engines that do: {takers}"
-    elif not is_file and engine.takes == ("gguf",):
+    kind = "directory"
+    if isinstance(source, OllamaSource):
+        kind = "ollama"
+    elif isinstance(source, HubSource):
+        kind = "hub"
+    elif source.gguf:
+        kind = "gguf"
+    if kind in engine.takes or (kind != "ollama" and engine.name == "custom"):
+        return
+    if kind in {"gguf", "ollama"}:
+        takers = ", ".join(one.name for one in ENGINES.values() if kind in one.takes)
+        what = "no GGUF file" if kind == "gguf" else "no model of Ollama's library"
+        yield "source", f"engine {engine.name!r} takes {what}; engines that do: {takers}"
+    else:
+        also = " or ollama:NAME:TAG@DIGEST" if "ollama" in engine.takes else ""
         yield (
             "source",
-            f"engine {engine.name!r} takes a GGUF file: write path:/srv/models/NAME.gguf",
+            f"engine {engine.name!r} takes a GGUF file: write path:/srv/models/NAME.gguf{also}",
         )
 
 
@@ -151,7 +161,7 @@ def _gpus(model: Model, accelerator: str) -> Iterator[Finding]:
         )
 
 
-def _environment(env: object) -> Iterator[Finding]:
+def _environment(env: object, engines: Mapping[str, str]) -> Iterator[Finding]:
     if not isinstance(env, Mapping):
         yield "env", f"must be a dict such as {{'NAME': 'value'}}, not {shown(env)}"
         return
@@ -161,8 +171,8 @@ def _environment(env: object) -> Iterator[Finding]:
             yield "env", f"{shown(name)} is not the name of an environment variable"
         elif is_secret(name, value):
             yield path, NO_SECRETS
-        elif name in RESERVED_ENV:
-            yield path, f"Farrier sets this itself: {RESERVED_ENV[name]}"
+        elif why := RESERVED_ENV.get(name) or engines.get(name):
+            yield path, f"Farrier sets this itself: {why}"
         elif not isinstance(value, str):
             yield path, f"must be text, not {shown(value)}: write {str(value)!r}"
         elif not value.isprintable():
@@ -174,8 +184,11 @@ def _args(model: Model, engine: Engine) -> Iterator[Finding]:
     if not isinstance(args, Mapping):
         yield "args", f"must be a dict such as {{'max-model-len': 8192}}, not {shown(args)}"
         return
-    if args and engine.has_command:
+    if args and engine.by_command(model.command):
         yield "args", f"engine {engine.name!r} takes its flags in command"
+        return
+    if args and not engine.takes_args:
+        yield "args", f"engine {engine.name!r} has no flags: its settings are variables in env"
         return
     guarded = (*engine.reserved, *(PARALLEL_FLAGS if engine.parallel else ()))
     for flag, value in args.items():

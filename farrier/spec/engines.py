@@ -19,7 +19,10 @@ class Engine:
     ``reserved`` maps a flag to the reason why it is not the operator's. ``needs_source``: it
     cannot serve without a model. ``has_command``: it is started by the model's own ``command`` and
     takes no ``args``. ``parallel``: PARALLEL_FLAGS tell how many GPUs it takes. ``needs_gpus``: it
-    has no build for a CPU. ``takes`` are the kinds of its source: ``directory``, ``hub``, ``gguf``.
+    has no build for a CPU. ``takes`` are the kinds of its source: ``directory``, ``hub``, ``gguf``,
+    ``ollama``. Where it ``may_have_command``, the role's program runs unless the model has one.
+    Without ``takes_args`` it has no flags; ``reserved_env`` maps a variable of its
+    environment to the reason why it is not the operator's.
 
     ``example`` is how its program is started, as a ``command``; where it stands, the program has to
     listen on loopback. ``wants`` maps words that its command has to have to the reason why.
@@ -38,6 +41,13 @@ class Engine:
     adapter: str = ""
     adapter_on_cpu: str = ""
     user: str = "farrier-engine"
+    takes_args: bool = True
+    may_have_command: bool = False
+    reserved_env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    def by_command(self, command: object) -> bool:
+        """Whether a model with this *command* is started by it, not by what a role installed."""
+        return self.has_command or (self.may_have_command and command is not None)
 
     def asked_as(self, accelerator: str) -> str:
         """The agent's adapter for it on a host with *accelerator*."""
@@ -111,21 +121,41 @@ TRTLLM = Engine(
 )
 LLAMA_CPP = Engine(
     name="llama_cpp",
-    has_command=True,
+    may_have_command=True,
     takes=("gguf",),
     example=(
         *("/opt/llama.cpp/bin/llama-server", "--model", "{path}", "--alias", "{model}"),
         *(*_LISTENS, "--metrics"),
     ),
     wants=_LOAD,
+    reserved=MappingProxyType(
+        {
+            "host": _LOOPBACK,
+            "port": "it is the model's field port",
+            "model": "it comes from the model's field source",
+            "alias": "it is the model's field name",
+            "metrics": "the agent reads them",
+            "api-key": "nginx checks the keys; they come from api_keys_file",
+            "api-key-file": "nginx checks the keys; they come from api_keys_file",
+            "api-prefix": _NGINX,
+            "ssl-key-file": _NGINX,
+            "ssl-cert-file": _NGINX,
+        }
+    ),
 )
+_STORE = "each pinned model has a directory of its own in the replica's state directory"
 OLLAMA = Engine(
     name="ollama",
-    needs_source=False,
-    has_command=True,
-    takes=("gguf",),
-    example=("/usr/bin/env", "OLLAMA_HOST={host}:{port}", "/opt/ollama/bin/ollama", "serve"),
+    takes=("gguf", "ollama"),
+    takes_args=False,
     adapter_on_cpu="ollama-on-cpu",
+    reserved_env=MappingProxyType(
+        {
+            "OLLAMA_HOST": "it listens on 127.0.0.1, at the model's field port",
+            "OLLAMA_MODELS": _STORE,
+            "OLLAMA_NOPRUNE": _STORE,
+        }
+    ),
 )
 TGI = Engine(
     name="tgi",

@@ -11,7 +11,7 @@ from farrier.converge.templates import render
 from farrier.converge.typed import deploy
 from farrier.defaults import Default, Defaults
 from farrier.spec.engines import ENGINES
-from roles.engine.commands import argv, command_line, environment, systemd_quote
+from roles.engine.commands import argv, command_line, environment, prepared, systemd_quote
 from roles.engine.operations import accounts, orphans
 from roles.engine.previous import keep_previous
 from roles.engine.waiting import ready
@@ -74,6 +74,7 @@ def unit_text(model: Model, spec: HostSpec, settings: Mapping[str, Any], program
         settings=settings,
         agent=AGENT,
         command=command_line(argv(model, spec, settings, program)),
+        prepare=command_line(before) if (before := prepared(model, program)) else "",
         start_check=" ".join(start_check(model, spec)),
         client_port=spec.nginx_port,
         environment=[

@@ -97,15 +97,12 @@ def is_changed(site: Site, host: str, version: str) -> None:
 
 
 def is_back(site: DriverSite, ledger: Mapping[str, Any], host: str) -> Mapping[str, Any]:
-    """*host* was put back to :data:`OLD` and serves; nobody after it was touched. Its record."""
+    """*host*, the first, is on :data:`OLD` again and serves; no other was touched. Its record."""
     assert ledger["outcome"] == "failed"
-    at = [one["host"] for one in ledger["hosts"]].index(host)
-    record: Mapping[str, Any] = ledger["hosts"][at]
-    assert record["state"] == "put back", record
-    assert [one["state"] for one in ledger["hosts"][at + 1 :]] == ["waiting"] * (
-        len(ledger["hosts"]) - at - 1
-    )
-    for one in ledger["hosts"][at:]:
+    record, *others = ledger["hosts"]
+    assert (record["host"], record["state"]) == (host, "put back"), record
+    assert {one["state"] for one in others} <= {"waiting"}
+    for one in ledger["hosts"]:
         is_changed(site, one["host"], OLD)
     back = {one["name"]: one for one in record["gates_back"]}
     assert [name for name in GATES if not back[name]["ok"]] == []

@@ -91,6 +91,14 @@ GGUF_ARCHITECTURE = Code(
 )
 
 DEFAULT_LORA_RANK = 16
+UNPINNED = Code(
+    "engine-unpinned",
+    "refuse",
+    "The inventory does not say which tarball of the engine is meant: its SHA-256 is missing, or is"
+    " none.",
+    '{thing}_sha256 = "…"',
+    "inventory",
+)
 LONGER = "VLLM_ALLOW_LONG_MAX_MODEL_LEN"
 _OVERRIDES = frozenset({"hf-overrides", "hf-config-path", "config-format", "model-impl"})
 """Flags of vLLM after which its configuration is another than the file's."""
@@ -276,7 +284,20 @@ def ggufs(case: Case) -> Iterator[Reason]:
             )
 
 
+def pinned(case: Case) -> Iterator[Reason]:
+    """Programs that are known by their hash."""
+    for program in case.wanted.programs:
+        if not program.pinned:
+            thing = program.name.partition(" ")[0]
+            yield UNPINNED.reason(
+                f"{program.name}: {thing}_sha256 is not 64 hexadecimal digits; its project"
+                " publishes them with each release",
+                thing=thing,
+            )
+
+
 CODES = (
+    UNPINNED,
     CONFIG_BROKEN,
     ARCHITECTURE,
     HEADS,
@@ -287,4 +308,4 @@ CODES = (
     GGUF_BROKEN,
     GGUF_ARCHITECTURE,
 )
-RULES = (readable, architectures, heads, context, quantisation, lora_ranks, ggufs)
+RULES = (pinned, readable, architectures, heads, context, quantisation, lora_ranks, ggufs)

@@ -8,10 +8,11 @@ from typing import Any
 
 from farrier.facts.weights import GgufFound, WeightsFacts
 from farrier.preflight.found import Case
+from farrier.preflight.wanted import Program
 from farrier.spec import Model
 from farrier.weights.config import ModelConfig
 from farrier.weights.gguf import Gguf
-from tests.unit.preflight_hosts import QWEN, SPEC, bus, case
+from tests.unit.preflight_hosts import HEALTHY, QWEN, SPEC, bus, case
 from tests.unit.preflight_rows.parts import Row
 
 QWEN3 = ModelConfig(("Qwen3ForCausalLM",), "qwen3", heads=32, kv_heads=8, context=40_960)
@@ -50,7 +51,16 @@ COPIED = (
 LORA: dict[str, Any] = {"enable-lora": True, "lora-modules": "law=/srv/adapters/law"}
 AWQ = replace(QWEN3, quantisation="awq")
 
+OLLAMA = Program("ollama 0.33.0", "/opt/farrier/ollama/0.33.0-None", 6000, pinned=False)
+
 ROWS = {
+    "an engine that could be anything": Row(
+        Case(replace(case().wanted, programs=(OLLAMA,)), HEALTHY),
+        "refused",
+        "engine-unpinned",
+        'ollama_sha256 = "…"',
+        "inventory",
+    ),
     "a model that nobody knows": Row(
         serving(replace(QWEN3, architectures=("FooForCausalLM",), model_type="foo")),
         "refused",
