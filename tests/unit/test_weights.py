@@ -125,6 +125,8 @@ def test_what_the_engines_know() -> None:
         serving(QWEN3, gpus=(0, 1, 2), args={"pipeline-parallel-size": 3}),
         serving(replace(QWEN3, heads=64, kv_heads=2), gpus=tuple(range(8))),
         serving(AWQ, pci=bus(8, T4, switches=0)),
+        serving(AWQ, args={"quantization": "awq_marlin"}),
+        serving(AWQ, args={"quantization": "moe_wna16"}),
         serving(ModelConfig()),
         serving("is not valid JSON", source="path:/srv/models/other"),
     ],

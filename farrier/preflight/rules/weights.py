@@ -5,13 +5,12 @@ from __future__ import annotations
 from math import gcd
 from typing import TYPE_CHECKING, Any
 
-from farrier.nvidia.generations import generation_of
 from farrier.preflight.rules.models import COPY_FILE, adapter_paths, gguf_path, model_path
 from farrier.preflight.verdict import Code, Reason
 from farrier.spec.check_model import LORA_RANKS
 from farrier.spec.engines import PARALLEL_FLAGS
 from farrier.weights.config import ModelConfig
-from farrier.weights.known import CAPABILITY, llama_cpp_architectures, vllm
+from farrier.weights.known import llama_cpp_architectures, vllm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from farrier.spec import Model
     from farrier.weights.known import Vllm
 
-__all__ = ["CODES", "RULES"]
+__all__ = ["CODES", "RULES", "configs", "known_of"]
 
 CONFIG_BROKEN = Code(
     "model-config-broken",
@@ -51,20 +50,6 @@ CONTEXT = Code(
     "refuse",
     "The inventory asks for a longer context than the model was made for.",
     'models: {model} args={{"max-model-len": {most}}}',
-    "inventory",
-)
-QUANTISATION = Code(
-    "model-quantisation",
-    "refuse",
-    "The engine's version does not know how the weights are quantised.",
-    'models: {model} needs source= of weights in one of {known}, or engine="custom"',
-    "inventory",
-)
-QUANTISATION_GPU = Code(
-    "model-quantisation-gpu",
-    "refuse",
-    "The weights are quantised in a way that the GPUs have no instructions for.",
-    "models: {model} needs GPUs of compute capability {needed} or newer, or other weights",
     "inventory",
 )
 LORA_RANK = Code(
@@ -104,7 +89,7 @@ _OVERRIDES = frozenset({"hf-overrides", "hf-config-path", "config-format", "mode
 """Flags of vLLM after which its configuration is another than the file's."""
 
 
-def _configs(case: Case, engine: str) -> Iterator[tuple[Model, ModelConfig]]:
+def configs(case: Case, engine: str) -> Iterator[tuple[Model, ModelConfig]]:
     """Each model of *engine* with what its config.json says."""
     found = case.found.weights
     for model in case.wanted.spec.models if found else ():
@@ -113,7 +98,8 @@ def _configs(case: Case, engine: str) -> Iterator[tuple[Model, ModelConfig]]:
             yield model, config
 
 
-def _known(case: Case) -> Vllm | None:
+def known_of(case: Case) -> Vllm | None:
+    """What the version of vLLM that will be installed knows; None where that was not looked up."""
     return vllm(case.wanted.version_of("vllm"))
 
 
@@ -133,8 +119,8 @@ def readable(case: Case) -> Iterator[Reason]:
 
 def architectures(case: Case) -> Iterator[Reason]:
     """Architectures that this version of vLLM knows."""
-    known = _known(case)
-    for model, config in _configs(case, "vllm"):
+    known = known_of(case)
+    for model, config in configs(case, "vllm"):
         names = config.architectures
         if not known or not names or _OVERRIDES & model.args.keys():
             continue
@@ -165,7 +151,7 @@ def _parallel(model: Model, cuda: bool) -> int:
 
 def heads(case: Case) -> Iterator[Reason]:
     """Heads that can be divided among the GPUs."""
-    for model, config in _configs(case, "vllm"):
+    for model, config in configs(case, "vllm"):
         size = _parallel(model, case.wanted.cuda)
         if config.heads is None or _fits(config, size):
             continue
@@ -188,7 +174,7 @@ def _fits(config: ModelConfig, size: int) -> bool:
 
 def context(case: Case) -> Iterator[Reason]:
     """A context that the model has."""
-    for model, config in _configs(case, "vllm"):
+    for model, config in configs(case, "vllm"):
         asked: Any = model.args.get("max-model-len")
         if not isinstance(asked, int) or config.context is None or asked <= config.context:
             continue
@@ -200,41 +186,6 @@ def context(case: Case) -> Iterator[Reason]:
             model=model.name,
             most=config.context,
         )
-
-
-def quantisation(case: Case) -> Iterator[Reason]:
-    """Weights that the engine knows, and that the GPUs have instructions for."""
-    known = _known(case)
-    for model, config in _configs(case, "vllm"):
-        given = model.args.get("quantization")
-        method = str(given) if given is not None else config.quantisation
-        if known is None or method is None:
-            continue
-        if method not in known.quantisations:
-            yield QUANTISATION.reason(
-                f"model {model.name}: vLLM {case.wanted.version_of('vllm')} does not know the"
-                f" quantisation {method!r}",
-                model=model.name,
-                known=", ".join(
-                    sorted({"awq", "gptq", "fp8", "mxfp4"} & known.quantisations.keys())
-                ),
-            )
-            continue
-        needed = known.quantisations[method]
-        gpus = case.found.pci.gpus if case.found.pci else ()
-        old = {
-            one.value
-            for index in model.gpus
-            if index < len(gpus) and (one := generation_of(gpus[index].device))
-            if CAPABILITY[one] < needed
-        }
-        if old:
-            yield QUANTISATION_GPU.reason(
-                f"model {model.name}: {method} needs compute capability {needed / 10}, which"
-                f" {', '.join(sorted(old))} does not have",
-                model=model.name,
-                needed=needed / 10,
-            )
 
 
 def lora_ranks(case: Case) -> Iterator[Reason]:
@@ -302,10 +253,8 @@ CODES = (
     ARCHITECTURE,
     HEADS,
     CONTEXT,
-    QUANTISATION,
-    QUANTISATION_GPU,
     LORA_RANK,
     GGUF_BROKEN,
     GGUF_ARCHITECTURE,
 )
-RULES = (pinned, readable, architectures, heads, context, quantisation, lora_ranks, ggufs)
+RULES = (pinned, readable, architectures, heads, context, lora_ranks, ggufs)

@@ -112,6 +112,13 @@ ROWS = {
         "models: qwen needs GPUs of compute capability 8.0 or newer, or other weights",
         "inventory",
     ),
+    "a flag that contradicts the weights": Row(
+        serving(AWQ, args={"quantization": "gptq_marlin"}),
+        "refused",
+        "model-quantisation-flag",
+        "models: qwen without 'quantization' in args, which is read from config.json",
+        "inventory",
+    ),
     "a rank above the engine's": Row(
         case(
             spec=replace(SPEC, models=(replace(QWEN, args=LORA),)),
