@@ -123,9 +123,11 @@ class Site:
             until(asked.exists, 800)
             for one in self.replicas:
                 self.host.systemd.job("stop", one.unit)
+            self.host.stop()
             self.host.nvml(state)
             for one in self.replicas:
                 self.host.systemd.job("start", one.unit)
+            self.host.start_anyhow()
             (root / "boot_id").write_text("boot 2\n")
 
         thread = threading.Thread(target=reboot, daemon=True)
@@ -305,7 +307,7 @@ def test_a_diagnosis_of_all_that_passes_ends_in_service(site: Site) -> None:
 def test_a_reboot_is_measured_before_and_judged_by_the_gates_after(site: Site) -> None:
     site.host.nvml(f"{APART}\n1.lost 1")
     until(lambda: site.host.phase("right") == "drained")  # for its GPU, which a reboot may mend
-    booted = site.boots(APART)
+    booted = site.boots(f"{APART}\nall.energy 0")  # this machine's boot is the same: so it is seen
     ledger = site.begin("reboot", None, measure=1.0)
     booted.join()
     (record,) = ledger.hosts
