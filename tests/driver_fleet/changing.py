@@ -99,9 +99,9 @@ def is_changed(site: Site, host: str, version: str) -> None:
 def is_back(site: DriverSite, ledger: Mapping[str, Any], host: str) -> Mapping[str, Any]:
     """*host*, the first, is on :data:`OLD` again and serves; no other was touched. Its record."""
     assert ledger["outcome"] == "failed"
-    record, *others = ledger["hosts"]
+    record: Mapping[str, Any] = ledger["hosts"][0]
     assert (record["host"], record["state"]) == (host, "put back"), record
-    assert {one["state"] for one in others} <= {"waiting"}
+    assert {one["state"] for one in ledger["hosts"][1:]} <= {"waiting"}
     for one in ledger["hosts"]:
         is_changed(site, one["host"], OLD)
     back = {one["name"]: one for one in record["gates_back"]}
