@@ -196,11 +196,10 @@ def kill(process: subprocess.Popen[str]) -> None:
 
 
 def step_of(cwd: Path, host: str) -> str | None:
-    """The step that *host* is at, from the ledger of the newest rollout in *cwd*."""
-    paths = (cwd / ".farrier" / "rollouts").glob("r-*.json")
-    ledgers = [json.loads(path.read_text()) for path in paths]
-    for ledger in sorted(ledgers, key=lambda one: one["planned_at"])[-1:]:
-        for one in ledger["hosts"]:
+    """The step that *host* is at, from the ledger of the rollout that goes on in *cwd*."""
+    for path in (cwd / ".farrier" / "rollouts").glob("r-*.json"):
+        ledger = json.loads(path.read_text())
+        for one in ledger["hosts"] if ledger["outcome"] == "running" else ():
             if one["host"] == host and one["steps"]:
                 step: str = one["steps"][-1]["step"]
                 return step

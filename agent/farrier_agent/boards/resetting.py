@@ -108,9 +108,17 @@ def _after(status: Snapshot, uuid: str, since: float) -> AfterReset:
     return AfterReset(uuid=uuid, index=index, amiss=tuple(amiss(status, uuid, since)))
 
 
+def _looked_since(status: Snapshot, since: float) -> bool:
+    """Whether NVML was read anew: a status is made when it is asked for, of the last reading."""
+    for one in status.collectors:
+        if one.name == "gpu" and one.last_success_at is not None:
+            return one.last_success_at - (one.duration_seconds or 0.0) >= since
+    return False
+
+
 def amiss(status: Snapshot, uuid: str, since: float) -> Iterator[str]:
     """What of the GPU *uuid* is not as a reset leaves it, in a look later than *since*. Pure."""
-    if status.at < since or status.gpus is None or status.gpus.count is None:
+    if not _looked_since(status, since) or status.gpus is None or status.gpus.count is None:
         why = status.nvml.detail if status.nvml and status.nvml.detail else "no look since"
         yield f"NVML does not say how it is: {why}"
         return
