@@ -15,10 +15,12 @@ import roles.cuda_toolkit
 import roles.engine
 import roles.gateway
 import roles.grafana
+import roles.llama_cpp
 import roles.nginx
 import roles.node_exporter
 import roles.nvidia_container_toolkit
 import roles.nvidia_driver
+import roles.ollama
 import roles.prometheus
 import roles.vllm
 from farrier.converge.preflight import preflight
@@ -43,9 +45,13 @@ if "monitor" in spec.groups:
     roles.prometheus.prometheus(list(fleet.hosts.values()))
     roles.grafana.grafana(spec)
 
+llama_cpp = roles.llama_cpp.llama_cpp_release(
+    roles.llama_cpp.DEFAULTS.read(host.data), spec.accelerator
+)
 program = {
-    engine: roles.vllm.vllm_environment(spec.accelerator, roles.vllm.DEFAULTS.read(host.data)).path
-    for engine in ("vllm",)
+    "llama_cpp": f"{llama_cpp.path}/{llama_cpp.program}",
+    "vllm": roles.vllm.vllm_environment(spec.accelerator, roles.vllm.DEFAULTS.read(host.data)).path,
+    "ollama": roles.ollama.ollama_release(roles.ollama.DEFAULTS.read(host.data)).path,
 }
 engine_settings = roles.engine.DEFAULTS.read(host.data)
 unit_texts = {
@@ -73,6 +79,10 @@ if "gateway" in spec.groups:
 
 if any(model.engine == "vllm" for model in spec.models):
     roles.vllm.vllm(spec.accelerator)
+if any(model.engine == "ollama" for model in spec.models):
+    roles.ollama.ollama()
+if any(model.engine == "llama_cpp" and model.command is None for model in spec.models):
+    roles.llama_cpp.llama_cpp(spec.accelerator)
 
 if "gpu" in spec.groups:
     roles.engine.engine(spec, unit_texts)

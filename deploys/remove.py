@@ -4,7 +4,8 @@
     pyinfra inventory deploys/remove.py --data role=all --limit gpu03
 
 A role is removed from the hosts whose groups have it. Removing ``engine`` drains the replicas: it
-waits for the requests in flight. Removing ``nginx``, ``vllm`` or ``base`` alone cuts them.
+waits for the requests in flight. Removing ``nginx``, ``vllm``, ``ollama`` or ``base`` alone
+cuts them.
 ``nvidia_driver`` is refused while engines run, and purges the packages that Farrier installed for
 it. Debian's other packages, the models in /srv/models, the users, Prometheus' samples,
 Alertmanager's silences and Grafana's database stay. A following deploys/llm.py brings everything
@@ -21,10 +22,12 @@ import roles.cuda_toolkit
 import roles.engine
 import roles.gateway
 import roles.grafana
+import roles.llama_cpp
 import roles.nginx
 import roles.node_exporter
 import roles.nvidia_container_toolkit
 import roles.nvidia_driver
+import roles.ollama
 import roles.prometheus
 import roles.vllm
 from farrier.inventory import current_fleet
@@ -40,6 +43,8 @@ REMOVALS = {
     "agent": (None, roles.agent.remove),
     "nginx": ("gpu", roles.nginx.remove),
     "vllm": ("gpu", roles.vllm.remove),
+    "ollama": ("gpu", roles.ollama.remove),
+    "llama_cpp": ("gpu", roles.llama_cpp.remove),
     "nvidia_container_toolkit": ("gpu", roles.nvidia_container_toolkit.remove),
     "cuda_toolkit": ("gpu", roles.cuda_toolkit.remove),
     "nvidia_driver": ("gpu", roles.nvidia_driver.remove),

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from pyinfra import host
 from pyinfra.api import FactBase
-from pyinfra.api.command import PyinfraCommand, StringCommand
+from pyinfra.api.command import PyinfraCommand
 
 from farrier.converge.commands import Refuse, Script, in_words, last_lines, tell_failure
+from farrier.converge.pushing import push
 from farrier.converge.questions import Question, answer
 from farrier.converge.typed import operation
 from farrier.wheelhouse import (
@@ -175,7 +176,7 @@ class Build(PyinfraCommand):
         except WheelhouseError as error:
             tell_failure(host, str(error))
             return False
-        home = self._push(host, archive)
+        home = push(host, archive, "the wheels")
         if home is None:
             return False
         script = Script(
@@ -187,40 +188,6 @@ class Build(PyinfraCommand):
         if done:
             host.log(f"{self.wanted.path} filled in {time.monotonic() - started:.0f} s")
         return done
-
-    def _push(self, host: Host, archive: Path) -> str | None:
-        """Copy *archive* into a directory of the SSH user's own; returns that directory."""
-        size = archive.stat().st_size
-        ask = StringCommand(
-            'd="$HOME/.cache/farrier"; umask 077; mkdir -p "$d" && chmod 700 "$d" && echo "$d" &&'
-            f' (stat -c %s "$d/{archive.name}" 2>/dev/null || echo 0)'
-        )
-        done, output = host.run_shell_command(ask)
-        if not done:
-            tell_failure(
-                host,
-                f"the SSH user's home cannot take the wheels: {last_lines(output.output, 3)}\n"
-                "Look at: df -h ~; ls -ld ~ ~/.cache as that user; then run the deploy again",
-            )
-            return None
-        home, there = output.stdout_lines
-        if int(there) != size:
-            started = time.monotonic()
-            host.log(f"pushing {archive.name} ({size / 1e6:.0f} MB)")
-            try:
-                host.put_file(str(archive), f"{home}/{archive.name}")
-            except OSError as error:  # SFTP says no more than "Failure" of a full disk
-                host.run_shell_command(StringCommand("rm", "-f", f"{home}/{archive.name}"))
-                tell_failure(
-                    host,
-                    f"{archive.name} ({size / 1e6:.0f} MB) could not be pushed to {home}: {error}\n"
-                    f"Look at: df -h {home}; df -i {home}; free some space, then run the deploy"
-                    " again",
-                )
-                return None
-            seconds = time.monotonic() - started
-            host.log(f"pushed in {seconds:.0f} s ({size / 1e6 / seconds:.0f} MB/s)")
-        return str(home)
 
     def _explain(self, output: str) -> str:
         if "No space left on device" in output:

@@ -14,6 +14,7 @@ from farrier.facts.kernel import KernelFacts
 from farrier.facts.machine import MachineFacts
 from farrier.facts.pci import NvidiaPci
 from farrier.facts.updates import UpdateFacts
+from farrier.facts.weights import WeightsFacts
 from farrier.nvidia.generations import Generation, generation_of, has_nvlink5
 from farrier.nvidia.versions import DriverVersion
 from farrier.preflight.basics import Basics
@@ -40,6 +41,7 @@ class Found:
     updates: UpdateFacts | None = None
     machine: MachineFacts | None = None
     apt: AptFacts | None = None
+    weights: WeightsFacts | None = None
     looked_at: float | None = None
 
 

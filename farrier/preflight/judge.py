@@ -17,8 +17,10 @@ from farrier.preflight.rules import (
     machine,
     models,
     ports,
+    quantisation,
     system,
     updates,
+    weights,
 )
 from farrier.preflight.verdict import Code, Verdict, verdict_on
 
@@ -32,6 +34,8 @@ _MODULES = {
     "Disks": disks,
     "Ports and firewall": ports,
     "Models": models,
+    "Models and their engines": weights,
+    "Quantised models": quantisation,
     "GPUs": gpus,
     "Driver": driver,
     "Generations": generations,

@@ -21,9 +21,10 @@ from farrier.facts.machine import Machine
 from farrier.facts.pci import Pci
 from farrier.facts.roots import Roots
 from farrier.facts.updates import Updates
+from farrier.facts.weights import Weights
 from farrier.preflight.basics import BasicFacts
 from farrier.preflight.found import Found
-from farrier.preflight.rules.models import model_path
+from farrier.preflight.rules.models import adapter_paths, gguf_path, model_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,7 +56,12 @@ _EVERYWHERE: Mapping[str, type[FactBase[Any]]] = {
 }
 """What a look without a deploy asks of every host; it waits for apt's sources."""
 
-_FACTS: Mapping[str, type[FactBase[Any]]] = {**_NVIDIA, **_EVERYWHERE, "basics": BasicFacts}
+_FACTS: Mapping[str, type[FactBase[Any]]] = {
+    **_NVIDIA,
+    **_EVERYWHERE,
+    "weights": Weights,
+    "basics": BasicFacts,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,8 @@ class Questions:
     roots: Roots
     models: tuple[str, ...] = ()
     programs: tuple[str, ...] = ()
+    adapters: tuple[str, ...] = ()
+    ggufs: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return ", ".join(self.facts)
@@ -75,6 +83,8 @@ class Questions:
         fact = _FACTS[name]()
         if isinstance(fact, BasicFacts):
             return fact.command(self.models, self.programs)
+        if isinstance(fact, Weights):
+            return fact.command(self.roots, self.models, self.adapters, self.ggufs)
         return str(fact.command(self.roots))
 
 
@@ -83,17 +93,22 @@ def questions(wanted: Wanted, *, all_of_them: bool = False) -> Questions:
 
     A converge asks hosts without a GPU the basics only; *all_of_them* is for a look without one.
     """
+    models = wanted.spec.models
+    paths = {path for model in models if (path := model_path(model))}
+    files = {path for model in models if (path := gguf_path(model))}
     names = (
         *(_NVIDIA if wanted.cuda else ()),
         *(_EVERYWHERE if all_of_them else ()),
+        *(("weights",) if paths or files else ()),
         "basics",  # last: it tells the time, which is compared with the operator's
     )
-    paths = {path for model in wanted.spec.models if (path := model_path(model))}
     return Questions(
         tuple(dict.fromkeys(names)),
         wanted.spec.roots,
         tuple(sorted(paths)),
         tuple(program.path for program in wanted.programs),
+        tuple(sorted({path for model in models for path in adapter_paths(model)})),
+        tuple(sorted(files)),
     )
 
 

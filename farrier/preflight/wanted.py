@@ -49,11 +49,15 @@ class DriverWanted:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """An environment that will be installed at *path*, unless it is complete there."""
+    """What will be installed at *path*, unless it is complete there.
+
+    *pinned*: the inventory says by its hash what is meant.
+    """
 
     name: str
     path: str
     needs_mb: int
+    pinned: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,11 @@ class Wanted:
     def gpus(self) -> int:
         """How many GPUs the replicas need, counted as nvidia-smi numbers them."""
         return max((max(model.gpus) + 1 for model in self.models), default=0)
+
+    def version_of(self, thing: str) -> str:
+        """The release of the program *thing* that will be installed, "" without one."""
+        names = (program.name.partition(" ") for program in self.programs)
+        return next((release for name, _, release in names if name == thing), "")
 
     @property
     def engine_need(self) -> tuple[str, str, DriverVersion] | None:
@@ -136,11 +145,26 @@ def _driver(spec: HostSpec, data: Any) -> DriverWanted:
 
 
 def _programs(spec: HostSpec, data: Any) -> tuple[Program, ...]:
+    engines = {model.engine for model in spec.models}
+    programs = []
     settings = _settings("vllm", data)
-    if settings is None or all(model.engine != "vllm" for model in spec.models):
-        return ()
-    built = import_module("roles.vllm").vllm_environment(spec.accelerator, settings)
-    return (Program(f"{built.thing} {built.release}", built.path, built.needs_mb),)
+    if settings is not None and "vllm" in engines:
+        built = import_module("roles.vllm").vllm_environment(spec.accelerator, settings)
+        programs.append(Program(f"{built.thing} {built.release}", built.path, built.needs_mb))
+    settings = _settings("ollama", data)
+    if settings is not None and "ollama" in engines:
+        role = import_module("roles.ollama")
+        made, pinned = role.ollama_release(settings), role.is_pinned(settings)
+        name = f"{made.thing} {made.version}"
+        programs.append(Program(name, made.path, made.needs_mb, pinned=pinned))
+    settings = _settings("llama_cpp", data)
+    own = any(one.engine == "llama_cpp" and one.command is None for one in spec.models)
+    if settings is not None and own:
+        role = import_module("roles.llama_cpp")
+        made, pinned = role.llama_cpp_release(settings, spec.accelerator), role.is_pinned(settings)
+        name = f"{made.thing} {made.version}"
+        programs.append(Program(name, made.path, made.needs_mb, pinned=pinned))
+    return tuple(programs)
 
 
 def _settings(role: str, data: Any) -> Mapping[str, Any] | None:

@@ -18,6 +18,7 @@ from farrier.rollout.seen import HostSeen
 
 __all__ = ["board_lines", "can_be_done", "of_boards", "tested_lines"]
 
+_LACKS, _OLDER = 9, 8
 _NEEDS = {"gpu-reset": "nvidia-smi", "gpu-diag": "dcgmi"}
 
 
@@ -55,7 +56,15 @@ def of_boards(
 def can_be_done(kind: Kind, host: Host) -> None:
     """Raises RefusedError where the host lacks the program, before anything is drained."""
     program = _NEEDS[kind]
-    if host.shell.run(f"command -v {program}", timeout=30).code:
+    known = f"farrier-agent act {kind} --help >/dev/null 2>&1 || exit {_OLDER}"
+    asked = f"command -v {program} >/dev/null || exit {_LACKS}; {known}"
+    code = host.shell.run(asked, timeout=30).code
+    if code == _OLDER:
+        raise RefusedError(
+            f"{host.name}: its agent is older than this farrier: nothing was drained",
+            f"pyinfra --limit {host.name} inventory deploys/llm.py",
+        )
+    if code:
         ways = {
             "dcgmi": f"farrier exec --sudo {host.name} -- apt-get install -y {PACKAGES}",
             "nvidia-smi": f"farrier preflight {host.name}",

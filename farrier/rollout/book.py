@@ -113,7 +113,7 @@ class Book:
         if host is None or host.token is None or host.away.is_set():
             return
         with self._lock:
-            serial, data = self.ledger.serial, encode(self.ledger)
+            serial, data = self.ledger.serial, encode(self.ledger, compact=True)
         if self._copied.get(name, 0) >= serial:
             return
         try:

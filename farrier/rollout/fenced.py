@@ -69,14 +69,19 @@ class Fenced:
     def persistently(self, ask: Callable[[], _T], seconds: float) -> _T:
         """What *ask* answers; asked again while the host cannot be reached, for *seconds*.
 
-        Only for what may be asked twice.
+        These count from when it was lost: a drain or a diagnosis may have gone on for hours by
+        then. Only for what may be asked twice.
         """
-        end = time.monotonic() + seconds
+        end: float | None = None
         while True:
+            begun = time.monotonic()
             try:
                 return ask()
             except (UnreachableError, LostError, NoAnswerError):
-                if time.monotonic() + BETWEEN >= end:
+                now = time.monotonic()
+                if end is None or now - begun > seconds:
+                    end = now + seconds
+                if now + BETWEEN >= end:
                     raise
             time.sleep(BETWEEN)
 

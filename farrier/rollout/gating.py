@@ -71,7 +71,7 @@ def check_gates(it: OneHost) -> str:
     _keep(it, gates)
     if bad := failed(gates):
         _refuse(it, bad)
-    if it.kind in {"driver", "gpu-reset"} and now.now.gpus is not None:
+    if it.kind == "driver" and now.now.gpus is not None:
         record_anew(it)
     said = f"{len(gates) - len(unjudged(gates))} gates passed"
     if unknown := unjudged(gates):

@@ -143,8 +143,10 @@ def name_canary(ledger: Ledger, batch: int) -> None:
 _decoder = msgspec.json.Decoder(Ledger)
 
 
-def encode(ledger: Ledger) -> bytes:
-    """*ledger* as the JSON of its file."""
+def encode(ledger: Ledger, *, compact: bool = False) -> bytes:
+    """*ledger* as the JSON of its file; *compact*: of its copies, which hosts keep up to a size."""
+    if compact:
+        return msgspec.json.encode(ledger) + b"\n"
     return msgspec.json.format(msgspec.json.encode(ledger), indent=1) + b"\n"
 
 

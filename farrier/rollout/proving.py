@@ -11,13 +11,17 @@ from farrier.rollout.errors import FencedError, RolloutError
 from farrier.rollout.gating import check_gates, cold_gate, early_gates
 from farrier.rollout.judging import not_warm, problems, soaked
 from farrier.rollout.one_host import OneHost
-from farrier.rollout.plan import LETS_GO
+from farrier.rollout.plan import BOARDS, LETS_GO, Kind
 from farrier.rollout.steps import Step, in_words
 
 __all__ = ["check", "ready", "settle", "soak", "warm"]
 
 WARM_SECONDS = 1800.0
 """How long a replica may take until it has generated, where its agent gave no verdict before."""
+HELD_SECONDS = 60.0
+"""How long the agent may take to see that a GPU is well again, and to let go of its replicas."""
+MENDS: frozenset[Kind] = BOARDS | {"reboot"}
+"""What is done although the agent keeps replicas drained for a GPU: it may mend that GPU."""
 SOAK_LOOK = 5.0
 """Seconds between two looks at a host that soaks."""
 
@@ -89,9 +93,19 @@ def ready(it: OneHost) -> str:
     """Open the gates again; what somebody else wants closed meanwhile stays so, in words."""
     names = [one.name for one in it.record.replicas]
 
+    end = time.monotonic() + HELD_SECONDS
+
     def ready() -> str:
-        done = it.host.ready(names, it.ledger.id)
-        if bad := [one for one in done.results if one.code]:
+        while True:
+            done = it.host.ready(names, it.ledger.id)
+            bad = [one for one in done.results if one.code]
+            held = _held_by_others(it) if bad and it.kind in MENDS else frozenset[str]()
+            bad, waits = [one for one in bad if one.replica not in held], bad
+            if bad or not waits or time.monotonic() >= end:
+                break
+            it.tell(f"waiting: {waits[0].replica}: {waits[0].text}")
+            time.sleep(1)
+        if bad:
             it.host.confirm()
             said = "; ".join(f"{one.replica}: {one.state}: {one.text}" for one in bad)
             raise RolloutError(f"{it.record.host}: {said}", it.look_into(bad[0].replica))
@@ -105,6 +119,11 @@ def ready(it: OneHost) -> str:
     # it is ready, or it becomes so: asked twice is once
     said = it.watched(lambda: it.through_cuts(ready))
     return "; ".join(filter(None, (said, canary.opened(it))))
+
+
+def _held_by_others(it: OneHost) -> frozenset[str]:
+    """The replicas that somebody else keeps drained: the agent itself, for a GPU, or a person."""
+    return frozenset(one.name for one in it.look().seen.replicas if one.held_by)
 
 
 def soak(it: OneHost) -> str:
@@ -121,7 +140,8 @@ def soak(it: OneHost) -> str:
             if gone := [
                 one.name
                 for one in it.record.replicas
-                if (state := look.seen.replica(one.name)) is None or not state.serves
+                if (state := look.seen.replica(one.name)) is None
+                or not (state.serves or (it.kind in MENDS and state.held_by))
             ]:
                 raise RolloutError(
                     f"{it.record.host}: while it soaked {', '.join(gone)} stopped serving",

@@ -163,6 +163,13 @@ class HostRecord(msgspec.Struct, kw_only=True):
         for one in self.replicas:
             one.cut = 0  # it is counted, and a second drain counts anew
 
+    def grow_small(self) -> None:
+        """It is over: what only its steps needed goes, for ledgers of many hosts stay small."""
+        self.fingerprint_before = None
+        if self.driver is not None:
+            self.driver = msgspec.structs.replace(self.driver, steps=(), offers=())
+            self.output = self.output if self.turned else ""
+
     def renew(self, replicas: list[ReplicaRecord]) -> None:
         """Have *replicas*, which begin anew; what was cut stays counted."""
         self.cut_before, self.replicas = self.cut, replicas

@@ -174,7 +174,7 @@ class Stepping:
         with self._book.changing():
             self._record.state = state
             if self._record.over:
-                self._record.fingerprint_before = None  # ledgers stay small
+                self._record.grow_small()
             self._record.failure, self._record.next = failure, next_command
         self._it.tell(said)
 

@@ -9,7 +9,7 @@ from farrier.spec.agent import AgentSettings
 from farrier.spec.fleet import Fleet, check, read_fleet
 from farrier.spec.host import HostSpec, read_host
 from farrier.spec.keys import ApiKey, KeysError, read_keys
-from farrier.spec.model import Argument, HubSource, Model, PathSource, parse_source
+from farrier.spec.model import Argument, HubSource, Model, OllamaSource, PathSource, parse_source
 from farrier.spec.problems import Place, Problem, SpecError, report
 from farrier.spec.receivers import Mail, PagerDuty, Receiver, Slack, Webhook
 
@@ -24,6 +24,7 @@ __all__ = [
     "KeysError",
     "Mail",
     "Model",
+    "OllamaSource",
     "PagerDuty",
     "PathSource",
     "Place",

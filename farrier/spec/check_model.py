@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from farrier.spec.check_command import NO_SECRETS, check_command
 from farrier.spec.engines import ENGINES, PARALLEL_FLAGS, RESERVED_ENV, Engine
-from farrier.spec.model import Model, is_secret, is_secret_name, parse_source
+from farrier.spec.model import HubSource, Model, OllamaSource, is_secret, parse_source
+from farrier.spec.problems import Finding
 
 __all__ = [
     "Finding",
@@ -19,9 +21,6 @@ __all__ = [
     "is_whole",
     "shown",
 ]
-
-Finding = tuple[str, str]
-"""A field, relative to what was checked, and a message."""
 
 FIELDS = (
     "name",
@@ -41,13 +40,7 @@ _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _SERVED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 _FLAG = re.compile(r"[a-z0-9][a-z0-9.-]*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
-_PLACEHOLDERS = ("host", "port", "model", "path")
 LABEL_RULE = "lower-case letters, digits and '-', at most 63, a letter or digit at both ends"
-NO_SECRETS = (
-    "a secret must not stand in the inventory: units, their environment and their command lines "
-    "can be read by every user of the host"
-)
 
 
 def is_label(value: object) -> bool:
@@ -86,8 +79,8 @@ def check_model(model: Model, accelerator: str) -> Iterator[Finding]:
     if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
         yield "start_timeout", f"must be a number of seconds above 0, not {shown(timeout)}"
     yield from _gpus(model, accelerator)
-    yield from _environment(model.env)
     engine = ENGINES.get(model.engine) if isinstance(model.engine, str) else None
+    yield from _environment(model.env, engine.reserved_env if engine else {})
     if engine is None:
         yield (
             "engine",
@@ -95,15 +88,43 @@ def check_model(model: Model, accelerator: str) -> Iterator[Finding]:
             f"Known: {', '.join(ENGINES)}",
         )
         return
+    if engine.needs_gpus and accelerator == "cpu":
+        yield "engine", f"{engine.name!r} needs GPUs, and the host's accelerator is 'cpu'"
     if model.source or engine.needs_source:
-        try:
-            parse_source(model.source)
-        except ValueError as error:
-            yield "source", str(error)
-    yield from _command(model, engine)
+        yield from _source(model, engine)
+    yield from check_command(model, engine)
     yield from _args(model, engine)
+    if engine.parallel:
+        yield from _adapters(model.args)
     if engine.parallel and accelerator == "cuda":
         yield from _parallelism(model)
+
+
+def _source(model: Model, engine: Engine) -> Iterator[Finding]:
+    try:
+        source = parse_source(model.source)
+    except ValueError as error:
+        yield "source", str(error)
+        return
+    kind = "directory"
+    if isinstance(source, OllamaSource):
+        kind = "ollama"
+    elif isinstance(source, HubSource):
+        kind = "hub"
+    elif source.gguf:
+        kind = "gguf"
+    if kind in engine.takes or (kind != "ollama" and engine.name == "custom"):
+        return
+    if kind in {"gguf", "ollama"}:
+        takers = ", ".join(one.name for one in ENGINES.values() if kind in one.takes)
+        what = "no GGUF file" if kind == "gguf" else "no model of Ollama's library"
+        yield "source", f"engine {engine.name!r} takes {what}; engines that do: {takers}"
+    else:
+        also = " or ollama:NAME:TAG@DIGEST" if "ollama" in engine.takes else ""
+        yield (
+            "source",
+            f"engine {engine.name!r} takes a GGUF file: write path:/srv/models/NAME.gguf{also}",
+        )
 
 
 def _names(model: Model) -> Iterator[Finding]:
@@ -140,7 +161,7 @@ def _gpus(model: Model, accelerator: str) -> Iterator[Finding]:
         )
 
 
-def _environment(env: object) -> Iterator[Finding]:
+def _environment(env: object, engines: Mapping[str, str]) -> Iterator[Finding]:
     if not isinstance(env, Mapping):
         yield "env", f"must be a dict such as {{'NAME': 'value'}}, not {shown(env)}"
         return
@@ -150,40 +171,12 @@ def _environment(env: object) -> Iterator[Finding]:
             yield "env", f"{shown(name)} is not the name of an environment variable"
         elif is_secret(name, value):
             yield path, NO_SECRETS
-        elif name in RESERVED_ENV:
-            yield path, f"Farrier sets this itself: {RESERVED_ENV[name]}"
+        elif why := RESERVED_ENV.get(name) or engines.get(name):
+            yield path, f"Farrier sets this itself: {why}"
         elif not isinstance(value, str):
             yield path, f"must be text, not {shown(value)}: write {str(value)!r}"
         elif not value.isprintable():
             yield path, "has characters that cannot be printed (a line break?)"
-
-
-def _command(model: Model, engine: Engine) -> Iterator[Finding]:
-    command: Any = model.command
-    if not engine.has_command:
-        if command is not None:
-            yield "command", f"engine {engine.name!r} has its own; only 'custom' takes one"
-        return
-    if not isinstance(command, tuple) or not command:
-        yield "command", "engine 'custom' needs its argv as a list, e.g. ['/opt/x/serve', '{port}']"
-        return
-    if not all(isinstance(word, str) and word.isprintable() for word in command):
-        yield "command", "must be a list of texts without line breaks"
-        return
-    if not command[0].startswith("/"):
-        yield "command", f"{command[0]!r}: the program needs its absolute path on the host"
-    for word in command:
-        if is_secret("", word) or (word.startswith("-") and is_secret_name(word.split("=")[0])):
-            yield "command", NO_SECRETS
-        for name in _PLACEHOLDER.findall(word):
-            if name not in _PLACEHOLDERS:
-                known = ", ".join(f"{{{known}}}" for known in _PLACEHOLDERS)
-                yield "command", f"unknown placeholder {{{name}}}; known: {known}"
-    if not any("{port}" in word or str(model.port) in word for word in command):
-        yield "command", "says nowhere on which port to listen: put {port} where it belongs"
-    has_path = str(model.source).startswith("path:")
-    if not has_path and any("{path}" in word for word in command):
-        yield "command", "has {path}, which needs source='path:/…'"
 
 
 def _args(model: Model, engine: Engine) -> Iterator[Finding]:
@@ -191,8 +184,11 @@ def _args(model: Model, engine: Engine) -> Iterator[Finding]:
     if not isinstance(args, Mapping):
         yield "args", f"must be a dict such as {{'max-model-len': 8192}}, not {shown(args)}"
         return
-    if args and engine.has_command:
+    if args and engine.by_command(model.command):
         yield "args", f"engine {engine.name!r} takes its flags in command"
+        return
+    if args and not engine.takes_args:
+        yield "args", f"engine {engine.name!r} has no flags: its settings are variables in env"
         return
     guarded = (*engine.reserved, *(PARALLEL_FLAGS if engine.parallel else ()))
     for flag, value in args.items():
@@ -219,6 +215,23 @@ def _args(model: Model, engine: Engine) -> Iterator[Finding]:
             )
         elif isinstance(value, str) and not value.isprintable():
             yield path, "has characters that cannot be printed (a line break?)"
+
+
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""The values that vLLM takes (0.32.0, config/lora.py)."""
+
+
+def _adapters(args: object) -> Iterator[Finding]:
+    if not isinstance(args, Mapping):
+        return
+    rank = args.get("max-lora-rank", LORA_RANKS[1])
+    if not is_whole(rank) or rank not in LORA_RANKS:
+        ranks = ", ".join(map(str, LORA_RANKS))
+        yield "args.max-lora-rank", f"must be one of {ranks}, not {shown(rank)}"
+    for flag in ("lora-modules", "max-lora-rank"):
+        if flag in args and args.get("enable-lora") is not True:
+            yield f"args.{flag}", "has no effect without args={'enable-lora': True}"
+            return
 
 
 def _parallelism(model: Model) -> Iterator[Finding]:

@@ -17,8 +17,16 @@ class Engine:
     """What a model's fields have to look like for one kind of engine.
 
     ``reserved`` maps a flag to the reason why it is not the operator's. ``needs_source``: it
-    cannot serve without a model directory. ``has_command``: it is started by the model's own
-    ``command`` and takes no ``args``. ``parallel``: PARALLEL_FLAGS tell how many GPUs it takes.
+    cannot serve without a model. ``has_command``: it is started by the model's own ``command`` and
+    takes no ``args``. ``parallel``: PARALLEL_FLAGS tell how many GPUs it takes. ``needs_gpus``: it
+    has no build for a CPU. ``takes`` are the kinds of its source: ``directory``, ``hub``, ``gguf``,
+    ``ollama``. Where it ``may_have_command``, the role's program runs unless the model has one.
+    Without ``takes_args`` it has no flags; ``reserved_env`` maps a variable of its
+    environment to the reason why it is not the operator's.
+
+    ``example`` is how its program is started, as a ``command``; where it stands, the program has to
+    listen on loopback. ``wants`` maps words that its command has to have to the reason why.
+    ``adapter`` is how the agent asks it, by the name of its module there.
     """
 
     name: str
@@ -26,6 +34,25 @@ class Engine:
     has_command: bool = False
     parallel: bool = False
     reserved: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    needs_gpus: bool = False
+    takes: tuple[str, ...] = ("directory", "hub")
+    example: tuple[str, ...] = ()
+    wants: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    adapter: str = ""
+    adapter_on_cpu: str = ""
+    user: str = "farrier-engine"
+    takes_args: bool = True
+    may_have_command: bool = False
+    reserved_env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    def by_command(self, command: object) -> bool:
+        """Whether a model with this *command* is started by it, not by what a role installed."""
+        return self.has_command or (self.may_have_command and command is not None)
+
+    def asked_as(self, accelerator: str) -> str:
+        """The agent's adapter for it on a host with *accelerator*."""
+        on_cpu = self.adapter_on_cpu if accelerator == "cpu" else ""
+        return on_cpu or self.adapter or self.name
 
 
 _LOOPBACK = "engines listen on 127.0.0.1 only, nginx is in front of them"
@@ -34,6 +61,7 @@ _NGINX = "nginx speaks to clients, the engine only to nginx"
 VLLM = Engine(
     name="vllm",
     parallel=True,
+    user="farrier-vllm",
     reserved=MappingProxyType(
         {
             "host": _LOOPBACK,
@@ -61,9 +89,107 @@ VLLM = Engine(
         }
     ),
 )
-CUSTOM = Engine(name="custom", needs_source=False, has_command=True)
+CUSTOM = Engine(
+    name="custom",
+    needs_source=False,
+    has_command=True,
+    takes=("directory", "hub", "gguf"),
+    adapter="openai",
+)
 
-ENGINES: Mapping[str, Engine] = MappingProxyType({engine.name: engine for engine in (VLLM, CUSTOM)})
+_LISTENS = ("--host", "{host}", "--port", "{port}")
+_LOAD = MappingProxyType(
+    {"--metrics": "without it the agent sees neither its requests nor whether it gets on"}
+)
+
+SGLANG = Engine(
+    name="sglang",
+    has_command=True,
+    needs_gpus=True,
+    example=(
+        "/opt/sglang/bin/python",
+        *("-m", "sglang.launch_server", "--model-path", "{path}"),
+        *("--served-model-name", "{model}", *_LISTENS, "--enable-metrics"),
+    ),
+    wants=MappingProxyType({"--enable-metrics": _LOAD["--metrics"]}),
+)
+TRTLLM = Engine(
+    name="trtllm",
+    has_command=True,
+    needs_gpus=True,
+    example=("/opt/trtllm/bin/trtllm-serve", "{path}", *_LISTENS),
+)
+LLAMA_CPP = Engine(
+    name="llama_cpp",
+    may_have_command=True,
+    takes=("gguf",),
+    example=(
+        *("/opt/llama.cpp/bin/llama-server", "--model", "{path}", "--alias", "{model}"),
+        *(*_LISTENS, "--metrics"),
+    ),
+    wants=_LOAD,
+    reserved=MappingProxyType(
+        {
+            "host": _LOOPBACK,
+            "port": "it is the model's field port",
+            "model": "it comes from the model's field source",
+            "alias": "it is the model's field name",
+            "metrics": "the agent reads them",
+            "api-key": "nginx checks the keys; they come from api_keys_file",
+            "api-key-file": "nginx checks the keys; they come from api_keys_file",
+            "api-prefix": _NGINX,
+            "ssl-key-file": _NGINX,
+            "ssl-cert-file": _NGINX,
+        }
+    ),
+)
+_STORE = "each pinned model has a directory of its own in the replica's state directory"
+OLLAMA = Engine(
+    name="ollama",
+    takes=("gguf", "ollama"),
+    takes_args=False,
+    adapter_on_cpu="ollama-on-cpu",
+    reserved_env=MappingProxyType(
+        {
+            "OLLAMA_HOST": "it listens on 127.0.0.1, at the model's field port",
+            "OLLAMA_MODELS": _STORE,
+            "OLLAMA_NOPRUNE": _STORE,
+        }
+    ),
+)
+TGI = Engine(
+    name="tgi",
+    has_command=True,
+    needs_gpus=True,
+    example=(
+        *("/opt/tgi/bin/text-generation-launcher", "--model-id", "{path}"),
+        *("--hostname", "{host}", "--port", "{port}"),
+    ),
+)
+TRITON = Engine(
+    name="triton",
+    has_command=True,
+    example=(
+        *("/opt/tritonserver/bin/python", "/opt/tritonserver/python/openai/main.py"),
+        *("--model-repository", "{path}", "--host", "{host}", "--openai-port", "{port}"),
+    ),
+)
+
+ENGINES: Mapping[str, Engine] = MappingProxyType(
+    {
+        engine.name: engine
+        for engine in (
+            VLLM,
+            CUSTOM,
+            SGLANG,
+            TRTLLM,
+            LLAMA_CPP,
+            OLLAMA,
+            TGI,
+            TRITON,
+        )
+    }
+)
 
 RESERVED_ENV: Mapping[str, str] = MappingProxyType(
     {

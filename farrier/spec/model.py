@@ -11,7 +11,7 @@ from typing import Any
 
 from farrier.spec.problems import NOWHERE, Place
 
-__all__ = ["Argument", "HubSource", "Model", "PathSource", "parse_source"]
+__all__ = ["Argument", "HubSource", "Model", "OllamaSource", "PathSource", "parse_source"]
 
 Argument = str | int | float | bool
 """The value of an engine's flag; ``True`` stands for a flag without a value."""
@@ -23,15 +23,24 @@ _HUB = re.compile(
     r"(?P<repo>[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95})"
     r"@(?P<revision>[A-Za-z0-9][A-Za-z0-9._/-]{0,127})"
 )
+_OLLAMA = re.compile(
+    r"(?P<name>[A-Za-z0-9][A-Za-z0-9._/-]{0,127}(:[A-Za-z0-9][A-Za-z0-9._-]{0,79})?)"
+    r"@(sha256:)?(?P<digest>[0-9a-f]{64})"
+)
 _SECRET_NAME = re.compile(r"(^|[_-])(TOKEN|API[_-]?KEY|SECRET|PASSWORD|PASSWD|ACCESS[_-]?KEY)$")
 _SECRET_VALUE = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,})")
 
 
 @dataclass(frozen=True)
 class PathSource:
-    """A directory on the host that holds the model (``config.json`` and its weights)."""
+    """A directory on the host that holds the model (``config.json`` and its weights), or a GGUF."""
 
     path: PurePosixPath
+
+    @property
+    def gguf(self) -> bool:
+        """Whether it is a single file in GGUF's format, by its name."""
+        return self.path.suffix == ".gguf"
 
 
 @dataclass(frozen=True)
@@ -42,8 +51,16 @@ class HubSource:
     revision: str
 
 
-def parse_source(source: object) -> PathSource | HubSource:
-    """Parse ``path:/absolute/directory`` or ``hf:organisation/name@revision``.
+@dataclass(frozen=True)
+class OllamaSource:
+    """A model of Ollama's library, by the SHA-256 of its manifest (64 hexadecimal digits)."""
+
+    name: str
+    digest: str
+
+
+def parse_source(source: object) -> PathSource | HubSource | OllamaSource:
+    """Parse ``path:/absolute/directory``, ``hf:organisation/name@revision``, ``ollama:…``.
 
     Raises :class:`ValueError` with a sentence for the operator.
     """
@@ -69,6 +86,15 @@ def parse_source(source: object) -> PathSource | HubSource:
         if match is None:
             raise ValueError(f"{source!r} is not of the form hf:organisation/name@revision")
         return HubSource(match["repo"], match["revision"])
+    if kind == "ollama":
+        match = _OLLAMA.fullmatch(rest)
+        if match is None:
+            raise ValueError(
+                f"{source!r} is not pinned, so hosts set up on different days would serve different"
+                " weights; write ollama:NAME:TAG@DIGEST with the 64 digits of its manifest's"
+                " SHA-256 (digest in: curl 127.0.0.1:11434/api/tags, on a machine that has it)"
+            )
+        return OllamaSource(match["name"], match["digest"])
     raise ValueError(
         f"{source!r}: write path:/srv/models/NAME for a directory on the host, "
         "or hf:organisation/name@revision"
@@ -93,8 +119,11 @@ class Model:
 
     =============== ============================================================================
     ``name``        what clients write in the request's ``model`` field
-    ``engine``      ``vllm``, or ``custom`` for any OpenAI-compatible server
-    ``source``      ``path:/absolute/directory`` on the host, or ``hf:organisation/name@revision``
+    ``engine``      ``vllm``, ``ollama``; ``sglang``, ``trtllm``, ``llama_cpp``, ``tgi``,
+                    ``triton`` by a ``command``; ``custom`` for any other
+                    OpenAI-compatible server (docs/engines.md)
+    ``source``      ``path:/absolute/directory`` or ``path:/absolute/file.gguf`` on the host, or
+                    ``hf:organisation/name@revision``; ``ollama:name:tag@digest`` for ``ollama``
     ``gpus``        indices of the GPUs as nvidia-smi numbers them; none where accelerator is cpu
     ``port``        loopback port of the engine
     ``args``        the engine's own flags, without dashes: ``{"max-model-len": 8192}``; ``True``
@@ -102,8 +131,8 @@ class Model:
     ``env``         environment of the engine; no secrets
     ``replica``     name of the replica and of its unit ``engine-<replica>``; default: ``name``
     ``start_timeout`` seconds from start to the first answer of the health endpoint
-    ``command``     engine ``custom`` only: its argv, with ``{host}`` ``{port}`` ``{model}`` and
-                    ``{path}`` (where ``source`` is on the host)
+    ``command``     not for ``vllm`` and ``ollama``: the engine's argv, with ``{host}`` ``{port}``
+                    ``{model}`` and ``{path}`` (where ``source`` is on the host)
     =============== ============================================================================
 
     Nothing is checked here: :func:`farrier.spec.read_host` reports every problem of an inventory
@@ -164,7 +193,7 @@ class Model:
         """The systemd unit that runs this replica."""
         return f"engine-{self.replica}.service"
 
-    def parsed_source(self) -> PathSource | HubSource:
+    def parsed_source(self) -> PathSource | HubSource | OllamaSource:
         """The source, typed. Raises :class:`ValueError` if it is none."""
         return parse_source(self.source)
 

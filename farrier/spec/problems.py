@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["NOWHERE", "Place", "Problem", "SpecError", "report"]
+__all__ = ["NOWHERE", "Finding", "Place", "Problem", "SpecError", "report"]
+
+Finding = tuple[str, str]
+"""A field, relative to what was checked, and a message."""
 
 HOSTS_NAMED = 4
 """So many hosts are named on one line; a problem in group data may concern hundreds."""

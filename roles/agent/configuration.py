@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from farrier_agent.config import AgentConfig, Peer, Replica
 
+from farrier.spec.engines import ENGINES
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -23,9 +25,6 @@ GATEWAY = "/run/farrier/agent/gateway.sock"
 WEB_CONFIG = "/etc/farrier/web.yml"
 WARM_UP = 1800.0
 """Seconds; the agent's own default."""
-
-ADAPTERS = {"vllm": "vllm", "custom": "openai"}
-"""The agent's adapter for each engine of the inventory."""
 
 
 def agent_config(
@@ -80,7 +79,7 @@ def agent_config(
             Replica(
                 name=model.replica,
                 model=model.name,
-                engine=ADAPTERS[model.engine],
+                engine=ENGINES[model.engine].asked_as(spec.accelerator),
                 unit=model.unit,
                 port=model.port,
                 gpus=list(model.gpus),

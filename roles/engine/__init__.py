@@ -10,7 +10,8 @@ from farrier.converge import Absent, Text, Unit, tree, units
 from farrier.converge.templates import render
 from farrier.converge.typed import deploy
 from farrier.defaults import Default, Defaults
-from roles.engine.commands import argv, command_line, environment, systemd_quote
+from farrier.spec.engines import ENGINES
+from roles.engine.commands import argv, command_line, environment, prepared, systemd_quote
 from roles.engine.operations import accounts, orphans
 from roles.engine.previous import keep_previous
 from roles.engine.waiting import ready
@@ -61,7 +62,6 @@ AGENT = "/opt/farrier/agent/current"
 _STAND_IN = "@CONFIG_HASH@"
 _BESIDE = ("#", "ExecStartPre=", "ExecStop=", "ExecStopPost=")
 """Beginnings of the unit's lines that a running engine needs no restart for."""
-USERS = {"vllm": "farrier-vllm", "custom": "farrier-engine"}
 
 
 def unit_text(model: Model, spec: HostSpec, settings: Mapping[str, Any], program: str) -> str:
@@ -69,11 +69,12 @@ def unit_text(model: Model, spec: HostSpec, settings: Mapping[str, Any], program
     text = render(
         _TEMPLATE,
         model=model,
-        user=USERS[model.engine],
+        user=ENGINES[model.engine].user,
         accelerator=spec.accelerator,
         settings=settings,
         agent=AGENT,
         command=command_line(argv(model, spec, settings, program)),
+        prepare=command_line(before) if (before := prepared(model, program)) else "",
         start_check=" ".join(start_check(model, spec)),
         client_port=spec.nginx_port,
         environment=[
@@ -111,7 +112,7 @@ def config_hash(unit: str) -> str:
 @deploy("Engine")
 def engine(spec: HostSpec, unit_texts: Mapping[str, str]) -> None:
     """Write the units of *unit_texts* and start those that are not running."""
-    users = sorted({USERS[model.engine] for model in spec.models})
+    users = sorted({ENGINES[model.engine].user for model in spec.models})
     accounts(users, name="Users")
     keep_previous(
         {model.replica: config_hash(unit_texts[model.unit]) for model in spec.models},

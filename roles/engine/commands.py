@@ -2,27 +2,47 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any
 
-from farrier.spec import HubSource
+from farrier.spec import HubSource, OllamaSource, PathSource
+from farrier.spec.engines import ENGINES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from farrier.spec import HostSpec, Model
 
-__all__ = ["argv", "command_line", "environment", "systemd_quote"]
+__all__ = ["argv", "command_line", "environment", "ollama_store", "prepared", "systemd_quote"]
 
 LOOPBACK = "127.0.0.1"
 
 
 def argv(model: Model, spec: HostSpec, settings: Mapping[str, Any], program: str) -> list[str]:
-    """The command line of *model*'s engine; *program* is the directory of its environment."""
-    if model.engine == "custom":
+    """The command line of *model*'s engine.
+
+    *program* is the directory of its environment or release; of llama.cpp the program itself, which
+    releases and builds have in different places.
+    """
+    if ENGINES[model.engine].by_command(model.command):
         source = model.parsed_source() if model.source else None
-        path = str(source.path) if source and not isinstance(source, HubSource) else ""
+        path = str(source.path) if isinstance(source, PathSource) else ""
         return list(model.custom_argv(LOOPBACK, path))
+    if model.engine == "ollama":
+        return [f"{program}/bin/ollama", "serve"]
+    if model.engine == "llama_cpp":
+        return _llama_cpp(model, program)
     return _vllm(model, spec, settings, program)
+
+
+def _llama_cpp(model: Model, program: str) -> list[str]:
+    source = model.parsed_source()
+    path = str(source.path) if isinstance(source, PathSource) else ""
+    command = [program, "--model", path, "--alias", model.name, "--host", LOOPBACK]
+    command += ["--port", str(model.port), "--metrics"]
+    for flag, value in model.args.items():
+        command += [f"--{flag}", *([] if value is True else [str(value)])]
+    return command
 
 
 def _vllm(model: Model, spec: HostSpec, settings: Mapping[str, Any], program: str) -> list[str]:
@@ -31,7 +51,7 @@ def _vllm(model: Model, spec: HostSpec, settings: Mapping[str, Any], program: st
     command = [f"{program}/bin/python", "-m", "vllm.entrypoints.openai.api_server"]
     if isinstance(source, HubSource):
         command += ["--model", source.repo, "--revision", source.revision]
-    else:
+    elif isinstance(source, PathSource):
         command += ["--model", str(source.path)]
     command += ["--served-model-name", model.name, "--host", LOOPBACK, "--port", str(model.port)]
     if spec.accelerator == "cuda" and len(model.gpus) > 1:
@@ -74,7 +94,39 @@ def environment(model: Model, spec: HostSpec, program: str) -> dict[str, str]:
         }
         if not isinstance(model.parsed_source(), HubSource):
             values["HF_HUB_OFFLINE"] = "1"
+    if model.engine == "ollama":
+        values |= {
+            "OLLAMA_HOST": f"{LOOPBACK}:{model.port}",
+            "OLLAMA_MODELS": ollama_store(model),
+            # Loaded once, to stay: a load in the middle of the day is seconds of silence.
+            "OLLAMA_KEEP_ALIVE": "-1",
+            "OLLAMA_MAX_LOADED_MODELS": "1",
+            "OLLAMA_NO_CLOUD": "1",
+            "OLLAMA_NOPRUNE": "1",
+        }
     return values | dict(model.env)
+
+
+def ollama_store(model: Model) -> str:
+    """Where *model* is kept by Ollama: another source is another directory, and another unit."""
+    source = model.parsed_source()
+    if isinstance(source, OllamaSource):
+        pin = source.digest[:12]
+    else:
+        pin = hashlib.sha256(model.source.encode()).hexdigest()[:12]
+    return f"/var/lib/farrier/engines/{model.replica}/models-{pin}"
+
+
+def prepared(model: Model, program: str) -> list[str]:
+    """What has to be done before *model*'s engine starts, in the unit and as its user."""
+    if model.engine != "ollama":
+        return []
+    source = model.parsed_source()
+    if isinstance(source, OllamaSource):
+        what = ["pull", source.name, source.digest]
+    else:
+        what = ["create", model.source.removeprefix("path:"), "-"]
+    return [f"{program.rpartition('/')[0]}/fill", f"{program}/bin/ollama", model.name, *what]
 
 
 def command_line(words: Sequence[str]) -> str:

@@ -145,7 +145,7 @@ def test_a_ledger_is_kept_for_who_resumes(host: Host, rollout: Rollout) -> None:
     assert other.returncode == 3
     assert f"is of rollout {ID}, and the ledger is r-2" in other.stderr
     assert _ledger(host, "put", ID, f"--token={rollout.token}", text="{").returncode == 2
-    long = _ledger(host, "put", ID, f"--token={rollout.token}", text='"' + "x" * 2**20 + '"')
+    long = _ledger(host, "put", ID, f"--token={rollout.token}", text='"' + "x" * 2**21 + '"')
     assert long.returncode == 2
     assert _ledger(host, "get", ID).stdout == ledger + "\n"
     rollout.lease("release")

@@ -130,9 +130,7 @@ def test_gpus_that_hang_together_are_reset_together(board: Board) -> None:
     assert [one["uuid"] for one in done["gpus"]] == UUIDS[:2]
 
 
-def test_a_reset_that_did_not_help_is_no_success(
-    board: Board, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_reset_that_did_not_help_is_no_success(board: Board) -> None:
     board.host.nvml("count 2\n1.remapped.pending 1\nreset.then 1.remapped.pending 1")
     done = subprocess.run(
         [sys.executable, "-c", _SOON + "; main()", *board.words("gpu-reset", f"--gpu={UUIDS[1]}")],

@@ -16,7 +16,7 @@ import pytest
 
 from farrier.load import Endpoint, Plan
 from farrier.load.background import Background
-from tests.fleet.accounts import agree
+from tests.fleet.accounts import agree, dropped
 from tests.fleet.site import Site
 from tests.roles.converging import ROOT
 from tests.roles.fleet import until
@@ -122,8 +122,9 @@ def warmed_up(it: Background) -> None:
 
 def nothing_lost(site: Site, it: Background) -> None:
     """Every request was answered whole, none was executed twice, and all accounts say so."""
-    ledger = it.end()
-    agree(site, gateway_of(site, it), ledger)
+    ledger, gateway = it.end(), gateway_of(site, it)
+    # Where journald is starved of the cores, HAProxy counts the lines that it could not log.
+    agree(site, gateway, ledger, unlogged=dropped(site, gateway))
     assert len(ledger.of("complete")) > 50
 
 

@@ -105,7 +105,8 @@ def test_the_script_on_a_real_machine(tmp_path: Path) -> None:
 def test_hosts_without_a_gpu_are_asked_the_basics_only() -> None:
     cpu = HostSpec("gpu01", groups=("gpu",), accelerator="cpu", models=SPEC.models)
     monitor = HostSpec("gw01", groups=("monitor",))
-    assert questions(Wanted(cpu)).facts == ("basics",)
+    assert questions(Wanted(cpu)).facts == ("weights", "basics")
+    assert questions(Wanted(replace(cpu, models=()))).facts == ("basics",)
     assert questions(Wanted(monitor)).facts == ("basics",)
     asked = questions(Wanted(SPEC, programs=(VLLM,)))
     assert {"pci", "driver", "kernel", "fabric", "updates", "machine"} < set(asked.facts)

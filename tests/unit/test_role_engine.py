@@ -147,6 +147,22 @@ def test_a_command_line_has_no_variables() -> None:
 BASE = Model(**TINY, args={"max-model-len": 2048}, env={"A": "1"})
 
 
+@pytest.mark.parametrize(
+    ("model", "recorded"),
+    [
+        (BASE, "6a10f8fbf943f785"),
+        (
+            Model("x", engine="custom", gpus=[1], command=["/opt/x/serve", "{host}:{port}"]),
+            "b9e94c502e161b32",
+        ),
+    ],
+    ids=["vllm", "custom"],
+)
+def test_units_of_running_fleets_stay_what_they_are(model: Model, recorded: str) -> None:
+    """Another hash would say of every replica of every fleet that its restart is pending."""
+    assert engine.config_hash(unit(model))[:16] == recorded
+
+
 def test_the_same_model_has_the_same_unit() -> None:
     again = Model(**TINY, args={"max-model-len": 2048}, env={"A": "1"})
     assert unit(BASE) == unit(again)

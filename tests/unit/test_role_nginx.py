@@ -117,3 +117,16 @@ def test_nobody_is_told_where_nobody_counts() -> None:
         assert "syslog" not in site(spec)
         assert "farrier_told" not in site(spec)
         assert "access_log /var/log/nginx/farrier-access.log farrier_json;" in site(spec)
+
+
+def test_nothing_of_an_engine_but_its_v1_is_passed_on() -> None:
+    """Ollama's /api/pull, /api/delete and /debug/pprof are on the port of its /v1."""
+    source = f"ollama:qwen3:8b@{'ab' * 32}"
+    model = Model("qwen", engine="ollama", source=source, gpus=[0], port=8105)
+    text = site(HostSpec("gpu01", groups=("gpu",), models=(model,), open_access=True))
+    passed = [part for part in text.split("location ") if "proxy_pass" in part]
+    assert [part.partition("{")[0].strip() for part in passed[:2]] == [
+        "^~ /replicas/qwen/v1/",
+        "^~ /v1/",
+    ]
+    assert len(passed) == 2

@@ -61,7 +61,7 @@ MISTAKES: list[tuple[Any, str, str]] = [
     (Model("ok", replica="Not OK", **GOOD), "replica", "not a DNS label"),
     # engine
     (Model("a", engine="vlm", **GOOD), "engine", "did you mean 'vllm'?"),
-    (Model("a", engine="tgi", **GOOD), "engine", "Known: vllm, custom"),
+    (Model("a", engine="tg", **GOOD), "engine", "Known: vllm, custom, sglang"),
     (Model("a", engine=7, **GOOD), "engine", "unknown engine 7"),  # type: ignore[arg-type]
     # source
     (Model("a", gpus=[0]), "source", "write path:/srv/models/NAME"),
@@ -113,6 +113,11 @@ MISTAKES: list[tuple[Any, str, str]] = [
     *((Model("a", args={flag: "x"}, **GOOD), f"args.{flag}", "Farrier sets this itself")
       for flag in ("host", "port", "model", "served-model-name", "api-key", "uds", "root-path",
                    "ssl-keyfile", "uvicorn-log-level", "config")),
+    # LoRA adapters
+    (Model("a", args={"enable-lora": True, "max-lora-rank": 24}, **GOOD),
+     "args.max-lora-rank", "must be one of 1, 8, 16, 32, 64, 128, 256, 320, 512, not 24"),
+    (Model("a", args={"lora-modules": "x=/srv/x"}, **GOOD), "args.lora-modules", "enable-lora"),
+    (Model("a", args={"max-lora-rank": 8}, **GOOD), "args.max-lora-rank", "enable-lora"),
     # environment
     (Model("a", env="A=1", **GOOD), "env", "must be a dict"),  # type: ignore[arg-type]
     (Model("a", env={"A B": "1"}, **GOOD), "env", "not the name of"),

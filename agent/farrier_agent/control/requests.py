@@ -37,7 +37,7 @@ Policy = Literal["extend", "abort", "force"]
 Token = Annotated[int, msgspec.Meta(ge=1, lt=2**53)]
 """The number of a lease: greater than that of every earlier one on this host."""
 RolloutId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
-MAX_LEDGER = 1024 * 1024
+MAX_LEDGER = 2 * 1024 * 1024
 """Bytes of a ledger."""
 
 

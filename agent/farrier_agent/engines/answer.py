@@ -8,7 +8,17 @@ from typing import TypeVar
 
 import msgspec
 
-__all__ = ["Answer", "Engine", "Load", "Question", "Step", "missing_model", "parsed", "refusal"]
+__all__ = [
+    "Answer",
+    "Engine",
+    "Load",
+    "Question",
+    "Step",
+    "as_count",
+    "missing_model",
+    "parsed",
+    "refusal",
+]
 
 T = TypeVar("T")
 
@@ -81,6 +91,11 @@ class Engine:
     ``judge(model, answers)`` returns None when the engine serves *model*, else why it does not.
     ``steps`` warm it up. ``load(body)`` reads what it answers on ``metrics``; both are None where
     an engine tells nothing of its work.
+
+    ``known`` is the version that its file here was written after. ``sigterm`` says in words what
+    SIGTERM does to requests that run, and ``counted`` what tells how many those are, besides the
+    sockets that nginx holds towards it; ``progress`` names what moves with its work, "" where
+    nothing does that can be trusted. docs/engines.md shows them.
     """
 
     name: str
@@ -89,6 +104,10 @@ class Engine:
     steps: tuple[Step, ...]
     metrics: str | None = None
     load: Callable[[bytes], Load] | None = None
+    known: str = ""
+    sigterm: str = "not known"
+    counted: str = "nothing of its own"
+    progress: str = ""
 
 
 class _Card(msgspec.Struct):
@@ -119,6 +138,11 @@ def missing_model(path: str, answer: Answer, model: str) -> str | None:
         return None
     shown = ", ".join(repr(name[:80]) for name in names[:NAMES_SHOWN]) or "none"
     return f"{path} does not name {model!r} (it names {shown})"
+
+
+def as_count(value: float | None) -> int | None:
+    """A number of requests as an engine's gauge has it; None for what can be none."""
+    return int(value) if value is not None and value >= 0 else None
 
 
 def parsed(body: bytes, kind: type[T]) -> T | None:

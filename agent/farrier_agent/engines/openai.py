@@ -14,4 +14,6 @@ def _judge(model: str, answers: Mapping[str, Answer]) -> str | None:
     return missing_model(MODELS, answers[MODELS], model)
 
 
-ENGINE = Engine("openai", (MODELS,), _judge, (models_named(), *GENERATIONS))
+ENGINE = Engine(
+    "openai", (MODELS,), _judge, (models_named(), *GENERATIONS), sigterm="whatever its program does"
+)

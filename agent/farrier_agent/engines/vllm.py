@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from farrier_agent.engines.answer import Answer, Engine, Load, missing_model, refusal
+from farrier_agent.engines.answer import Answer, Engine, Load, as_count, missing_model, refusal
 from farrier_agent.engines.exposition import sums
 from farrier_agent.engines.generation import GENERATIONS, MODELS, answers_200, models_named
 
@@ -34,14 +34,10 @@ def _load(body: bytes) -> Load:
     found = sums(body, (RUNNING, WAITING, *MOVING))
     moving = [found[name] for name in MOVING if name in found]
     return Load(
-        running=_count(found.get(RUNNING)),
-        waiting=_count(found.get(WAITING)),
+        running=as_count(found.get(RUNNING)),
+        waiting=as_count(found.get(WAITING)),
         progress=sum(moving) if moving else None,
     )
-
-
-def _count(value: float | None) -> int | None:
-    return int(value) if value is not None and value >= 0 else None
 
 
 ENGINE = Engine(
@@ -51,4 +47,9 @@ ENGINE = Engine(
     (answers_200(HEALTH), models_named(), *GENERATIONS),
     metrics="/metrics",
     load=_load,
+    known="0.32.0",
+    sigterm="finishes them for `--shutdown-timeout` seconds, which the unit sets, and answers new"
+    " ones 500; without the flag it cuts them and hangs",
+    counted="`vllm:num_requests_running`, `vllm:num_requests_waiting`",
+    progress="tokens of prompts and answers, the use of its cache",
 )

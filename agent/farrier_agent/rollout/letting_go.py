@@ -12,19 +12,13 @@ Modules that stay are no failure: a reboot exchanges them.
 from __future__ import annotations
 
 import argparse
-import os
-import re
-import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
-from farrier_agent.config import DEFAULT_PATH, ConfigError, load
 from farrier_agent.control.again import Agent, ask_again
 from farrier_agent.control.errors import ControlError
 from farrier_agent.control.protocol import (
@@ -39,22 +33,13 @@ from farrier_agent.control.protocol import (
 )
 from farrier_agent.control.running import agent_of
 from farrier_agent.draining.leftovers import describe
-from farrier_agent.durable import replace
-from farrier_agent.rollout.deed import NOTE, perform
+from farrier_agent.rollout.deed import perform
+from farrier_agent.rollout.gpu_holders import ended, holders, states, sys_root, systemctl
+from farrier_agent.rollout.let_go_note import ENGINE, SERVICES, NoteFile
 from farrier_agent.wording import printable
 
-__all__ = ["SERVICES", "holders", "let_go", "take_up"]
+__all__ = ["let_go", "take_up"]
 
-SERVICES = (
-    "nvidia-persistenced.service",
-    "nvidia-fabricmanager.service",
-    "nvlsm.service",
-    "dcgm-exporter.service",
-    "nvidia-dcgm-exporter.service",
-    "nvidia-dcgm.service",
-    "dcgm.service",
-)
-"""What of NVIDIA's holds GPUs, in the order in which it is stopped."""
 _STARTED = (*SERVICES[:3], *reversed(SERVICES[3:]))
 """The order in which they are started: persistenced makes the device nodes."""
 _FABRIC = frozenset({"nvidia-fabricmanager.service", "nvlsm.service"})
@@ -66,7 +51,6 @@ _STOPPED: dict[str, frozenset[str]] = {
 }
 _MODULES = ("nvidia_peermem", "nvidia_uvm", "nvidia_drm", "nvidia_modeset", "nvidia")
 """As they depend on each other."""
-_ENGINE = re.compile(r"engine-[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.service")
 _UP = frozenset({"active", "activating", "reloading", "deactivating"})
 _PATIENCE = 600.0
 """Seconds to wait for a deed under way: the same one, whose asker was cut off, as a rule."""
@@ -75,23 +59,6 @@ _RELEASED = 4 * 3600.0
 _UNLOADED = 60.0
 """Seconds that the kernel may take to unload modules."""
 _LINE = 180
-_MAX = 64 * 1024
-
-
-class _Note(msgspec.Struct, frozen=True, kw_only=True):
-    """The units that ran before ``deed``, in the order in which they were stopped.
-
-    ``unloads``: the driver's modules may have been taken out of the kernel.
-    """
-
-    units: tuple[str, ...]
-    deed: str
-    unloads: bool = False
-    rollout: str | None = None
-    at: float = 0.0
-
-
-_note = msgspec.json.Decoder(_Note)
 
 
 def let_go(arguments: argparse.Namespace) -> int:
@@ -124,22 +91,6 @@ def take_up(arguments: argparse.Namespace) -> int:
 
     act = Act(action="take-up", token=arguments.token, replicas=replicas)
     return perform(arguments, act, deed, patience=_PATIENCE)
-
-
-def holders(proc: Path, dev: Path) -> list[int]:
-    """The processes that have a node of NVIDIA's in *dev* open."""
-    prefix = f"{dev}/nvidia"
-    found = []
-    for process in proc.iterdir():
-        if not process.name.isdigit():
-            continue
-        with suppress(OSError):  # it has ended, or is another host's to us
-            for one in (process / "fd").iterdir():
-                with suppress(OSError):
-                    if str(one.readlink()).startswith(prefix):
-                        found.append(int(process.name))
-                        break
-    return sorted(found)
 
 
 @dataclass
@@ -184,10 +135,10 @@ class _Work:
         self._rollout = rollout
         self._deed: str = getattr(arguments, "deed", "") or ""
         self._as_json: bool = arguments.json
-        self._path: Path = arguments.note_dir / NOTE
+        self._noted = NoteFile(arguments.note_dir)
         self._proc: Path = arguments.proc_dir
         self._dev: Path = arguments.dev_dir
-        self._sys: Path = arguments.sys_dir or _sys_root()
+        self._sys: Path = arguments.sys_dir or sys_root()
 
     def told(self, what: str, replicas: tuple[str, ...]) -> _Telling:
         """How *what* ends is told to the agent."""
@@ -199,11 +150,11 @@ class _Work:
         """Stop what has the GPUs. Raises ControlError."""
         engines = [f"engine-{name}.service" for name in replicas]
         services = [one for one in SERVICES if one in _STOPPED[self._deed]]
-        states = _states([*engines, *services])
-        running = [one for one in (*engines, *services) if states.get(one) in _UP]
-        noted = self._noted()
+        active = states([*engines, *services])
+        running = [one for one in (*engines, *services) if active.get(one) in _UP]
+        noted = self._noted.units()
         stopped = tuple(dict.fromkeys((*noted, *running)))
-        self._keep(stopped)
+        self._noted.keep(stopped, self._deed, self._rollout)
         if due := [one for one in engines if one in running]:
             self._stop(due)  # at the same time
         for one in services:
@@ -220,7 +171,7 @@ class _Work:
 
     def _stop(self, units: Sequence[str]) -> None:
         self._say(f"stopping {', '.join(units)}")
-        if why := _systemctl("stop", *units):
+        if why := systemctl("stop", *units):
             raise ControlError(
                 f"{', '.join(units)} could not be stopped: {why}",
                 f"systemctl status {' '.join(units)}",
@@ -239,8 +190,8 @@ class _Work:
             return False, "no driver is in this host's kernel"
         if holding:
             return False, f"{'; '.join(holding[:3])} has an NVIDIA device open"
-        self._keep(noted, unloads=True)
-        why = _ended(["modprobe", "-r", *loaded], _UNLOADED) if loaded else ""
+        self._noted.keep(noted, self._deed, self._rollout, unloads=True)
+        why = ended(["modprobe", "-r", *loaded], _UNLOADED) if loaded else ""
         if not version.exists() and not self._loaded():
             return True, ""
         return False, why or "they are still in the kernel"
@@ -255,84 +206,49 @@ class _Work:
 
     def take_up(self, replicas: Sequence[str]) -> TakenUp:
         """Start what is noted, and the engines of *replicas*. Raises ControlError."""
-        noted = self._noted()
+        noted = self._noted.units()
         named = [f"engine-{name}.service" for name in replicas]
-        engines = list(dict.fromkeys([*(one for one in noted if _ENGINE.fullmatch(one)), *named]))
+        engines = list(dict.fromkeys([*(one for one in noted if ENGINE.fullmatch(one)), *named]))
         services = [one for one in _STARTED if one in noted]
         started: list[str] = []
         failed: dict[str, str] = {}
         self._load(failed)
-        states = _states([*engines, *services])
-        due = [one for one in services if states.get(one) != "active"]
+        active = states([*engines, *services])
+        due = [one for one in services if active.get(one) != "active"]
         for one in due:
             self._start([one], started, failed)
         final = ask_again(self.agent, Nvml(action="acquire"))
         if isinstance(final, Failed) and final.code != 2:
             failed["NVML"] = final.error
-        if late := [one for one in engines if states.get(one) != "active"]:
+        if late := [one for one in engines if active.get(one) != "active"]:
             self._start(late, started, failed)
         return TakenUp(started=tuple(started), failed=failed)
 
     def _load(self, failed: dict[str, str]) -> None:
         """Load the modules that were unloaded, where nobody did since."""
-        noted = self._note()
+        noted = self._noted.load()
         if noted is None or not noted.unloads or (self._proc / "driver/nvidia/version").exists():
             return
         self._say("loading the driver's modules")
-        if why := _ended(["modprobe", "nvidia"], _UNLOADED):
+        if why := ended(["modprobe", "nvidia"], _UNLOADED):
             failed["modules"] = why
         else:
-            _ended(["modprobe", "nvidia-uvm"], _UNLOADED)
+            ended(["modprobe", "nvidia-uvm"], _UNLOADED)
 
     def _start(self, units: Sequence[str], started: list[str], failed: dict[str, str]) -> None:
         self._say(f"starting {', '.join(units)}")
-        _systemctl("reset-failed", *units)
-        why = _systemctl("start", *units)
+        systemctl("reset-failed", *units)
+        why = systemctl("start", *units)
         if not why:
             started.extend(units)
             return
-        for one, state in _states(units).items():
+        for one, state in states(units).items():
             if state == "active":
                 started.append(one)
             else:
                 failed[one] = f"{state}: {why}"
 
     # -- the note, and words ---------------------------------------------------------------------
-
-    def _noted(self) -> tuple[str, ...]:
-        """The units that are noted; of those only such as may be meant, whoever wrote them."""
-        note = self._note()
-        units = note.units if note else ()
-        return tuple(one for one in units if one in SERVICES or _ENGINE.fullmatch(one))
-
-    def _note(self) -> _Note | None:
-        try:
-            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            with os.fdopen(os.open(self._path, flags), "rb") as file:
-                return _note.decode(file.read(_MAX))
-        except FileNotFoundError:
-            return None
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise ControlError(
-                f"{self._path}: what ran before cannot be read: {error}",
-                f"rm {self._path}; then start those units by hand that are to run",
-            ) from error
-
-    def _keep(self, units: tuple[str, ...], *, unloads: bool = False) -> None:
-        before = self._note()
-        note = _Note(
-            units=units,
-            deed=self._deed,
-            unloads=unloads or (before is not None and before.unloads),
-            rollout=self._rollout,
-            at=time.time(),
-        )
-        try:
-            replace(self._path, msgspec.json.encode(note) + b"\n")
-        except OSError as error:
-            raise ControlError(
-                f"nothing was stopped: {self._path}: {error.strerror}", f"df -h {self._path.parent}"
-            ) from error
 
     def _say(self, what: str) -> None:
         entry = Entry(at=time.time(), message=what, cause="rollout")
@@ -344,64 +260,8 @@ class _Work:
             sys.stdout.flush()
 
 
-def _sys_root() -> Path:
-    """Where the agent looks for what the kernel has."""
-    try:
-        return Path(load(DEFAULT_PATH).sys_root)
-    except ConfigError:
-        return Path("/sys")
-
-
 def _in_words(done: LetGo) -> str:
     said = [f"stopped {', '.join(done.stopped) or 'nothing'}"]
     if done.unloaded is not None:
         said.append("modules unloaded" if done.unloaded else f"modules stay: {done.why}")
     return "; ".join(said)
-
-
-def _states(units: Iterable[str]) -> dict[str, str]:
-    """The ActiveState of each of *units*; of those that are not there none."""
-    names = list(units)
-    if not names:
-        return {}
-    command = ["systemctl", "show", "-p", "Id,LoadState,ActiveState", "--", *names]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    found: dict[str, str] = {}
-    for block in done.stdout.split("\n\n"):
-        said = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
-        if said.get("LoadState") not in {None, "not-found"}:
-            found[said.get("Id", "")] = said.get("ActiveState", "")
-    if done.returncode and not found:
-        why = " ".join(done.stderr.split()) or f"status {done.returncode}"
-        raise ControlError(f"systemd does not say what runs: {why}", "systemctl status")
-    return found
-
-
-def _systemctl(verb: str, *units: str) -> str:
-    """Why it failed, empty where it did not."""
-    done = subprocess.run(
-        ["systemctl", verb, "--", *units], capture_output=True, text=True, check=False
-    )
-    if done.returncode == 0:
-        return ""
-    return " ".join(done.stderr.split()) or f"status {done.returncode}"
-
-
-def _ended(command: Sequence[str], seconds: float) -> str:
-    """Why *command* failed, empty where it did not. One that hangs in the kernel is left behind."""
-    try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-    except OSError as error:
-        return f"{command[0]}: {error.strerror}"
-    try:
-        said, _ = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return f"{' '.join(command)} did not end within {seconds:.0f} s"
-    return "" if process.returncode == 0 else " ".join(said.split())

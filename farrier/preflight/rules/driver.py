@@ -195,7 +195,7 @@ def loaded(case: Case) -> Iterator[Reason]:
         else:
             yield DRIVER_NOT_LOADED.reason(told)
     elif driver.smi_error and driver.library == driver.loaded:
-        # With another library or none it has to fail, and it is the driver's deploy that mends that.
+        # With another library or none it has to fail, which the driver's own deploy mends.
         yield SMI_FAILS.reason(f"the driver is loaded, and nvidia-smi fails: {driver.smi_error}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from farrier.preflight.basics import MOST_MISSING
@@ -14,17 +15,20 @@ if TYPE_CHECKING:
     from farrier.preflight.found import Case
     from farrier.spec import Model
 
-__all__ = ["CODES", "RULES", "model_path"]
+__all__ = ["CODES", "COPY_FILE", "RULES", "adapter_paths", "gguf_path", "model_path"]
 
 # Needs nothing that a bare host lacks; rsync, where both sides have it, resumes.
 _COPY = "tar -C {name} -cf - . | {ssh} 'sudo mkdir -p {path} && sudo tar -C {path} -xf -'"
+COPY_FILE = "{ssh} 'sudo mkdir -p {folder} && sudo tee {path} > /dev/null' < {name}"
 
 MODEL_MISSING = Code(
     "model-missing",
     "refuse",
-    "A model's directory (source='path:…') is not on the host. Copy it there, or correct source.",
-    _COPY,
+    "A model's directory or file (source='path:…') is not on the host. Copy it there, or correct"
+    " source.",
+    "{repair}",
     "operator",
+    shown="tar -C NAME -cf - . | SSH 'sudo mkdir -p PATH && sudo tar -C PATH -xf -'",
 )
 MODEL_INCOMPLETE = Code(
     "model-incomplete",
@@ -40,9 +44,27 @@ _AGAIN = "copy it again (rsync resumes), or correct source="
 
 
 def model_path(model: Model) -> str | None:
-    """The directory on the host that *model* is served from, None if it is fetched."""
+    """The directory on the host that *model* is served from, None if it is no directory there."""
     source = model.parsed_source() if model.source else None
-    return str(source.path) if isinstance(source, PathSource) else None
+    return str(source.path) if isinstance(source, PathSource) and not source.gguf else None
+
+
+def gguf_path(model: Model) -> str | None:
+    """The GGUF file on the host that *model* is served from, None if it is something else."""
+    source = model.parsed_source() if model.source else None
+    return str(source.path) if isinstance(source, PathSource) and source.gguf else None
+
+
+def adapter_paths(model: Model) -> tuple[str, ...]:
+    """The directories of LoRA adapters that vLLM is told to load for *model*."""
+    said = model.args.get("lora-modules")
+    if model.engine != "vllm" or not isinstance(said, str):
+        return ()
+    try:
+        path = json.loads(said)["path"] if said.startswith("{") else said.partition("=")[2]
+    except (ValueError, KeyError, TypeError):
+        return ()
+    return (path,) if isinstance(path, str) and path.startswith("/") else ()
 
 
 def models_are_there(case: Case) -> Iterator[Reason]:
@@ -52,25 +74,42 @@ def models_are_there(case: Case) -> Iterator[Reason]:
         found = case.basics.models.get(path) if path else None
         if path is None or found is None or found.state == "ok":
             continue
-        code = MODEL_INCOMPLETE
+        if model.engine == "triton" and found.state == "no-config.json":
+            continue  # its directory is a repository of models, which has none
+        name = model.name.rpartition("/")[2]
         if found.state == "no-directory":
-            code, what = (
-                MODEL_MISSING,
-                "does not exist on the host: copy it (or rsync, which resumes), or correct source=",
+            yield MODEL_MISSING.reason(
+                f"model {model.name}: {path} does not exist on the host: copy it (or rsync, which"
+                " resumes), or correct source=",
+                repair=_COPY.format(name=name, ssh=case.wanted.ssh, path=path),
             )
-        elif found.state == "shards":
+            continue
+        if found.state == "shards":
             more = len(found.missing) - MOST_MISSING
             names = ", ".join(found.missing[:MOST_MISSING])
             what = f"lacks {names}{f' and {more} more' if more > 0 else ''}: {_AGAIN}"
         else:
             what = f"has no config.json, so it is no model, or an unfinished copy: {_AGAIN}"
-        yield code.reason(
-            f"model {model.name}: {path} {what}",
-            name=model.name.rpartition("/")[2],
-            ssh=case.wanted.ssh,
-            path=path,
+        yield MODEL_INCOMPLETE.reason(
+            f"model {model.name}: {path} {what}", name=name, ssh=case.wanted.ssh, path=path
         )
 
 
+def files_are_there(case: Case) -> Iterator[Reason]:
+    """GGUF files."""
+    found = case.found.weights
+    for model in case.wanted.spec.models if found else ():
+        path = gguf_path(model)
+        file = found.ggufs.get(path) if found and path else None
+        if path and file and file.size is None:
+            folder, _, name = path.rpartition("/")
+            copy = COPY_FILE.format(ssh=case.wanted.ssh, folder=folder, path=path, name=name)
+            yield MODEL_MISSING.reason(
+                f"model {model.name}: {path} does not exist on the host: copy it, or correct"
+                " source=",
+                repair=copy,
+            )
+
+
 CODES = (MODEL_MISSING, MODEL_INCOMPLETE)
-RULES = (models_are_there,)
+RULES = (models_are_there, files_are_there)

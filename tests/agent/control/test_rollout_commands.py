@@ -62,7 +62,7 @@ def test_a_ledger_follows_its_request(agent: House) -> None:
     content = json.dumps({"lines": "x" * 500_000})
     assert run("ledger put r-1 --token 7", agent, content).returncode == 0
     assert agent.handlers.contents == [content.encode()]
-    assert run("ledger put r-1 --token 7", agent, "x" * (2**20 + 1)).returncode == 2
+    assert run("ledger put r-1 --token 7", agent, "x" * (2**21 + 1)).returncode == 2
     assert len(agent.handlers.contents) == 1
 
 

@@ -13,6 +13,7 @@
 
 - ``cut``: it dies at once (Ollama, llama-server);
 - ``drain``: it stops listening, finishes what runs, and exits;
+- ``finish``: it serves on, new requests too, until none is left, and exits (SGLang);
 - ``abort``, ``close``: as above, for requests that run and for new ones, until none is left (vLLM,
   by source, does the first);
 - ``500``, ``503``: what runs is finished, new requests get that status (vLLM with
@@ -29,6 +30,8 @@ of the answers above (``500``, ``close`` or ``break``: a new version that fails 
 
 ``workers`` is how many processes beside it ignore SIGTERM; more can be had while it runs, fewer
 not.
+
+``on_gpus`` is the share of the model that is in the GPUs' memory, where the engine tells that.
 """
 
 from __future__ import annotations
@@ -39,7 +42,7 @@ import threading
 from dataclasses import dataclass, fields, replace
 
 ANSWERS = ("well", "abort", "500", "503", "close", "break", "undone", "garbage", "wedge")
-ENDINGS = ("cut", "drain", "abort", "close", "500", "503", "hang", "ignore")
+ENDINGS = ("cut", "drain", "finish", "abort", "close", "500", "503", "hang", "ignore")
 MOST_WORKERS = 8
 
 
@@ -59,6 +62,7 @@ class Manners:
     dies_on: str = ""
     fails_on: str = ""
     fails_with: str = "500"
+    on_gpus: float = 1.0
 
     def changed(self, changes: object) -> Manners:
         """These manners with the fields of the JSON object *changes*. Raises MannersError."""

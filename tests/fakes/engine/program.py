@@ -10,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+from .dialects import DIALECTS
 from .manners import ANSWERS, ENDINGS, Conduct, Manners
 from .serving import Engine
 from .work import Work
@@ -30,7 +31,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--answers", choices=ANSWERS, default=default.answers)
     parser.add_argument("--fails-on", default="", metavar="TEXT", help="prompts with it fail")
     parser.add_argument("--fails-with", choices=ANSWERS, default=default.fails_with)
-    parser.add_argument("--on-sigterm", choices=ENDINGS, default=default.on_sigterm)
+    parser.add_argument("--dialect", choices=tuple(DIALECTS), default="vllm")
+    parser.add_argument("--on-gpus", type=float, default=default.on_gpus, metavar="SHARE")
+    parser.add_argument("--on-sigterm", choices=ENDINGS, help="default: as of its dialect")
     parser.add_argument(
         "--linger",
         type=float,
@@ -73,12 +76,13 @@ def main(argv: list[str] | None = None) -> int:
 def _engine(options: argparse.Namespace) -> Engine:
     manners = Manners(
         answers=options.answers,
-        on_sigterm=options.on_sigterm,
+        on_sigterm=options.on_sigterm or DIALECTS[options.dialect].on_sigterm,
         token_delay=options.token_delay,
         metrics=not options.no_metrics,
         workers=options.workers,
         fails_on=options.fails_on,
         fails_with=options.fails_with,
+        on_gpus=options.on_gpus,
     )
     return Engine(
         (options.host, options.port),
@@ -87,6 +91,7 @@ def _engine(options: argparse.Namespace) -> Engine:
         Work(options.max_running, options.account),
         start_delay=options.start_delay,
         unhealthy_while=options.unhealthy_while,
+        dialect=DIALECTS[options.dialect],
     )
 
 
@@ -103,6 +108,8 @@ def _end(engine: Engine, linger: float) -> int | None:
         engine.stop_listening()
         engine.conduct.freeze()
         return None
+    elif manner == "finish":
+        pass  # until nothing is left, below
     elif manner == "drain":
         engine.stop_listening()
         engine.refuses = 503  # for a connection that was kept alive

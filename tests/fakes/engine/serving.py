@@ -14,6 +14,7 @@ from socketserver import TCPServer
 from typing import Any
 
 from . import shapes
+from .dialects import DIALECTS, Dialect
 from .manners import Conduct, Manners, MannersError
 from .work import Run, Work
 
@@ -60,9 +61,11 @@ class Engine(ThreadingHTTPServer):
         *,
         start_delay: float,
         unhealthy_while: Path | None,
+        dialect: Dialect = DIALECTS["vllm"],
     ) -> None:
         super().__init__(address, Handler)
         self.model = model
+        self.dialect = dialect
         self.conduct = conduct
         self.work = work
         self.refuses: int | None = None
@@ -88,7 +91,7 @@ class Engine(ThreadingHTTPServer):
     def metrics(self) -> bytes:
         """Its metrics; of a wedged engine those of before (vLLM's core tells after each step)."""
         if not self._last_metrics or self.conduct.now.answers != "wedge":
-            self._last_metrics = shapes.exposition(self.model, self.work)
+            self._last_metrics = self.dialect.page(self.model, self.work)
         return self._last_metrics
 
     def change(self, changes: object) -> Manners:
@@ -119,8 +122,11 @@ class Handler(BaseHTTPRequestHandler):
     _prompt = ""
 
     def do_GET(self) -> None:
-        if self.path == "/health":
-            self._send(200 if self.server.healthy() else 503, b"")
+        dialect = self.server.dialect
+        if self.path in dialect.ready:
+            self._send(200 if self.server.healthy() else dialect.starting, b"")
+        elif self.path in dialect.alive:
+            self._send(200, b"running")
         elif self.path == "/executed":
             self._send_json(200, self.server.work.executed())
         elif self.path == "/manners":
@@ -128,9 +134,11 @@ class Handler(BaseHTTPRequestHandler):
         elif not self.server.started():
             self._problem(503, "the engine is starting")
         elif self.path == "/v1/models":
-            self._send_json(200, shapes.models(self.server.model))
-        elif self.path == "/metrics" and self.server.conduct.now.metrics:
+            self._send_json(200, shapes.models(dialect.model(self.server.model)))
+        elif self.path == dialect.metrics and self.server.conduct.now.metrics:
             self._send(200, self.server.metrics(), "text/plain; version=0.0.4")
+        elif (say := dialect.says.get(self.path)) is not None:
+            self._send_json(200, say(self.server.model, self.server.work, self.server.conduct.now))
         else:
             self._problem(404, f"no such path: {self.path}")
 
@@ -153,7 +161,7 @@ class Handler(BaseHTTPRequestHandler):
             raise BadRequestError("the body is not a JSON object")
         if self.server.refuses is not None:
             self._refuse(self.server.refuses, "the engine is shutting down")
-        elif request.get("model") != self.server.model:
+        elif self.server.dialect.names_model and request.get("model") != self.server.model:
             self._problem(404, f"The model `{request.get('model')}` does not exist.")
         else:
             # nginx names requests itself; a client names its own in OpenAI's field "user"

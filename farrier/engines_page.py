@@ -1,0 +1,189 @@
+"""docs/engines.md: every engine, how it is asked and how it ends, made from the code.
+
+``python -m farrier.engines_page`` writes it; with ``--check`` nothing is written, and the exit code
+is 1 unless the page is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from farrier_agent.engines import ENGINES as ADAPTERS
+from farrier_agent.engines import Engine as Adapter
+
+from farrier.generated import row, writing
+from farrier.spec.engines import ENGINES, Engine
+
+__all__ = ["PAGE", "TRIED", "page"]
+
+PAGE = Path(__file__).parents[1] / "docs" / "engines.md"
+
+TRIED: Mapping[str, str] = MappingProxyType(
+    {
+        "vllm": "the real thing, on CPUs",
+        "custom": "a stand-in, on hosts",
+        "sglang": "a stand-in: it needs CUDA",
+        "trtllm": "a stand-in: it needs CUDA",
+        "llama_cpp": "a stand-in; its build with a stand-in source",
+        "ollama": "a stand-in: its program could not be had",
+        "tgi": "a stand-in: it is an image only",
+        "triton": "a stand-in: it is an image only",
+    }
+)
+"""What the agent was tried with, for each engine."""
+
+_HEAD = """\
+<!-- Written by `make docs` from farrier/spec/engines.py and agent/farrier_agent/engines: change it
+there. -->
+# Engines
+
+An engine is a program that serves one model on a loopback port. Whatever it is, a replica of it
+is the same unit (`engine-<replica>.service`), the same gate, the same warm-up and the same drain:
+the requests in flight are nginx's sockets towards it, so its own metrics are not needed for that,
+and SIGTERM is sent when none is left. What differs is how the agent asks it, one small module each.
+
+*Tried on* says what the agent was tried with: the real program on hosts, with drains and restarts
+under load, or a stand-in that speaks its dialect (`tests/fakes/engine`: one program, each dialect
+as data, written after the sources of the version that is named), with a warm-up, a look at its
+work, and its SIGTERM.
+
+"""
+
+_AFTER = """
+## By a command
+
+Engines that no role installs, and llama.cpp where it is your own, are started by the model's
+`command`; the agent knows them all the same. `{host}`, `{port}`, `{model}` and `{path}` are filled
+in; the address has to be `{host}`.
+
+    from farrier.spec import Model
+
+    Model("coder", engine="sglang", source="path:/srv/models/coder", gpus=[0, 1],
+          command=["/opt/sglang/bin/python", "-m", "sglang.launch_server",
+                   "--model-path", "{path}", "--served-model-name", "{model}",
+                   "--host", "{host}", "--port", "{port}", "--tp-size", "2", "--enable-metrics"])
+
+"""
+
+_LLAMA_CPP = """
+## llama.cpp
+
+Without a `command` the role [`llama_cpp`](roles/llama_cpp.md) brings llama-server: built once on
+the host, at the lowest priority, from the sources that PyPI's llama-cpp-python carries, or unpacked
+from a release (`llama_cpp_from = "release"`). Both are known by their hash, and kept side by side.
+
+    Model("small", engine="llama_cpp", gpus=[0], source="path:/srv/models/small.gguf",
+          args={"ctx-size": 8192, "n-gpu-layers": 99})
+
+"""
+
+_OLLAMA = """
+## Ollama
+
+The role [`ollama`](roles/ollama.md) unpacks its release side by side by version; Ollama's own
+installer is not used, as it overwrites units and restarts what runs.
+
+    ollama_version = "0.33.0"
+    ollama_sha256 = "…"      # from the release's sha256sum.txt; without it hosts are refused
+
+    Model("qwen3:8b", replica="qwen3", engine="ollama", gpus=[0],
+          source="ollama:qwen3:8b@500a1f067a9f…")     # all 64 digits of the manifest's digest
+    Model("own", engine="ollama", gpus=[1], port=8102, source="path:/srv/models/own.gguf")
+
+- Each pin has a store of its own in the replica's state directory. The unit fills it before the
+  engine starts (`/opt/farrier/ollama/fill`), within `start_timeout` seconds; a pull that was cut
+  goes on at the next start. A tag that means other weights than the pin is not served.
+- Another pin is another unit: a restart is pending until a rollout, and the store before stays for
+  the way back.
+- Settings are `OLLAMA_…` variables in `env`; the unit sets the address, the store, a keep-alive
+  without end, and one loaded model.
+- SIGTERM cuts its streams, and it tells nothing of its requests: the drain in front of it is all
+  there is. On a host with GPUs its gate opens only when all of the model is in their memory.
+- nginx passes `/v1/…` only: its `/api/…` (pull, push, create, delete, copy, blobs) and
+  `/debug/pprof` are for root on the host.
+
+"""
+
+_PROGRESS = """
+## Progress
+
+A replica is *wedged* when it has requests and nothing moves ([health.md](health.md)). Where an
+engine counts its work step by step, that is what is looked at, and 25 s without a step are enough.
+Where it counts a request's tokens only when the request has ended, or not at all, its counters
+would call a long answer a fault: no progress is read from them, and only 5 minutes without a byte
+on any of its sockets count.
+
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    lines = [
+        "| engine | version | tried on | asked at | what SIGTERM does to running requests | how"
+        " running requests are counted, besides nginx's sockets |",
+        "|---|---|---|---|---|---|",
+        *(_row(one) for one in ENGINES.values()),
+    ]
+    commands = ["| engine | source | its program |", "|---|---|---|"]
+    commands += [_command(one) for one in ENGINES.values() if one.example]
+    progress = ["| engine | progress by |", "|---|---|"]
+    progress += [
+        row([f"`{one.name}`", _adapter(one).progress or "bytes on its sockets"])
+        for one in ENGINES.values()
+    ]
+    parts = (
+        _HEAD,
+        _lines(lines),
+        _AFTER,
+        _lines(commands),
+        _LLAMA_CPP,
+        _OLLAMA,
+        _PROGRESS,
+        _lines(progress),
+    )
+    return "".join(parts)
+
+
+def _lines(lines: list[str]) -> str:
+    return "\n".join([*lines, ""])
+
+
+def _adapter(engine: Engine) -> Adapter:
+    return ADAPTERS[engine.asked_as("cuda")]
+
+
+def _row(engine: Engine) -> str:
+    adapter = _adapter(engine)
+    asked = [f"`{path}`" for path in (*adapter.paths, *filter(None, [adapter.metrics]))]
+    return row(
+        [
+            f"`{engine.name}`",
+            adapter.known or "any",
+            TRIED[engine.name],
+            " ".join(asked),
+            adapter.sigterm,
+            adapter.counted,
+        ]
+    )
+
+
+def _command(engine: Engine) -> str:
+    kinds = {
+        "directory": "`path:` a directory",
+        "hub": "`hf:`",
+        "gguf": "`path:` a `.gguf` file",
+        "ollama": "`ollama:`",
+    }
+    source = ", ".join(kinds[kind] for kind in engine.takes)
+    words = " ".join(engine.example)
+    return row(
+        [f"`{engine.name}`", source if engine.needs_source else f"{source}, or none", f"`{words}`"]
+    )
+
+
+main = writing(PAGE, page, "farrier/spec/engines.py and agent/farrier_agent/engines")
+
+if __name__ == "__main__":
+    main()

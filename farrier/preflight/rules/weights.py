@@ -1,0 +1,260 @@
+"""Models that their engine could not start with, by what their files on the host say."""
+
+from __future__ import annotations
+
+from math import gcd
+from typing import TYPE_CHECKING, Any
+
+from farrier.preflight.rules.models import COPY_FILE, adapter_paths, gguf_path, model_path
+from farrier.preflight.verdict import Code, Reason
+from farrier.spec.check_model import LORA_RANKS
+from farrier.spec.engines import PARALLEL_FLAGS
+from farrier.weights.config import ModelConfig
+from farrier.weights.known import llama_cpp_architectures, vllm
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from farrier.preflight.found import Case
+    from farrier.spec import Model
+    from farrier.weights.known import Vllm
+
+__all__ = ["CODES", "RULES", "configs", "known_of"]
+
+CONFIG_BROKEN = Code(
+    "model-config-broken",
+    "refuse",
+    "A model's config.json, or an adapter's adapter_config.json, cannot be read: the copy was"
+    " damaged, or it is another file (an error page, a pointer of git-lfs).",
+    "{ssh} head -c 200 {file}",
+    "operator",
+)
+ARCHITECTURE = Code(
+    "model-architecture",
+    "refuse",
+    "The engine does not know the model's architecture. Where Transformers knows it, or the model"
+    " brings code of its own, vLLM may serve it all the same: a warning then.",
+    'models: {model} needs engine="custom" with a program that serves {architecture}, or a'
+    " vllm_version that does",
+    "inventory",
+)
+HEADS = Code(
+    "model-heads",
+    "refuse",
+    "The model's attention heads cannot be divided among so many GPUs (tensor parallelism).",
+    "models: {model} takes tensor-parallel-size {sizes}",
+    "inventory",
+)
+CONTEXT = Code(
+    "model-context",
+    "refuse",
+    "The inventory asks for a longer context than the model was made for.",
+    'models: {model} args={{"max-model-len": {most}}}',
+    "inventory",
+)
+LORA_RANK = Code(
+    "lora-rank",
+    "refuse",
+    "A LoRA adapter has a higher rank than the engine is told to make room for.",
+    'models: {model} args={{"max-lora-rank": {rank}}}',
+    "inventory",
+)
+GGUF_BROKEN = Code(
+    "gguf-broken",
+    "refuse",
+    "A GGUF file is cut short (an unfinished copy), or is none.",
+    COPY_FILE,
+    "operator",
+)
+GGUF_ARCHITECTURE = Code(
+    "gguf-architecture",
+    "warn",
+    "A GGUF file has an architecture that llama.cpp did not know when Farrier was made: a newer"
+    " program may.",
+    "{ssh} {program} --version",
+    "operator",
+)
+
+DEFAULT_LORA_RANK = 16
+UNPINNED = Code(
+    "engine-unpinned",
+    "refuse",
+    "The inventory does not say which tarball of the engine is meant: its SHA-256 is missing, or is"
+    " none.",
+    '{thing}_sha256 = "…"',
+    "inventory",
+)
+LONGER = "VLLM_ALLOW_LONG_MAX_MODEL_LEN"
+_OVERRIDES = frozenset({"hf-overrides", "hf-config-path", "config-format", "model-impl"})
+"""Flags of vLLM after which its configuration is another than the file's."""
+
+
+def configs(case: Case, engine: str) -> Iterator[tuple[Model, ModelConfig]]:
+    """Each model of *engine* with what its config.json says."""
+    found = case.found.weights
+    for model in case.wanted.spec.models if found else ():
+        config = found.configs.get(model_path(model) or "") if found else None
+        if model.engine == engine and isinstance(config, ModelConfig):
+            yield model, config
+
+
+def known_of(case: Case) -> Vllm | None:
+    """What the version of vLLM that will be installed knows; None where that was not looked up."""
+    return vllm(case.wanted.version_of("vllm"))
+
+
+def readable(case: Case) -> Iterator[Reason]:
+    """Configurations that are JSON."""
+    found = case.found.weights
+    if found is None:
+        return
+    files: list[tuple[str, object]] = [
+        *((f"{path}/config.json", said) for path, said in found.configs.items()),
+        *((f"{path}/adapter_config.json", said) for path, said in found.adapters.items()),
+    ]
+    for file, said in files:
+        if isinstance(said, str):
+            yield CONFIG_BROKEN.reason(f"{file} {said}", ssh=case.wanted.ssh, file=file)
+
+
+def architectures(case: Case) -> Iterator[Reason]:
+    """Architectures that this version of vLLM knows."""
+    known = known_of(case)
+    for model, config in configs(case, "vllm"):
+        names = config.architectures
+        if not known or not names or _OVERRIDES & model.args.keys():
+            continue
+        if known.architectures & set(names):
+            continue
+        otherwise = config.remote_code or config.model_type in known.model_types
+        what = f"vLLM {case.wanted.version_of('vllm')} has no {', '.join(names)}"
+        also = (
+            "; it tries Transformers', which may be slow or fail"
+            if otherwise
+            else f", and Transformers no type {config.model_type!r}"
+        )
+        yield ARCHITECTURE.reason(
+            f"model {model.name}: {what}{also}",
+            severity="warn" if otherwise else "refuse",
+            model=model.name,
+            architecture=names[0],
+        )
+
+
+def _parallel(model: Model, cuda: bool) -> int:
+    """How many GPUs share each layer."""
+    given: Any = model.args.get(PARALLEL_FLAGS[0])
+    if isinstance(given, int) and given > 0:
+        return given
+    return 1 if any(flag in model.args for flag in PARALLEL_FLAGS) or not cuda else len(model.gpus)
+
+
+def heads(case: Case) -> Iterator[Reason]:
+    """Heads that can be divided among the GPUs."""
+    for model, config in configs(case, "vllm"):
+        size = _parallel(model, case.wanted.cuda)
+        if config.heads is None or _fits(config, size):
+            continue
+        sizes = [str(one) for one in range(1, 2 * size) if _fits(config, one)]
+        kept = f" and {config.kv_heads} of keys and values" if config.kv_heads else ""
+        yield HEADS.reason(
+            f"model {model.name}: {config.heads} attention heads{kept} cannot be divided among"
+            f" {size} GPUs",
+            model=model.name,
+            sizes=" or ".join(sizes),
+        )
+
+
+def _fits(config: ModelConfig, size: int) -> bool:
+    whole = config.heads is None or config.heads % size == 0
+    return whole and (
+        config.kv_heads is None or gcd(config.kv_heads, size) in {config.kv_heads, size}
+    )
+
+
+def context(case: Case) -> Iterator[Reason]:
+    """A context that the model has."""
+    for model, config in configs(case, "vllm"):
+        asked: Any = model.args.get("max-model-len")
+        if not isinstance(asked, int) or config.context is None or asked <= config.context:
+            continue
+        if model.env.get(LONGER) == "1" or (_OVERRIDES | {"rope-scaling"}) & model.args.keys():
+            continue
+        yield CONTEXT.reason(
+            f"model {model.name}: max-model-len {asked}, and the model has a context of"
+            f" {config.context} tokens",
+            model=model.name,
+            most=config.context,
+        )
+
+
+def lora_ranks(case: Case) -> Iterator[Reason]:
+    """Adapters that fit into the room that the engine makes for them."""
+    found = case.found.weights
+    for model in case.wanted.spec.models if found else ():
+        room: Any = model.args.get("max-lora-rank", DEFAULT_LORA_RANK)
+        for path in adapter_paths(model):
+            rank = found.adapters.get(path) if found else None
+            if not isinstance(rank, int) or not isinstance(room, int) or rank <= room:
+                continue
+            yield LORA_RANK.reason(
+                f"model {model.name}: the adapter {path} has rank {rank}, the engine has room for"
+                f" {room}",
+                model=model.name,
+                rank=next((one for one in LORA_RANKS if one >= rank), LORA_RANKS[-1]),
+            )
+
+
+def ggufs(case: Case) -> Iterator[Reason]:
+    """GGUF files that are there, whole, and of a known architecture."""
+    found = case.found.weights
+    for model in case.wanted.spec.models if found else ():
+        path = gguf_path(model)
+        file = found.ggufs.get(path) if found and path else None
+        if path is None or file is None or file.size is None:
+            continue
+        if file.problem:
+            folder, _, name = path.rpartition("/")
+            yield GGUF_BROKEN.reason(
+                f"model {model.name}: {path} {file.problem}",
+                name=name,
+                ssh=case.wanted.ssh,
+                folder=folder,
+                path=path,
+            )
+        elif (
+            model.engine == "llama_cpp"
+            and file.head
+            and file.head.architecture
+            and file.head.architecture not in llama_cpp_architectures()
+        ):
+            yield GGUF_ARCHITECTURE.reason(
+                f"model {model.name}: {path} has the architecture {file.head.architecture!r}",
+                ssh=case.wanted.ssh,
+                program=(model.command or ("llama-server",))[0],
+            )
+
+
+def pinned(case: Case) -> Iterator[Reason]:
+    """Programs that are known by their hash."""
+    for program in case.wanted.programs:
+        if not program.pinned:
+            thing = program.name.partition(" ")[0]
+            yield UNPINNED.reason(
+                f"{program.name}: {thing}_sha256 is not 64 hexadecimal digits; its project"
+                " publishes them with each release",
+                thing=thing,
+            )
+
+
+CODES = (
+    UNPINNED,
+    CONFIG_BROKEN,
+    ARCHITECTURE,
+    HEADS,
+    CONTEXT,
+    LORA_RANK,
+    GGUF_BROKEN,
+    GGUF_ARCHITECTURE,
+)
+RULES = (pinned, readable, architectures, heads, context, lora_ranks, ggufs)

@@ -1,0 +1,202 @@
+"""Configurations of models as they are found, hostile ones too, and what engines know of them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from farrier.facts.roots import Roots
+from farrier.facts.weights import Weights, WeightsFacts, parse
+from farrier.preflight.judge import judge
+from farrier.preflight.rules.models import adapter_paths
+from farrier.spec import Model
+from farrier.weights.config import ConfigError, ModelConfig, lora_rank
+from farrier.weights.config import parse as read
+from farrier.weights.known import CAPABILITY, llama_cpp_architectures, vllm
+from tests.unit.ggufs import gguf
+from tests.unit.preflight_hosts import QWEN, SPEC, bus, case
+from tests.unit.preflight_rows.weights import AWQ, LORA, QWEN3, T4, serving
+
+LLAMA = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 8192,
+}
+
+
+def config(**said: Any) -> ModelConfig:
+    return read(json.dumps(LLAMA | said).encode())
+
+
+def test_what_a_configuration_says() -> None:
+    assert config() == ModelConfig(("LlamaForCausalLM",), "llama", 32, 8, 8192)
+    quantised = config(quantization_config={"quant_method": "AWQ", "bits": 4})
+    assert quantised.quantisation == "awq"
+    assert config(auto_map={"AutoModel": "code.py"}).remote_code
+    nested = config(text_config={"num_attention_heads": 12, "max_position_embeddings": 100})
+    assert (nested.heads, nested.kv_heads, nested.context) == (12, None, 100)
+    assert config(kv_lora_rank=512).kv_heads is None
+
+
+@pytest.mark.parametrize(
+    ("said", "context"),
+    [
+        ({"rope_scaling": {"rope_type": "linear", "factor": 4.0}}, 32768),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2}}, 16384),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, 8192),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, 8192),
+        ({"rope_scaling": {"rope_type": "linear", "factor": None}}, 8192),
+        ({"rope_parameters": {"full": {"rope_type": "linear", "factor": 2.0}}}, 16384),
+        ({"model_max_length": 100_000}, 100_000),
+        ({"n_positions": 1024}, 1024),
+        ({"max_position_embeddings": None}, None),
+        ({"max_position_embeddings": "8192"}, None),
+        ({"model_type": "gemma3", "rope_scaling": {"rope_type": "linear", "factor": 8}}, 8192),
+    ],
+)
+def test_how_long_a_context_may_be(said: dict[str, Any], context: int | None) -> None:
+    assert config(**said).context == context
+
+
+JSON: Any = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [*LLAMA, "rope_scaling", "factor", "text_config", "quantization_config"]
+            ),
+            inner,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(JSON)
+def test_no_configuration_breaks_the_reader(said: Any) -> None:
+    text = json.dumps(said).encode()
+    if not isinstance(said, dict):
+        with pytest.raises(ConfigError, match="no JSON object"):
+            read(text)
+        return
+    found = read(text)
+    assert found.heads is None or found.heads > 0
+    assert lora_rank(text) is None
+    judge(serving(found, args={"max-model-len": 4096}))
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"<html>", b"\xff", b"[" * 100_000, b"version https://git-lfs"]
+)
+def test_what_is_no_configuration(text: bytes) -> None:
+    with pytest.raises(ConfigError, match="valid JSON"):
+        read(text)
+
+
+def test_what_the_engines_know() -> None:
+    known = vllm("0.32.0")
+    assert known is not None
+    assert {"LlamaForCausalLM", "Qwen3ForCausalLM"} < known.architectures
+    assert {"llama", "qwen3"} < known.model_types
+    assert known.quantisations["fp8"] == 75
+    assert min(known.quantisations.values()) >= 50
+    assert max(known.quantisations.values()) <= max(CAPABILITY.values())
+    assert vllm("9.9.9") is vllm("../x") is vllm("") is None
+    assert {"llama", "qwen3", "gemma3"} < llama_cpp_architectures()
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        serving(QWEN3),
+        serving(QWEN3, args={"max-model-len": 40_960}),
+        serving(QWEN3, args={"max-model-len": 99_999}, env={"VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1"}),
+        serving(QWEN3, args={"max-model-len": 99_999, "hf-overrides": "{}"}),
+        serving(QWEN3, gpus=(0, 1, 2), args={"pipeline-parallel-size": 3}),
+        serving(replace(QWEN3, heads=64, kv_heads=2), gpus=tuple(range(8))),
+        serving(AWQ, pci=bus(8, T4, switches=0)),
+        serving(AWQ, args={"quantization": "awq_marlin"}),
+        serving(AWQ, args={"quantization": "moe_wna16"}),
+        serving(ModelConfig()),
+        serving("is not valid JSON", source="path:/srv/models/other"),
+    ],
+)  # fmt: skip
+def test_what_can_start_gives_no_reason(good: Any) -> None:
+    codes = {one.code for one in judge(good).reasons}
+    assert not {code for code in codes if code.startswith(("model-a", "model-h", "model-q"))}
+    assert "model-context" not in codes
+
+
+def test_a_version_that_was_not_looked_up_is_not_judged() -> None:
+    odd = serving(replace(QWEN3, architectures=("FooForCausalLM",), quantisation="aqlm"))
+    other = replace(odd.wanted.programs[0], name="vllm 9.9.9")
+    judged = judge(replace(odd, wanted=replace(odd.wanted, programs=(other,))))
+    assert judged.state == "ready"
+
+
+def test_where_adapters_are_said_to_be() -> None:
+    def paths(said: Any, **fields: Any) -> tuple[str, ...]:
+        return adapter_paths(replace(QWEN, args={"lora-modules": said}, **fields))
+
+    assert paths("law=/srv/a") == paths('{"name": "law", "path": "/srv/a"}') == ("/srv/a",)
+    assert paths("law=org/name") == paths("{") == paths("[1]") == paths(3) == paths("law") == ()
+    assert paths("law=/srv/a", engine="custom") == ()
+    weights = WeightsFacts(adapters={"/srv/adapters/law": 16})
+    model = replace(QWEN, args=LORA)
+    assert judge(case(spec=replace(SPEC, models=(model,)), weights=weights)).state == "ready"
+
+
+@pytest.mark.parametrize("python", [True, False], ids=["python", "no python"])
+def test_the_script_reads_a_real_disk(tmp_path: Path, python: bool) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "config.json").write_text(json.dumps(LLAMA))
+    (tmp_path / "a b").mkdir()
+    (tmp_path / "a b" / "adapter_config.json").write_text('{"r": 64}')
+    whole, cut, page = (tmp_path / name for name in ("w.gguf", "c.gguf", "p.gguf"))
+    whole.write_bytes(gguf())
+    cut.write_bytes(gguf()[:-100])
+    page.write_text("<html>")
+    command = Weights().command(
+        Roots(),
+        [str(tmp_path / "m"), str(tmp_path / "none")],
+        [str(tmp_path / "a b")],
+        [*map(str, (whole, cut, page)), str(tmp_path / "none.gguf")],
+    )
+    if not python:
+        command = command.replace("has python3", "false")
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
+    found = parse(done.stdout.splitlines())
+    assert found.configs == {str(tmp_path / "m"): config()}
+    assert found.adapters == {str(tmp_path / "a b"): 64}
+    assert found.ggufs[str(whole)].problem == ""
+    head = found.ggufs[str(whole)].head
+    assert head is not None
+    assert (head.architecture, head.context) == ("llama", 2048)
+    assert found.ggufs[str(cut)].problem.startswith("is cut short")
+    assert "no GGUF file" in found.ggufs[str(page)].problem
+    assert found.ggufs[str(tmp_path / "none.gguf")].size is None
+
+
+@given(
+    st.lists(st.text(max_size=30) | st.sampled_from(["config ! /a", "read e30= /a", "gguf 1 /a"]))
+)
+def test_no_answer_of_a_host_breaks_the_parser(lines: list[str]) -> None:
+    assert isinstance(parse(lines), WeightsFacts)
+
+
+def test_a_model_of_triton_is_a_repository() -> None:
+    from farrier.preflight.basics import ModelFound
+
+    model = Model("t", engine="triton", source="path:/srv/t", gpus=[0], command=["/x"])
+    there = {"models": {"/srv/t": ModelFound("no-config.json")}}
+    assert judge(case(spec=replace(SPEC, models=(model,)), basics=there)).state == "ready"
