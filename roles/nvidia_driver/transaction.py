@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 import shlex
 import tarfile
 from dataclasses import dataclass
@@ -234,8 +235,16 @@ exit $status
     )
 
 
+_PROGRESS = re.compile(
+    r"Preparing to unpack |Unpacking |Setting up |Selecting |Processing triggers |\(Reading |Get:"
+    r"|Fetched |dpkg: warning: downgrading "
+)
+"""What dpkg and apt say of each package that goes well: the cause stands between such lines."""
+
+
 def explain(output: str) -> str:
     """Cause and next step of a transaction that failed, from the end of its log."""
+    output = "\n".join(line for line in output.splitlines() if not _PROGRESS.match(line))
     said = [line for line in output.splitlines() if line.startswith("farrier: ")]
     told = next((line for line in reversed(said) if " " in line.removeprefix("farrier: ")), "")
     return (

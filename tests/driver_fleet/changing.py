@@ -96,7 +96,7 @@ def is_changed(site: Site, host: str, version: str) -> None:
     assert not leased(site, host)
 
 
-def is_back(site: DriverSite, ledger: Mapping[str, Any], host: str) -> Mapping[str, Any]:
+def is_back(site: DriverSite, ledger: Mapping[str, Any], host: str) -> Any:
     """*host*, the first, is on :data:`OLD` again and serves; no other was touched. Its record."""
     assert ledger["outcome"] == "failed"
     record: Mapping[str, Any] = ledger["hosts"][0]

@@ -373,3 +373,10 @@ def test_a_failed_build_tells_the_compilers_words() -> None:
     assert "could not be built for kernel 6.1" in told.splitlines()[0]
     assert "make: err" in told
     assert "/var/lib/farrier/nvidia/log" in told
+
+
+def test_what_a_package_complained_of_is_not_lost_among_those_that_went_well() -> None:
+    well = "".join(f"Preparing to unpack {n}\nUnpacking {n}\nSetting up {n}\n" for n in range(20))
+    failed = "no space left on device\ndpkg: error processing package x (--configure):\n"
+    told = explain(f"{well}{failed}{well}").splitlines()
+    assert told[:3] == ["the driver's transaction failed", *failed.splitlines()]

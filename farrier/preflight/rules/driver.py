@@ -194,7 +194,8 @@ def loaded(case: Case) -> Iterator[Reason]:
             yield DRIVER_NOT_LOADED.reason(told, severity="warn", deploys=BOTH)
         else:
             yield DRIVER_NOT_LOADED.reason(told)
-    elif driver.smi_error and driver.library in {None, driver.loaded}:
+    elif driver.smi_error and driver.library == driver.loaded:
+        # With another library or none it has to fail, which the driver's own deploy mends.
         yield SMI_FAILS.reason(f"the driver is loaded, and nvidia-smi fails: {driver.smi_error}")
 
 

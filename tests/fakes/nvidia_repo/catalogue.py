@@ -30,6 +30,7 @@ DOES_NOT_INSTALL = "580.76.05"
 ARCHIVED = ("580.95.05", "580.126.09", "595.71.05")
 """Upstream versions in Ubuntu's archive; 570 and 590 are empty dependencies on the next branch."""
 
+_LIBRARIES = "/usr/lib/x86_64-linux-gnu"
 NVLSM = "2025.10.14-1"
 
 _UNIT = """\
@@ -179,7 +180,13 @@ def for_debian() -> list[Package]:
                 {"Depends": cuda, "Conflicts": "nvidia-smi"},
                 {"/usr/bin/nvidia-smi": _SMI},
             ),
-            Package("libcuda1", version, {"Depends": f"libnvidia-ptxjitcompiler1 {same}"}),
+            Package(
+                "libcuda1",
+                version,
+                {"Depends": f"libnvidia-ptxjitcompiler1 {same}"},
+                {f"{_LIBRARIES}/libcuda.so.{upstream}": "stand-in\n"},
+                links={f"{_LIBRARIES}/libcuda.so.1": f"libcuda.so.{upstream}"},
+            ),
             Package("libnvidia-ptxjitcompiler1", version),
             Package("libnvidia-ml1", version),
             Package(

@@ -14,6 +14,7 @@ __all__ = ["Deb", "Package", "build"]
 @dataclass(frozen=True)
 class Package:
     """What is in a package. *files* maps a path to its content; one that begins with #! can run.
+    *links* maps a path to where it leads.
 
     *relations* are fields of the control file (Depends, Provides, Conflicts, Replaces).
     """
@@ -25,6 +26,7 @@ class Package:
     scripts: Mapping[str, str] = field(default_factory=dict)
     about: str = "stand-in package"
     architecture: str = "amd64"
+    links: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def file_name(self) -> str:
@@ -75,6 +77,8 @@ def build(package: Package, directory: Path) -> Deb:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content, encoding="utf-8")
         path.chmod(0o755 if content.startswith("#!") else 0o644)
+    for name, target in package.links.items():
+        (tree / name.lstrip("/")).symlink_to(target)
     conffiles = [name for name in package.files if name.startswith("/etc/")]
     if conffiles:
         (control / "conffiles").write_text("\n".join(conffiles) + "\n", encoding="utf-8")

@@ -116,6 +116,13 @@ ROWS = {
         "nvidia-smi-fails",
         "systemctl reboot",
     ),
+    "nvidia-smi fails for want of a library, which the role brings": Row(
+        case(role=ROLE, driver={"library": None, "smi_error": "couldn't find libnvidia-ml.so"}),
+        "attention",
+        "library-missing",
+        "pyinfra --limit gpu01 inventory deploys/llm.py",
+        "operator",
+    ),
     "packages of two archives": Row(
         case(
             driver={
