@@ -23,7 +23,6 @@ from tests.fleet.canaries import (
     shares,
     to,
 )
-from tests.fleet.conftest import fleet_lab, site
 from tests.fleet.rolling import (
     as_it_was,
     checkout,
@@ -40,7 +39,7 @@ from tests.fleet.rolling import (
 from tests.fleet.site import Site, account
 from tests.roles.fleet import until
 
-__all__ = ["as_it_was", "fleet_lab", "here", "no_share_is_left", "site"]
+__all__ = ["as_it_was", "here", "no_share_is_left"]
 
 HOLD = ["--canary", "25%", "--hold", "20s"]
 LONG = ["--canary", "25%", "--hold", "10m"]

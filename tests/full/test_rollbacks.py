@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.fleet.conftest import fleet_lab, site
 from tests.fleet.rolling import (
     as_it_was,
     changed_arguments,
@@ -28,7 +27,7 @@ from tests.fleet.rolling import (
 from tests.fleet.site import Site
 from tests.roles.fleet import until
 
-__all__ = ["as_it_was", "fleet_lab", "here", "site"]
+__all__ = ["as_it_was", "here"]
 
 PREVIOUS = "/var/lib/farrier/previous/engine-tiny.service"
 
