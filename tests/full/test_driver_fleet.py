@@ -1,4 +1,4 @@
-"""A fleet with drivers after its converge: who serves, what is told, and its fingerprints."""
+"""A fleet with drivers after its converge: who serves, what is told, its fingerprints (10 min)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import json
 import re
 from typing import Any
 
+from tests.driver_fleet.conftest import site
 from tests.driver_fleet.site import GPUS, OLD, DriverSite, installed, loaded
 from tests.roles.fleet import until
+
+__all__ = ["site"]
 
 
 def test_every_host_serves_with_the_driver_that_the_inventory_names(site: DriverSite) -> None:
