@@ -123,7 +123,7 @@ def test_a_reply_is_one_line_and_reads_back(reply: Reply) -> None:
         ({"verb": "act", "action": "run", "token": 1, "all": True}, "about the host"),
         ({"verb": "ledger", "action": "get", "id": "../passwd"}, r"\$\.id"),
         ({"verb": "ledger", "action": "put", "id": "r-1"}, "needs the token"),
-        ({"verb": "ledger", "action": "put", "id": "r", "token": 1, "size": 2**21}, r"\$\.size"),
+        ({"verb": "ledger", "action": "put", "id": "r", "token": 1, "size": 2**22}, r"\$\.size"),
         ({"verb": "format"}, "no such verb: 'format'; there are status, drain"),
         ({"verb": 3}, r"\$\.verb"),
         ({"version": 2, "verb": "new"}, "version 2, this agent speaks 1"),
