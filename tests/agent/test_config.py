@@ -68,7 +68,7 @@ def test_the_least_that_is_needed() -> None:
         (('host = "gpu01"', ""), "host"),
         (('host = "gpu01"', 'host = "gpu01"\nhots = 1'), "hots"),
         (('accelerator = "cpu"', 'accelerator = "rocm"'), "$.accelerator"),
-        (('engine = "vllm"', 'engine = "vlm"'), "unknown engine 'vlm' (known: openai, vllm)"),
+        (('engine = "vllm"', 'engine = "vlm"'), "unknown engine 'vlm' (known: llama_cpp, "),
         (('host = "gpu01"', 'host = "gpu01"\ntick = 0'), "$.tick"),
         (('host = "gpu01"', 'host = "gpu01"\nlisten = "9810"'), "listen: '9810'"),
         (('host = "gpu01"', 'host = "gpu01"\nlisten = "gw01:9810"'), "listen: 'gw01:9810'"),
