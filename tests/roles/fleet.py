@@ -41,11 +41,7 @@ TINY: Mapping[str, Any] = {
     "gpus": [],
     "port": 8101,
     "args": {"enforce-eager": True, "max-model-len": 2048},
-    "env": {
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "OMP_NUM_THREADS": "1",
-    },
+    "env": {"VLLM_CPU_KVCACHE_SPACE": "1"},
 }
 """The tiny model, served by the real vLLM."""
 
