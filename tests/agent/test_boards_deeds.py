@@ -132,15 +132,7 @@ def test_gpus_that_hang_together_are_reset_together(board: Board) -> None:
 
 def test_a_reset_that_did_not_help_is_no_success(board: Board) -> None:
     board.host.nvml("count 2\n1.remapped.pending 1\nreset.then 1.remapped.pending 1")
-    done = subprocess.run(
-        [sys.executable, "-c", _SOON + "; main()", *board.words("gpu-reset", f"--gpu={UUIDS[1]}")],
-        env=board.host.environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    told = _last(done)
+    told = _reset_soon(board)
     assert (told["code"], told["status"]) == (1, 0)
     assert told["gpus"][0]["amiss"][0] == "rows of its memory are still to be exchanged"
 
@@ -153,8 +145,8 @@ _SOON = (
 """The same program, which does not wait as long."""
 
 
-def test_a_reset_that_hangs_is_left_behind(board: Board) -> None:
-    board.host.nvml("count 2\nreset.hang 1")
+def _reset_soon(board: Board) -> dict[str, Any]:
+    """The last word of a reset of the second GPU that does not wait as long."""
     done = subprocess.run(
         [sys.executable, "-c", _SOON + "; main()", *board.words("gpu-reset", f"--gpu={UUIDS[1]}")],
         env=board.host.environment(),
@@ -163,7 +155,12 @@ def test_a_reset_that_hangs_is_left_behind(board: Board) -> None:
         check=False,
         timeout=60,
     )
-    told = _last(done)
+    return _last(done)
+
+
+def test_a_reset_that_hangs_is_left_behind(board: Board) -> None:
+    board.host.nvml("count 2\nreset.hang 1")
+    told = _reset_soon(board)
     assert (told["kind"], told["code"]) == ("failed", 1)
     assert "did not end within 2 s" in told["error"]
 
