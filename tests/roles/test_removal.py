@@ -11,9 +11,9 @@ from tests.roles.fleet import Fleet, until
 
 HOST = "gpu03"
 ROLES = [
-    *("agent", "alertmanager", "base", "cuda_toolkit", "engine", "gateway", "grafana", "nginx"),
-    "node_exporter",
-    *("nvidia_container_toolkit", "nvidia_driver", "prometheus", "vllm"),
+    *("agent", "alertmanager", "base", "cuda_toolkit", "engine", "gateway", "grafana"),
+    *("llama_cpp", "nginx", "node_exporter", "nvidia_container_toolkit", "nvidia_driver"),
+    *("ollama", "prometheus", "vllm"),
 ]
 
 
