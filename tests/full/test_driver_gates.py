@@ -6,11 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.driver_fleet.changing import FAULTS, MEASURE, as_it_was, brings, gates, is_back, latest
+from tests.driver_fleet.changing import (
+    FAULTS,
+    MEASURE,
+    ONE_HOST,
+    as_it_was,
+    brings,
+    gates,
+    is_back,
+    is_changed,
+    latest,
+)
 from tests.driver_fleet.conftest import site
-from tests.driver_fleet.site import DriverSite, boot
+from tests.driver_fleet.site import NEW, DriverSite, boot
 from tests.fleet.accounts import busy
-from tests.fleet.rolling import here, load, nothing_lost, warmed_up
+from tests.fleet.rolling import here, load, nothing_lost, started, warmed_up
 
 __all__ = ["here", "site"]
 
@@ -48,3 +58,21 @@ def test_a_gate_that_fails_turns_the_host_back(site: DriverSite, here: Path, wha
     assert found["ok"] is False
     assert fault.expected in found["expected"]
     assert fault.seen in found["seen"]
+
+
+def test_a_speed_that_is_too_low_is_measured_once_more(site: DriverSite, here: Path) -> None:
+    """Something else may have had the host's attention: it takes two to turn a host back."""
+    brings(site, FAULTS["slow"])
+    said = ""
+    with load(site) as it:
+        warmed_up(it)
+        with started(site, ONE_HOST, here) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                said += line
+                if "measuring once more: " in line:
+                    site.manners("gpu01", token_delay=0.02)
+            assert process.wait(60) == 0, said
+        nothing_lost(site, it)
+    assert "measuring once more: speed" in said
+    is_changed(site, "gpu01", NEW)
