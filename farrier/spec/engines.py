@@ -8,8 +8,14 @@ from types import MappingProxyType
 
 __all__ = ["ENGINES", "PARALLEL_FLAGS", "RESERVED_ENV", "Engine"]
 
-PARALLEL_FLAGS = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
-"""vLLM uses the product of these, each 1 by default, as its number of GPUs."""
+PARALLEL_FLAGS = (
+    "tensor-parallel-size",
+    "pipeline-parallel-size",
+    "data-parallel-size",
+    "prefill-context-parallel-size",
+)
+"""vLLM uses the product of these, each 1 by default, as its number of GPUs (0.32.0,
+config/parallel.py). Tensor parallelism stands first."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,14 @@ class Engine:
 _LOOPBACK = "engines listen on 127.0.0.1 only, nginx is in front of them"
 _NGINX = "nginx speaks to clients, the engine only to nginx"
 
+_ONE_HOST = (
+    "a replica is one unit on one host: it is laid out by gpus and the …-parallel-size flags"
+)
+_ONE_SERVER = (
+    "one API server for a unit: of several the others do not wait for what they serve when the unit"
+    " stops; more of them are more replicas"
+)
+
 VLLM = Engine(
     name="vllm",
     parallel=True,
@@ -82,6 +96,17 @@ VLLM = Engine(
             "ssl-cert-reqs": _NGINX,
             "ssl-ciphers": _NGINX,
             "enable-ssl-refresh": _NGINX,
+            "api-server-count": _ONE_SERVER,
+            **dict.fromkeys(
+                (
+                    *("headless", "nnodes", "node-rank", "master-addr", "master-port"),
+                    *("data-parallel-rank", "data-parallel-start-rank"),
+                    *("data-parallel-size-local", "data-parallel-address"),
+                    *("data-parallel-rpc-port", "data-parallel-hybrid-lb"),
+                    *("data-parallel-external-lb", "data-parallel-multi-port-external-lb"),
+                ),
+                _ONE_HOST,
+            ),
             "uvicorn-log-level": "nginx keeps the access log",
             "disable-uvicorn-access-log": "nginx keeps the access log",
             "help": "it would print and exit",

@@ -6,7 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 from farrier.spec import HubSource, OllamaSource, PathSource
-from farrier.spec.engines import ENGINES
+from farrier.spec.engines import ENGINES, PARALLEL_FLAGS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,10 +54,9 @@ def _vllm(model: Model, spec: HostSpec, settings: Mapping[str, Any], program: st
     elif isinstance(source, PathSource):
         command += ["--model", str(source.path)]
     command += ["--served-model-name", model.name, "--host", LOOPBACK, "--port", str(model.port)]
-    if spec.accelerator == "cuda" and len(model.gpus) > 1:
-        sizes = {"tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size"}
-        if not sizes & {flag.replace("_", "-") for flag in model.args}:
-            command += ["--tensor-parallel-size", str(len(model.gpus))]
+    several = spec.accelerator == "cuda" and len(model.gpus) > 1
+    if several and not {flag.replace("_", "-") for flag in model.args}.intersection(PARALLEL_FLAGS):
+        command += ["--tensor-parallel-size", str(len(model.gpus))]
     if "shutdown-timeout" not in model.args:
         # The default of 0 cuts streams, and its API server then hangs for minutes (measured).
         command += ["--shutdown-timeout", str(settings["engine_stop_timeout"] // 2)]
@@ -65,6 +64,10 @@ def _vllm(model: Model, spec: HostSpec, settings: Mapping[str, Any], program: st
         command.append(f"--{flag}")
         if value is not True:
             command.append(str(value))
+    if model.lora:
+        command += [] if "enable-lora" in model.args else ["--enable-lora"]
+        command.append("--lora-modules")
+        command += [f"{name}={path.removeprefix('path:')}" for name, path in model.lora.items()]
     return command
 
 
