@@ -70,7 +70,8 @@ class HostRow:
     """One host. With an ``error`` nothing else is known of it.
 
     ``reasons`` of the host itself, first its verdict's, with what to do; ``units`` those of its own
-    that do not run; ``driver_version`` is the loaded one's, by NVML. ``drift`` is filled in by :mod:`.drift`, which knows the other hosts.
+    that do not run; ``driver_version`` is the loaded one's, by NVML. ``drift`` is filled in by
+    :mod:`.drift`, which knows the other hosts.
     """
 
     host: str

@@ -82,7 +82,8 @@ def test_a_sick_gpu_is_drained_reset_and_taken_back(site: DriverSite, here: Path
         nothing_lost(site, it)
     print(done.stdout, done.stderr)
     ledger = latest(here)
-    assert (ledger["outcome"], ledger["lost"]) == ("done", 0)
+    assert ledger["outcome"] == "done"
+    assert "lost: 0" in done.stdout
     assert "was successfully reset" in ledger["hosts"][0]["output"]
     assert [one["name"] for one in ledger["hosts"][0]["gates"] if one["ok"] is False] == []
     after = runs(site)
