@@ -33,8 +33,8 @@ def test_a_head_that_is_cut_is_noticed(whole: bytes) -> None:
 
 def test_it_has_each_tensor_of_a_llama_once(whole: bytes) -> None:
     names = re.findall(rb"(?:token_embd|output|output_norm|blk\.\d\.[a-z_]+)\.weight", whole)
-    layer = ("attn_norm", "attn_q", "attn_k", "attn_v", "attn_output")
-    layer += ("ffn_norm", "ffn_gate", "ffn_up", "ffn_down")
+    layer = ["attn_norm", "attn_q", "attn_k", "attn_v", "attn_output"]
+    layer += ["ffn_norm", "ffn_gate", "ffn_up", "ffn_down"]
     wanted = [f"blk.{number}.{name}.weight" for number in range(tiny.LAYERS) for name in layer]
     wanted += ["token_embd.weight", "output_norm.weight", "output.weight"]
     assert sorted(name.decode() for name in names) == sorted(wanted)
