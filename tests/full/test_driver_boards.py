@@ -25,7 +25,10 @@ __all__ = ["here", "site"]
 
 HOST, GPU = "gpu02", 3
 UUID = f"GPU-fa4e0000-0000-4000-8000-{GPU:012x}"
-XID = f"NVRM: Xid (PCI:0000:{0x18 + 8 * GPU:02x}:00.0): 64, pid=1, name=x, Row Remapper Error"
+PCI = f"PCI:0000:{0x18 + 8 * GPU:02x}:00.0"
+XID = f"NVRM: Xid ({PCI}): 64, pid=1, name=x, Row Remapper Error"
+OF_A_PROGRAM = f"NVRM: Xid ({PCI}): 31, pid=1, name=x, MMU Fault"
+"""Told, and nobody is drained for it."""
 TOOLS = "/opt/standin-tools"
 SICK = (f"{GPU}.remapped.pending 1", f"{GPU}.recovery 1")
 SHORTLY = ("-y", "--measure", "3", "--tolerance", "50%")
@@ -151,7 +154,7 @@ def test_without_dcgm_nothing_is_drained(site: DriverSite, here: Path) -> None:
 
 
 def test_a_bundle_is_fetched_while_it_serves(site: DriverSite, here: Path) -> None:
-    site.root(HOST, f"echo '{XID}' >> {RUN}/dev/kmsg")
+    site.root(HOST, f"echo '{OF_A_PROGRAM}' >> {RUN}/dev/kmsg")
     with load(site) as it:
         warmed_up(it)
         done = site.farrier(
@@ -167,4 +170,5 @@ def test_a_bundle_is_fetched_while_it_serves(site: DriverSite, here: Path) -> No
     assert "manifest.json" in names
     assert any("bug-report" in name for name in names)
     assert UUID in done.stdout
+    assert "XID 31" in done.stdout
     assert site.gate(HOST)
