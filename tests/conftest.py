@@ -3,7 +3,7 @@
 import fcntl
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,8 +26,8 @@ def lab() -> Iterator[Lab]:
 
 
 @contextmanager
-def lab_of_tests(name: str) -> Iterator[Lab]:
-    """The lab called *name*, brought up, and taken down unless FARRIER_KEEP_LAB=1."""
+def lab_of_tests(name: str, hosts: Sequence[str] | None = None) -> Iterator[Lab]:
+    """The lab called *name*, with all or these *hosts* up; taken down unless FARRIER_KEEP_LAB=1."""
     if name in _HELD:  # two fixtures in one session: the second would wait for the first for ever
         pytest.fail(f"this session has lab {name} already: run these files apart", pytrace=False)
     _HELD.add(name)
@@ -37,7 +37,7 @@ def lab_of_tests(name: str) -> Iterator[Lab]:
             fcntl.flock(lock, fcntl.LOCK_EX)
             try:
                 it = Lab.open(name, report=print)
-                it.up()
+                it.up(hosts)
             except LabError as error:
                 # Never skipped: without hosts nothing of what these tests promise was seen.
                 pytest.fail(str(error), pytrace=False)

@@ -140,6 +140,8 @@ class Unpack(PyinfraCommand):
         home = push(host, archive, f"the tarball of {self.wanted.thing}")
         if home is None:
             return False
+        if self.wanted.build:
+            host.log(f"building {self.wanted.path}: it may take an hour, at the lowest priority")
         script = Script(
             unpack_script(self.wanted, f"{home}/{archive.name}"),
             explain=lambda output: (

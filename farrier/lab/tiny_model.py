@@ -18,7 +18,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["VOCABULARY", "write_tiny_model"]
+__all__ = [
+    "CHAT_TEMPLATE",
+    "CONTEXT",
+    "HEAD",
+    "HEADS",
+    "HIDDEN",
+    "INTERMEDIATE",
+    "LAYERS",
+    "SPECIAL",
+    "VOCABULARY",
+    "weights",
+    "write_tiny_model",
+]
 
 HIDDEN = 128
 HEADS = 2
@@ -83,7 +95,7 @@ def write_tiny_model(directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     directory.chmod(0o755)
     files: dict[str, bytes] = {
-        "model.safetensors": _safetensors(dict(_weights())),
+        "model.safetensors": _safetensors(dict(weights())),
         "tokenizer.json": _json(_tokenizer()),
         "tokenizer_config.json": _json(_tokenizer_config()),
         "generation_config.json": _json(
@@ -177,7 +189,7 @@ def _tokenizer_config() -> dict[str, Any]:
     }
 
 
-def _weights() -> Iterator[tuple[str, tuple[list[int], array[float]]]]:
+def weights() -> Iterator[tuple[str, tuple[list[int], array[float]]]]:
     """Name, shape and values of every tensor; random but for what keeps the text printable."""
     rng = random.Random(SEED)  # noqa: S311 - no secret, and the same everywhere
 

@@ -28,9 +28,13 @@ DEFAULTS = Defaults(
         ),
         Default(
             "llama_cpp_url",
-            "https://files.pythonhosted.org/packages/source/l/llama_cpp_python/"
-            "llama_cpp_python-{version}.tar.gz",
-            "The tarball: an address, or a path on the operator's machine.",
+            # As PyPI's index names it: mirrors have this form, and not the one by version.
+            "https://files.pythonhosted.org/packages/ec/e9/"
+            "e7de2b0463ea3ffbf0ede6cb21b58c1258a8f6521aae45ca773a59fe7cf3/"
+            "llama_cpp_python-0.3.36.tar.gz",
+            "The tarball: an address, or a path on the operator's machine; `{version}` in it is"
+            " filled in. PyPI's page of the version has its address (Download files) beside its"
+            " SHA-256.",
         ),
         Default(
             "llama_cpp_sha256",

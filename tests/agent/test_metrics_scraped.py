@@ -6,7 +6,7 @@ import json
 import subprocess
 import threading
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -45,11 +45,11 @@ def served(body: bytes, kind: str) -> Iterator[int]:
 
 
 @contextmanager
-def prometheus(folder: Path, jobs: dict[str, int]) -> Iterator[str]:
-    """A Prometheus that scrapes *jobs* at their ports; the address of its API."""
+def prometheus(folder: Path, jobs: Mapping[str, str]) -> Iterator[str]:
+    """A Prometheus that scrapes *jobs* at their addresses (HOST:PORT); the address of its API."""
     scraped = [
-        {"job_name": name, "static_configs": [{"targets": [f"127.0.0.1:{port}"]}]}
-        for name, port in jobs.items()
+        {"job_name": name, "static_configs": [{"targets": [address]}]}
+        for name, address in jobs.items()
     ]
     config = folder / "prometheus.yml"
     config.write_text(json.dumps({"global": {"scrape_interval": "1s"}, "scrape_configs": scraped}))
@@ -88,7 +88,9 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Sam
     with (
         served(text, CONTENT_TYPES["text"]) as first,
         served(openmetrics, CONTENT_TYPES["openmetrics"]) as second,
-        prometheus(folder, {"text": first, "openmetrics": second}) as api,
+        prometheus(
+            folder, {"text": f"127.0.0.1:{first}", "openmetrics": f"127.0.0.1:{second}"}
+        ) as api,
     ):
         until(lambda: len(ask(api, "up == 1")) == 2, 60)
         yield api, samples(text.decode())

@@ -28,13 +28,14 @@ def test_a_gateway_names_the_replica_in_a_header(site: Site) -> None:
 
 def test_the_engine_gets_the_request_s_id_and_none_of_the_gateway_s_words(site: Site) -> None:
     secrets = {"Authorization": "Bearer abc", "X-API-Key": "abc"}
-    seen = site.ask(headers={**GATEWAY, **secrets, "X-Forwarded-For": "192.0.2.7"}).json()[
-        "headers"
-    ]
+    others = {"X-Forwarded-For": "192.0.2.7", "X-Conversation-Id": "c"}
+    seen = site.ask(headers={**GATEWAY, **secrets, **others}).json()["headers"]
     assert seen["x-request-id"] == "r-1"
     assert seen["x-forwarded-for"] == f"192.0.2.7, {site.here}"
     assert seen["connection"] == "close"
     assert not {"authorization", "x-api-key", "x-farrier-server", "x-farrier-key"} & seen.keys()
+    # without it no engine generates on for a client that left
+    assert "x-conversation-id" not in seen
 
 
 def test_the_log_names_the_client_s_key_and_the_request(site: Site) -> None:
