@@ -133,10 +133,9 @@ class EmbeddingBody(BaseModel):
     @property
     def inputs(self) -> list[str | list[int]]:
         """What is to be embedded, each as text or tokens. Raises :class:`ApiError` for nothing."""
-        if isinstance(self.input, str):
-            return [self.input]
-        numbers = [one for one in self.input if isinstance(one, int)]
-        found: list[str | list[int]] = [one for one in self.input if not isinstance(one, int)]
+        given = [self.input] if isinstance(self.input, str) else self.input
+        numbers = [one for one in given if isinstance(one, int)]
+        found: list[str | list[int]] = [one for one in given if not isinstance(one, int)]
         if numbers:
             found = [numbers]
         if not found or not all(found):
