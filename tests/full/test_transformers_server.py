@@ -83,7 +83,7 @@ def test_openais_client_is_at_home(served: Served) -> None:
     assert one.usage is not None
     assert (one.usage.completion_tokens, one.usage.total_tokens) == (12, 23)
 
-    counted = {"stream": True, "stream_options": {"include_usage": True}}
+    counted: Any = {"stream": True, "stream_options": {"include_usage": True}}
     events = list(client.chat.completions.create(**talk, max_tokens=12, seed=1, **counted))
     pieces = [event.choices[0].delta.content or "" for event in events if event.choices]
     assert "".join(pieces) == one.choices[0].message.content

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-TALK = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
+TALK: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
 
 
 def by_bytes(tokens: list[int]) -> str:
@@ -132,7 +132,7 @@ def test_what_may_be_embedded() -> None:
     assert EmbeddingBody(model="m", input=[[1], [2]]).inputs == [[1], [2]]
     for nothing in ([], "", ["x", ""]):
         with pytest.raises(ApiError, match="must not be empty"):
-            _ = EmbeddingBody(model="m", input=nothing).inputs  # type: ignore[arg-type]
+            _ = EmbeddingBody(model="m", input=nothing).inputs
     told = embeddings("m", [Vector([1.0, -0.5], 3)], "base64")
     raw = base64.b64decode(told["data"][0]["embedding"])
     assert struct.unpack("<2f", raw) == (1.0, -0.5)

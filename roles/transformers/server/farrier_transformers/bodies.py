@@ -42,10 +42,10 @@ class GenerationBody(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     model: str
-    max_tokens: int | None = Field(None, ge=1)
-    temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, gt=0, le=1)
-    top_k: int | None = Field(None, ge=-1)
+    max_tokens: int | None = Field(default=None, ge=1)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    top_k: int | None = Field(default=None, ge=-1)
     seed: int | None = None
     stop: Annotated[list[_Stop], Field(max_length=MOST_STOPS)] | _Stop | None = None
     stream: bool = False
@@ -89,7 +89,7 @@ class ChatBody(GenerationBody):
     """``POST /v1/chat/completions``."""
 
     messages: list[Message] = Field(min_length=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
 
     @property
     def conversation(self) -> list[dict[str, Any]]:
@@ -128,7 +128,7 @@ class EmbeddingBody(BaseModel):
     model: str
     input: str | list[str] | list[int] | list[list[int]]
     encoding_format: Literal["float", "base64"] = "float"
-    dimensions: int | None = Field(None, ge=1)
+    dimensions: int | None = Field(default=None, ge=1)
 
     @property
     def inputs(self) -> list[str | list[int]]:
