@@ -3,7 +3,7 @@
 import fcntl
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,14 +23,14 @@ def lab() -> Iterator[Lab]:
 
 
 @contextmanager
-def lab_of_tests(name: str) -> Iterator[Lab]:
-    """The lab called *name*, brought up, and taken down unless FARRIER_KEEP_LAB=1."""
+def lab_of_tests(name: str, hosts: Sequence[str] | None = None) -> Iterator[Lab]:
+    """*hosts* of the lab called *name* (all), brought up; taken down unless FARRIER_KEEP_LAB=1."""
     # A second session on the same lab waits for the first: they would test each other's hosts.
     with Path(tempfile.gettempdir(), f"farrier-tests-{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             it = Lab.open(name, report=print)
-            it.up()
+            it.up(hosts)
         except LabError as error:
             # Never skipped: without hosts nothing of what these tests promise was seen.
             pytest.fail(str(error), pytrace=False)
