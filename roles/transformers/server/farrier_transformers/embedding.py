@@ -50,7 +50,7 @@ class Embedder:
         """The tokens of one input. Raises :class:`ApiError` for too many or none."""
         if isinstance(text, str):
             with self._encoding:
-                tokens = list(self._tokenizer(text)["input_ids"])
+                tokens = list(self._tokenizer(text, verbose=False)["input_ids"])
         else:
             tokens = text
             size = self._model.get_input_embeddings().num_embeddings

@@ -59,7 +59,7 @@ class Generator:
             self._known(prompt)
             return prompt
         with self._encoding:
-            return list(self._tokenizer(prompt)["input_ids"])
+            return list(self._tokenizer(prompt, verbose=False)["input_ids"])
 
     def encode_chat(self, messages: list[dict[str, Any]]) -> list[int]:
         """The tokens of a conversation, by the model's template. Raises :class:`ApiError`."""
@@ -80,7 +80,8 @@ class Generator:
                     400, f"messages: the model's chat_template refuses them: {error}"[:500],
                     param="messages",
                 ) from error  # fmt: skip
-            return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+            tokens = self._tokenizer(text, add_special_tokens=False, verbose=False)
+            return list(tokens["input_ids"])
 
     def room(self, prompt: Sequence[int], asked: int | None) -> int:
         """How many tokens an answer to *prompt* may have. Raises :class:`ApiError` for none."""
