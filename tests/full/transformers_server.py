@@ -11,7 +11,7 @@ import subprocess
 import tarfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,10 +150,9 @@ def serving(
     try:
         while served.process.poll() is None and 200 not in served.seen:
             assert time.monotonic() < end, served.said
-            try:
+            with suppress(ConnectionError, http.client.HTTPException):  # it does not listen yet
                 served.seen.add(served.ask("/health")[0])
-            except (ConnectionError, http.client.HTTPException):
-                time.sleep(0.1)  # it does not listen yet
+            time.sleep(0.2)  # between two looks: its one interpreter is busy importing
         yield served
     finally:
         served.process.send_signal(signal.SIGKILL)
