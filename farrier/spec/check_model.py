@@ -67,6 +67,8 @@ def check_model(model: Model, accelerator: str) -> Iterator[Finding]:
         return
     if engine.needs_gpus and accelerator == "cpu":
         yield "engine", f"{engine.name!r} needs GPUs, and the host's accelerator is 'cpu'"
+    if engine.one_gpu and isinstance(model.gpus, tuple) and len(model.gpus) > 1:
+        yield "gpus", f"{list(model.gpus)}: engine {engine.name!r} takes one GPU"
     if model.source or engine.needs_source:
         yield from _source(model, engine)
     yield from check_command(model, engine)

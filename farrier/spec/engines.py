@@ -30,6 +30,8 @@ class Engine:
     Without ``takes_args`` it has no flags; ``reserved_env`` maps a variable of its
     environment to the reason why it is not the operator's.
 
+    ``one_gpu``: it cannot share a model among several.
+
     ``example`` is how its program is started, as a ``command``; where it stands, the program has to
     listen on loopback. ``wants`` maps words that its command has to have to the reason why.
     ``adapter`` is how the agent asks it, by the name of its module there.
@@ -48,6 +50,7 @@ class Engine:
     adapter_on_cpu: str = ""
     user: str = "farrier-engine"
     takes_args: bool = True
+    one_gpu: bool = False
     may_have_command: bool = False
     reserved_env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
@@ -182,6 +185,21 @@ OLLAMA = Engine(
         }
     ),
 )
+TRANSFORMERS = Engine(
+    name="transformers",
+    one_gpu=True,
+    reserved=MappingProxyType(
+        {
+            "host": _LOOPBACK,
+            "port": "it is the model's field port",
+            "model": "it comes from the model's field source",
+            "revision": "it is the part of source behind the @",
+            "served-model-name": "it is the model's field name",
+            "device": "it is the host's accelerator",
+            "help": "it would print and exit",
+        }
+    ),
+)
 TGI = Engine(
     name="tgi",
     has_command=True,
@@ -210,6 +228,7 @@ ENGINES: Mapping[str, Engine] = MappingProxyType(
             TRTLLM,
             LLAMA_CPP,
             OLLAMA,
+            TRANSFORMERS,
             TGI,
             TRITON,
         )

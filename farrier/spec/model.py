@@ -119,8 +119,8 @@ class Model:
 
     =============== ============================================================================
     ``name``        what clients write in the request's ``model`` field
-    ``engine``      ``vllm``, ``ollama``; ``sglang``, ``trtllm``, ``llama_cpp``, ``tgi``,
-                    ``triton`` by a ``command``; ``custom`` for any other
+    ``engine``      ``vllm``, ``ollama``, ``llama_cpp``, ``transformers``; ``sglang``, ``trtllm``,
+                    ``tgi``, ``triton`` by a ``command``; ``custom`` for any other
                     OpenAI-compatible server (docs/engines.md)
     ``source``      ``path:/absolute/directory`` or ``path:/absolute/file.gguf`` on the host, or
                     ``hf:organisation/name@revision``; ``ollama:name:tag@digest`` for ``ollama``
@@ -133,8 +133,9 @@ class Model:
     ``env``         environment of the engine; no secrets
     ``replica``     name of the replica and of its unit ``engine-<replica>``; default: ``name``
     ``start_timeout`` seconds from start to the first answer of the health endpoint
-    ``command``     not for ``vllm`` and ``ollama``: the engine's argv, with ``{host}`` ``{port}``
-                    ``{model}`` and ``{path}`` (where ``source`` is on the host)
+    ``command``     not for ``vllm``, ``ollama`` and ``transformers``: the engine's argv, with
+                    ``{host}`` ``{port}`` ``{model}`` and ``{path}`` (where ``source`` is on the
+                    host)
     =============== ============================================================================
 
     Nothing is checked here: :func:`farrier.spec.read_host` reports every problem of an inventory

@@ -116,7 +116,7 @@ def begin_two(client: Client) -> tuple[Any, ...]:
         ("sglang", 1, True),
         ("trtllm", 1, False),
         ("llama_cpp", 1, True),
-        ("transformers", 1, False),
+        ("transformers", 1, True),
         ("tgi", 1, True),
         ("triton", None, False),
     ],
