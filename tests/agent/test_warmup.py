@@ -30,7 +30,7 @@ def warmed(
             ENGINES[kind],
             model,
             deadline=deadline,
-            again=0.05,
+            again=(0.05, 0.05),
             say=said.append,
         )
     )
