@@ -32,6 +32,9 @@ def nvml_library(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Pa
     # Tests look for the processes that have it open.
     return Path(shutil.copy(built, tmp_path_factory.mktemp("nvml")))
 
+_HELD: set[str] = set()
+"""The labs that this session has."""
+
 
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
@@ -46,15 +49,21 @@ def lab() -> Iterator[Lab]:
 @contextmanager
 def lab_of_tests(name: str) -> Iterator[Lab]:
     """The lab called *name*, brought up, and taken down unless FARRIER_KEEP_LAB=1."""
-    # A second session on the same lab waits for the first: they would test each other's hosts.
-    with Path(tempfile.gettempdir(), f"farrier-tests-{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
-            it = Lab.open(name, report=print)
-            it.up()
-        except LabError as error:
-            # Never skipped: without hosts nothing of what these tests promise was seen.
-            pytest.fail(str(error), pytrace=False)
-        yield it
-        if os.environ.get("FARRIER_KEEP_LAB") != "1":
-            it.down()
+    if name in _HELD:  # two fixtures in one session: the second would wait for the first for ever
+        pytest.fail(f"this session has lab {name} already: run these files apart", pytrace=False)
+    _HELD.add(name)
+    try:
+        # A second session on the same lab waits for the first: they would test each other's hosts.
+        with Path(tempfile.gettempdir(), f"farrier-tests-{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                it = Lab.open(name, report=print)
+                it.up()
+            except LabError as error:
+                # Never skipped: without hosts nothing of what these tests promise was seen.
+                pytest.fail(str(error), pytrace=False)
+            yield it
+            if os.environ.get("FARRIER_KEEP_LAB") != "1":
+                it.down()
+    finally:
+        _HELD.discard(name)

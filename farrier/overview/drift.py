@@ -23,6 +23,7 @@ def with_drift(rows: Sequence[HostRow], targets: Iterable[Target]) -> tuple[Host
     """*rows* with their drift; *targets* are their hosts as the inventory has them."""
     wanted = {target.name: target for target in targets}
     agent = _majority(row.agent_version for row in rows)
+    driver = _majority(row.driver_version for row in rows)
     engines = {
         engine: _majority(
             one.engine_version for row in rows for one in row.replicas if one.engine == engine
@@ -33,6 +34,8 @@ def with_drift(rows: Sequence[HostRow], targets: Iterable[Target]) -> tuple[Host
     def told(row: HostRow) -> Iterator[str]:
         if agent and row.agent_version and row.agent_version != agent:
             yield f"agent {row.agent_version}, most others have {agent}"
+        if driver and row.driver_version and row.driver_version != driver:
+            yield f"driver {row.driver_version}, most others have {driver}"
         for one in row.replicas:
             most = engines[one.engine]
             if most and one.engine_version and one.engine_version != most:

@@ -70,7 +70,8 @@ class HostRow:
     """One host. With an ``error`` nothing else is known of it.
 
     ``reasons`` of the host itself, first its verdict's, with what to do; ``units`` those of its own
-    that do not run. ``drift`` is filled in by :mod:`.drift`, which knows the other hosts.
+    that do not run; ``driver_version`` is the loaded one's, by NVML. ``drift`` is filled in by
+    :mod:`.drift`, which knows the other hosts.
     """
 
     host: str
@@ -78,6 +79,7 @@ class HostRow:
     error: Mapping[str, str] | None = None
     at: float | None = None
     agent_version: str | None = None
+    driver_version: str | None = None
     ready: bool | None = None
     verdict: str | None = None
     reasons: tuple[str, ...] = ()
@@ -107,6 +109,7 @@ def host_row(
         target.groups,
         at=status.at,
         agent_version=status.agent.version,
+        driver_version=status.gpus.driver_version if status.gpus else None,
         ready=status.ready,
         verdict=health.host.state if health else None,
         reasons=tuple(_host_reasons(status)),

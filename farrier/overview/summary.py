@@ -11,7 +11,8 @@ __all__ = ["summary"]
 
 
 def summary(rows: Sequence[HostRow]) -> str:
-    """*rows* in one line; of every model how many of its replicas are ready."""
+    """*rows* in one line; of every model how many of its replicas are ready,
+    and every driver that is loaded somewhere."""
     silent = sum(row.error is not None for row in rows)
     replicas = [one for row in rows for one in row.replicas]
     ready = sum(1 for row in rows if row.ready)
@@ -19,6 +20,8 @@ def summary(rows: Sequence[HostRow]) -> str:
     words += [f"{len(rows) - ready - silent} not ready"] * (len(rows) - ready - silent > 0)
     words += [f"{silent} without an answer"] * (silent > 0)
     parts = [", ".join(words)]
+    drivers = sorted({row.driver_version for row in rows if row.driver_version})
+    parts += [f"driver {', '.join(drivers)}"] * bool(drivers)
     parts += [f"{model} {_of(replicas, model)} ready" for model in _models(replicas)]
     flying = [one.in_flight for one in replicas if one.in_flight is not None]
     if replicas:

@@ -40,8 +40,13 @@ def of_boards(
         )
     seen = look.seen
     if not seen.boards:
+        let_go = seen.nvml == "released"
+        why = " (NVML was let go of, and not taken up again)" if let_go else ""
         raise RefusedError(
-            f"{host}: its agent knows no GPU: nothing was done", f"farrier fingerprint check {host}"
+            f"{host}: its agent knows no GPU{why}: nothing was done",
+            f"farrier exec --sudo {host} -- farrier-agent nvml acquire"
+            if let_go
+            else f"farrier fingerprint check {host}",
         )
     if word is None and kind == "gpu-diag":
         return options  # DCGM takes those that it finds

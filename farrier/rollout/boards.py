@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from farrier_agent.boards.told import tested_lines, worst
+from farrier_agent.control.protocol import Diagnosed
 
 from farrier.rollout.errors import RolloutError
 from farrier.rollout.one_host import OneHost
@@ -34,12 +35,15 @@ def reset(it: OneHost) -> str:
 def diagnose(it: OneHost) -> str:
     """Have DCGM diagnose them; the results in words. Raises RolloutError where a test failed."""
     record, options = it.record, it.ledger.options
-    level = options.diag or 1
-    done = it.watched(
-        lambda: it.through_cuts(lambda: it.host.gpu_diag(level, options.gpus, on_news=it.news))
-    )
+    level, attempt = options.diag or 1, record.diagnosed
+
+    def ask() -> Diagnosed:
+        return it.host.gpu_diag(level, options.gpus, attempt=attempt, on_news=it.news)
+
+    done = it.watched(lambda: it.through_cuts(ask))
     with it.book.changing():
         record.tests = list(done.results)
+        record.diagnosed += 1
     said = "; ".join(tested_lines(done.results))
     if worst(done.results) == "fail":
         bad = next((one.gpu for one in done.results if one.state == "fail" and one.gpu), None)

@@ -206,10 +206,16 @@ class Host(Fenced):
         return final
 
     def gpu_diag(
-        self, level: int, gpus: Sequence[str], *, on_news: Callable[[News], None] | None = None
+        self,
+        level: int,
+        gpus: Sequence[str],
+        *,
+        attempt: int,
+        on_news: Callable[[News], None] | None = None,
     ) -> Diagnosed:
-        """Have DCGM diagnose *gpus* (every one, without). Asked twice is once."""
-        words = ["--level", str(level), *(word for one in gpus for word in ("--gpu", one))]
+        """Have DCGM diagnose *gpus* (every one, without). An *attempt* asked for twice is one."""
+        words = ["--level", str(level), "--attempt", str(attempt)]
+        words += [word for one in gpus for word in ("--gpu", one)]
         final = self._fenced("act", "gpu-diag", *words, timeout=None, on_news=on_news)
         if not isinstance(final, Diagnosed):
             raise RolloutError(f"{self.name}: its agent answered {type(final).__name__}")

@@ -93,7 +93,7 @@ class HostRecord(msgspec.Struct, kw_only=True):
     (kept until it is over), ``gates`` how it compares with that, and ``gates_back`` how it did when
     it was put back. ``settled`` says why nothing is to be done here, where that was found out late.
 
-    ``tests`` are those of a diagnosis by DCGM.
+    ``tests`` are those of the last diagnosis by DCGM, ``diagnosed`` how many have told theirs.
     """
 
     host: str
@@ -131,6 +131,7 @@ class HostRecord(msgspec.Struct, kw_only=True):
     fingerprint_before: Fingerprint | None = None
     gates: list[GateRecord] = []
     tests: list[Tested] = []
+    diagnosed: int = 0
     gates_back: list[GateRecord] = []
     settled: str = ""
 

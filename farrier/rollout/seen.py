@@ -114,7 +114,8 @@ class HostSeen:
     durable mark, if there is one. ``driver`` is the version that NVML tells, ``units`` the state of
     each of the host's own services that it has (``active``). ``settled`` says why this rollout has
     nothing to do here. ``boards`` are its GPUs, also those that no longer answer.
-    ``accelerator`` is ``cuda`` or ``cpu``. ``reboot_required``: upgraded packages ask for one.
+    ``nvml`` says why NVML cannot be read, as ``farrier_agent.gpus.Nvml.kind``. ``accelerator`` is
+    ``cuda`` or ``cpu``. ``reboot_required``: upgraded packages ask for one.
     """
 
     host: str
@@ -130,6 +131,7 @@ class HostSeen:
     units: Mapping[str, str] = field(default_factory=dict)
     settled: str | None = None
     boards: tuple[BoardSeen, ...] = ()
+    nvml: str | None = None
     accelerator: str | None = None
     reboot_required: bool | None = None
 
@@ -174,6 +176,7 @@ def seen(
         acting=lease.acting if lease else None,
         driver=status.gpus.driver_version if status.gpus else None,
         units={one.name: one.active_state for one in status.units},
+        nvml=status.nvml.kind if status.nvml else None,
         accelerator=status.accelerator,
         reboot_required=reboot_required,
         boards=tuple(

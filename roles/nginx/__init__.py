@@ -12,6 +12,7 @@ from farrier.converge.templates import render
 from farrier.converge.typed import deploy
 from farrier.defaults import Default, Defaults
 from roles.nginx.clients import clients, key_map
+from roles.nginx.several import GROUP, ways
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,7 +26,7 @@ DEFAULTS = Defaults(
     "nginx",
     "The distribution's nginx in front of the host's engines: who is let in, the gate of each"
     " replica, `/replicas/<replica>/v1/…`, and `/v1/…` for gateways, which name a replica, and for"
-    " everybody where the host serves one model with one replica.",
+    " everybody where the host serves one model: of up to eight replicas, one whose gate is open.",
     (
         Default("nginx_port", 8080, "Port on which clients (and a gateway) reach the models."),
         Default(
@@ -170,6 +171,8 @@ def site_text(spec: HostSpec, settings: Mapping[str, Any], let_in: Clients) -> s
         clients=let_in,
         gates=GATES,
         requests_socket=requests_socket(spec),
+        ways=ways(spec.models),
+        group=GROUP,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +12,7 @@ import pytest
 
 from tests.driver_fleet.site import NEW, OLD, DriverSite, boot, comes_with, installed, loaded
 from tests.fakes.nvidia_repo.catalogue import DOES_NOT_BUILD, DOES_NOT_INSTALL
-from tests.fleet.rolling import leased, rollout
+from tests.fleet.rolling import leased, quickly, rollout, step_of
 from tests.fleet.site import Site
 from tests.roles.fleet import until
 
@@ -18,6 +20,8 @@ __all__ = [
     "FAULTS",
     "GATES",
     "MEASURE",
+    "ONE_HOST",
+    "STEPS",
     "Fault",
     "as_it_was",
     "brings",
@@ -25,6 +29,8 @@ __all__ = [
     "gates",
     "is_back",
     "is_changed",
+    "latest",
+    "reached",
 ]
 
 MEASURE = ("--measure", "3", "--tolerance", "50%")
@@ -35,6 +41,19 @@ GATES = {
     *("power-limit", "clocks", "warm", "verdict", "speed", "first-token"),
 }
 """Those that every change of a driver is judged by."""
+
+
+ONE_HOST = [
+    *("rollout", "driver", "-y", "--to", NEW, *MEASURE),
+    *("--lease", "15", "--limit", "gpu01"),
+]
+"""What a test disturbs: a lease that is soon over, one host."""
+
+STEPS = (
+    *("plan", "drain", "measure", "let-go", "install", "reboot", "back", "take-up"),
+    *("warm", "check", "ready", "settle"),
+)
+"""Those that a host with :data:`ONE_HOST` goes through, in order."""
 
 
 class Fault(NamedTuple):
@@ -109,6 +128,23 @@ def is_back(site: DriverSite, ledger: Mapping[str, Any], host: str) -> Any:
     return record
 
 
+def latest(here: Path) -> Any:
+    """The ledger of the one rollout in *here*."""
+    (path,) = (here / ".farrier" / "rollouts").glob("r-*.json")
+    return json.loads(path.read_text())
+
+
+def reached(here: Path, process: subprocess.Popen[str], step: str) -> None:
+    """Return when gpu01 is at *step*; fail with what *process* said if it ended before."""
+
+    def there() -> bool:
+        if process.poll() is not None:
+            pytest.fail(f"it ended with {process.returncode}:\n{process.communicate()[0]}")
+        return step_of(here, "gpu01") == step
+
+    quickly(there, 400, f"gpu01 is at {step}")
+
+
 @pytest.fixture
 def as_it_was(site: DriverSite) -> Iterator[None]:
     """Every host has :data:`OLD` again, and serves; no driver brings anything with it."""
@@ -118,6 +154,7 @@ def as_it_was(site: DriverSite) -> Iterator[None]:
         site.root(host, "rm -f /opt/fake-gpu/when/*")
         if not installed(site, host) == loaded(site, host) == OLD:
             _bring(site, host)
+        site.root(host, "farrier-agent nvml acquire", check=False)  # a test may have ended within
         site.root(host, "farrier-agent act done; farrier-agent ready --all --wait", check=False)
         until(lambda: site.ready(host), 120, f"{host} serves")  # noqa: B023
 

@@ -114,17 +114,19 @@ def weaknesses(root: Block, engines: dict[int, str]) -> list[str]:
 def _way(root: Block, block: Block, to: str, engines: dict[int, str]) -> Iterator[str]:
     """What is wrong with a block that passes requests *to* an engine."""
     host = re.sub(r"^https?://", "", to).partition("/")[0]
-    upstream = next(
-        (one for one in root.all() if one.name == "upstream" and one.arguments == (host,)), None
-    )
-    targets = [one[0] for one in upstream.own("server")] if upstream else [host]
+    groups = _groups(root, host)
+    several = bool(groups) and "$" in host
+    targets = [one[0] for group in groups for one in group.own("server")] if groups else [host]
     ports = {int(one.rpartition(":")[2]) for one in targets if re.search(r":\d+$", one)}
     replicas = {engines[port] for port in ports if port in engines}
     if not replicas and "$" not in host:
         return
-    if upstream is not None:
-        yield f"upstream {host}: a connection that is kept counts as a request in flight"
+    for group in groups:
+        if not several or group.own("keepalive"):
+            yield f"{group}: a connection that is kept counts as a request in flight"
     for name, (default, why) in WANTED.items():
+        if name == "proxy_next_upstream" and several:
+            continue
         for value, *_ in block.effective(name) or [(default,)]:
             if value != "off":
                 yield f"{name} {value}: {why}"
@@ -135,7 +137,55 @@ def _way(root: Block, block: Block, to: str, engines: dict[int, str]) -> Iterato
         yield "proxy_intercept_errors off: an engine's own 425 would be tried again elsewhere"
     if block.effective("lingering_close") == [("off",)]:
         yield "lingering_close off: a refused upload is reset before its client reads why"
-    yield from _gate(block, replicas)
+    if several:
+        yield from _several(block, host, groups, engines)
+    else:
+        yield from _gate(block, replicas)
+
+
+def _groups(root: Block, host: str) -> list[Block]:
+    """The groups of servers that *host* may name: several where a variable ends it."""
+    name, variable, _ = host.partition("$")
+    return [
+        one
+        for one in root.all()
+        if one.name == "upstream"
+        and (one.arguments == (host,) or (variable and name and one.arguments[0].startswith(name)))
+    ]
+
+
+def _several(
+    block: Block, host: str, groups: list[Block], engines: dict[int, str]
+) -> Iterator[str]:
+    """A group is chosen by the gates that are open, and has the replicas behind these alone."""
+    tried = {word for words in block.effective("proxy_next_upstream") for word in words}
+    if not tried <= {"off", "error", "timeout"}:
+        yield f"proxy_next_upstream {' '.join(sorted(tried))}: what was executed is repeated"
+    prefix, _, variable = host.partition("$")
+    parts: dict[str, str] = {}
+    none_open = False
+    for name, *arguments in block.directives:
+        inner = block.blocks[int(arguments[0])] if name == "{" else None
+        if inner is None or inner.name != "if":
+            continue
+        gate = re.fullmatch(r"/run/farrier/open/(.+)\)", inner.arguments[-1])
+        for to, value in inner.own("set"):
+            if inner.arguments[0] == "(-f" and gate and to == f"${variable}":
+                parts[gate[1]] = value.removeprefix(f"${{{variable}}}")
+        none_open = none_open or (
+            inner.arguments[0] == f"(${variable}" and bool(inner.own("return"))
+        )
+    if not none_open:
+        yield f"without an answer while no gate is open: {host}"
+    for group in groups:
+        ports = {int(one[0].rpartition(":")[2]) for one in group.own("server")}
+        members = [engines.get(port, "?") for port in sorted(ports)]
+        if (
+            group.arguments[0]
+            != prefix + "".join(part for replica, part in parts.items() if replica in members)
+            or not set(members) <= parts.keys()
+        ):
+            yield f"{group}: without the gate of {' and '.join(members)}"
 
 
 def _gate(block: Block, replicas: set[str]) -> Iterator[str]:

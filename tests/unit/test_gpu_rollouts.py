@@ -286,6 +286,12 @@ def test_a_diagnosis_that_fails_is_told_by_test_and_keeps_it_closed(site: Site) 
     }
     assert not host.gate("right")
     assert host.gate("left")
+    # the board is exchanged
+    host.nvml(f"{APART}\ndcgm.host-engine 1")
+    ledger = site.again(ledger)
+    assert ledger.outcome == "done", ledger.hosts[0].failure
+    assert {one.state for one in ledger.hosts[0].tests} == {"pass"}
+    until(lambda: host.gate("right"))
 
 
 def test_a_diagnosis_of_all_that_passes_ends_in_service(site: Site) -> None:

@@ -233,6 +233,16 @@ def test_an_agent_that_is_not_as_most_are() -> None:
     assert drift(row("a"), row("b", version="0.9")) == [(), ()], "halves have no majority"
 
 
+def test_a_driver_that_is_not_as_most_are() -> None:
+    def driven(name: str, version: str | None) -> HostRow:
+        return row(name, gpus=Gpus(count=8, driver_version=version))
+
+    rows = (driven("a", "580.1"), driven("b", "580.1"), driven("c", "580.2"), driven("d", None))
+    assert drift(*rows) == [(), (), ("driver 580.2, most others have 580.1",), ()]
+    assert summary(rows).startswith("4 hosts: 4 ready; driver 580.1, 580.2; m 4 of 4 ready")
+    assert rows[0].to_json()["driver_version"] == "580.1"
+
+
 def test_an_engine_that_is_not_as_most_are() -> None:
     def with_version(name: str, version: str) -> HostRow:
         one = row(name)

@@ -62,6 +62,9 @@ def test_what_makes_no_sense_is_said() -> None:
         options("gpu-reset", None, None)
     with pytest.raises(RefusedError, match="knows no GPU"):
         options("gpu-reset", None, Look(HostSeen(host="gpu01"), None))
+    with pytest.raises(RefusedError, match="NVML was let go of") as told:
+        options("gpu-reset", None, Look(HostSeen(host="gpu01", nvml="released"), None))
+    assert told.value.next == "farrier exec --sudo gpu01 -- farrier-agent nvml acquire"
 
 
 SICK = "farrier-agent (GPU health): GPU 1: XID 64"

@@ -1,7 +1,8 @@
 """A diagnosis by DCGM, under a rollout's lease, and its results as typed values.
 
 It takes minutes to hours. What came of it is kept until another one is made, so that who asks again
-because the connection broke is told the same, and no second one is begun.
+because the connection broke is told the same, and no second one is begun; who has had the result
+asks for the next attempt.
 """
 
 from __future__ import annotations
@@ -45,6 +46,12 @@ class _Note(msgspec.Struct, frozen=True, kw_only=True):
     level: int
     gpus: tuple[str, ...]
     done: Diagnosed
+    attempt: int = 0
+
+    @property
+    def asked(self) -> tuple[object, ...]:
+        """What was asked for."""
+        return (self.rollout, self.level, self.gpus, self.attempt)
 
 
 _note = msgspec.json.Decoder(_Note)
@@ -54,6 +61,7 @@ def gpu_diag(arguments: argparse.Namespace) -> int:
     """Mark, then diagnose. Returns the exit code: 1 where a test failed, 3 without DCGM."""
     gpus = tuple(dict.fromkeys(arguments.gpus))
     level: int = arguments.level
+    attempt: int = arguments.attempt
     on = f" on {', '.join(gpus)}" if gpus else ""
     words = printable(f"dcgmi diag -r {level}{on}")[:_LINE]
 
@@ -61,13 +69,13 @@ def gpu_diag(arguments: argparse.Namespace) -> int:
         rollout = getattr(final, "rollout", None)
         path = arguments.note_dir / NOTE
         kept = _kept(path)
-        if kept is not None and (kept.rollout, kept.level, kept.gpus) == (rollout, level, gpus):
+        if kept is not None and kept.asked == (rollout, level, gpus, attempt):
             return kept.done
         dcgmi = _dcgmi()
         tell(f"{words}: it may take a while", as_json=arguments.json)
         with _host_engine():
             done = _diagnosed(dcgmi, level, gpus, lock)
-        note = _Note(rollout=rollout, level=level, gpus=gpus, done=done)
+        note = _Note(rollout=rollout, level=level, gpus=gpus, done=done, attempt=attempt)
         with suppress(OSError):  # then another one is made, if it is asked for again
             replace(path, msgspec.json.encode(note) + b"\n")
         with suppress(ControlError):  # it is in the reply, too

@@ -109,6 +109,8 @@ def _act(actions: Parsers) -> None:
     one = _action(actions, "gpu-diag", "have DCGM diagnose GPUs that nobody has (root)")
     add_token(one)
     one.add_argument("--level", type=int, choices=range(1, 5), required=True)
+    text = "the same number is told what came of it, another one diagnoses anew [0]"
+    one.add_argument("--attempt", type=int, default=0, metavar="N", help=text)
     text = "[every one]"
     one.add_argument("--gpu", dest="gpus", action="append", default=[], metavar="UUID", help=text)
     _place(one, "note")
