@@ -32,6 +32,7 @@ def nvml_library(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Pa
     # Tests look for the processes that have it open.
     return Path(shutil.copy(built, tmp_path_factory.mktemp("nvml")))
 
+
 _HELD: set[str] = set()
 """The labs that this session has."""
 
