@@ -21,8 +21,10 @@ from farrier_agent.loopback import Ask
 
 __all__ = ["AGAIN", "Done", "WarmUp", "generate", "warm_up"]
 
-AGAIN = 1.0
-"""Seconds between two attempts at a step."""
+AGAIN = (0.1, 1.0)
+"""Seconds between two attempts at a step: the first two, and at most. Each wait is twice the last:
+an engine that is there in a moment is not kept waiting, one that loads for minutes not pestered.
+"""
 LOOK_SECONDS = 5.0
 """Seconds that an answer may take that costs no generation."""
 NOT_THERE = frozenset({400, 404, 405, 501})
@@ -58,7 +60,7 @@ async def warm_up(
     *,
     deadline: float,
     adapters: Sequence[str] = (),
-    again: float = AGAIN,
+    again: tuple[float, float] = AGAIN,
     say: Callable[[str], None] = lambda _: None,
 ) -> WarmUp:
     """Take the steps of *engine* in order, each until it is done, within *deadline* seconds.
@@ -74,14 +76,16 @@ async def warm_up(
     steps += [(short, adapter, f"{short.title} of {adapter}") for adapter in adapters]
     for step, name, title in steps:
         told = None
+        pause, longest = again
         while (why := await _attempt(ask, step, name, end)) is not None:
-            if time.monotonic() + again >= end:
+            if time.monotonic() + pause >= end:
                 why = f"{title}: {why}; not warm within {deadline:g} s"
                 return WarmUp(tuple(done), time.monotonic() - begun, why)
             if why != told:
                 say(f"{title}: {why}")
                 told = why
-            await asyncio.sleep(again)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, longest)
         done.append(Done(title, time.monotonic() - begun))
         say(f"{title}: done")
     return WarmUp(tuple(done), time.monotonic() - begun)

@@ -37,7 +37,7 @@ def warmed(
             model,
             deadline=deadline,
             adapters=adapters,
-            again=0.05,
+            again=(0.05, 0.05),
             say=said.append,
         )
     )
