@@ -50,7 +50,7 @@ def served(python: Path, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def warmed(port: int) -> WarmUp:
-    return asyncio.run(warm_up(asker(port), ADAPTER, "tiny", deadline=120, again=0.1))
+    return asyncio.run(warm_up(asker(port), ADAPTER, "tiny", deadline=120, again=(0.1, 0.1)))
 
 
 def copied(tiny: Path, to: Path, **tokenizer: Any) -> Path:
