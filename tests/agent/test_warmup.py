@@ -70,7 +70,7 @@ def test_each_adapter_has_to_generate_too() -> None:
             *("stream", "short generation of law", "short generation of chess")
         ]
         client.ends(*["length"] * 4)
-        result, _ = warmed(client.port, adapters=["law", "lost"], deadline=0.6)
+        result, _ = warmed(client.port, adapters=["law", "lost"], deadline=4)
     assert result.why is not None
     assert result.why.startswith("short generation of lost: /v1/chat/completions answers 404: The")
 
