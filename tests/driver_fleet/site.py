@@ -48,6 +48,7 @@ TINY = {
     "engine": "custom",
     "gpus": list(range(GPUS)),
     "port": 8101,
+    "start_timeout": 120,
     "command": [
         *(f"{OPT}/engine", "--host", "{host}", "--port", "{port}", "--model", "{model}"),
         *("--account", account("tiny"), "--start-delay", "1"),
