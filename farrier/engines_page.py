@@ -28,7 +28,7 @@ TRIED: Mapping[str, str] = MappingProxyType(
         "trtllm": "a stand-in: it needs CUDA",
         "llama_cpp": "a stand-in; its build with a stand-in source",
         "ollama": "a stand-in: its program could not be had",
-        "transformers": "the real thing, on a CPU, without hosts",
+        "transformers": "the real thing, on a CPU: served and drained on a host",
         "tgi": "a stand-in: it is an image only",
         "triton": "a stand-in: it is an image only",
     }

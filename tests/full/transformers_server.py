@@ -24,7 +24,7 @@ from tests.roles.converging import ROOT
 __all__ = ["Served", "made_by", "python_of_the_lock", "serving", "started"]
 
 UV = ROOT / ".venv" / "bin" / "uv"
-PATIENCE = 300
+PATIENCE = 900
 """Seconds for a start: importing torch with cold files takes most of them."""
 
 
