@@ -22,6 +22,7 @@ import roles.nvidia_container_toolkit
 import roles.nvidia_driver
 import roles.ollama
 import roles.prometheus
+import roles.transformers
 import roles.vllm
 from farrier.converge.preflight import preflight
 from farrier.inventory import current_fleet
@@ -52,6 +53,9 @@ program = {
     "llama_cpp": f"{llama_cpp.path}/{llama_cpp.program}",
     "vllm": roles.vllm.vllm_environment(spec.accelerator, roles.vllm.DEFAULTS.read(host.data)).path,
     "ollama": roles.ollama.ollama_release(roles.ollama.DEFAULTS.read(host.data)).path,
+    "transformers": roles.transformers.transformers_environment(
+        spec.accelerator, roles.transformers.DEFAULTS.read(host.data)
+    ).path,
 }
 engine_settings = roles.engine.DEFAULTS.read(host.data)
 unit_texts = {
@@ -79,6 +83,8 @@ if "gateway" in spec.groups:
 
 if any(model.engine == "vllm" for model in spec.models):
     roles.vllm.vllm(spec.accelerator)
+if any(model.engine == "transformers" for model in spec.models):
+    roles.transformers.transformers(spec.accelerator)
 if any(model.engine == "ollama" for model in spec.models):
     roles.ollama.ollama()
 if any(model.engine == "llama_cpp" and model.command is None for model in spec.models):

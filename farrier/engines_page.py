@@ -28,6 +28,7 @@ TRIED: Mapping[str, str] = MappingProxyType(
         "trtllm": "a stand-in: it needs CUDA",
         "llama_cpp": "a stand-in; its build with a stand-in source",
         "ollama": "a stand-in: its program could not be had",
+        "transformers": "the real thing, on a CPU, without hosts",
         "tgi": "a stand-in: it is an image only",
         "triton": "a stand-in: it is an image only",
     }
@@ -109,6 +110,33 @@ installer is not used, as it overwrites units and restarts what runs.
 
 """
 
+_TRANSFORMERS = """
+## Transformers
+
+For models that no engine takes: the role [`transformers`](roles/transformers.md) brings a small
+server of Farrier's own (`roles/transformers/server`: FastAPI over Hugging Face's Transformers), in
+an environment with locks of its own, so its Transformers may be newer than vLLM's.
+
+    Model("odd", engine="transformers", gpus=[0], source="path:/srv/models/odd",
+          args={"dtype": "bfloat16", "max-model-len": 4096, "trust-remote-code": True})
+
+- One model on one GPU, or the CPU, and one generation at a time; `max-waiting` requests wait (64),
+  more are answered 503 with `Retry-After`. An engine that knows the model is many times faster.
+- `/v1/chat/completions`, `/v1/completions` (stream or not; `stop`, `max_tokens`, `temperature`,
+  `top_p`, `top_k`, `seed`, usage), `/v1/models`; for models that embed `/v1/embeddings`, pooled as
+  the directory's `1_Pooling` says. What would be left out of an answer (`n`, `logprobs`, `tools`,
+  `response_format`, pictures, …) is refused with 400, and so are messages for a model without a
+  chat template.
+- A client that leaves ends its generation with the token that is being made.
+- Python code in the model's directory is run with `trust-remote-code` only, weights that are no
+  safetensors are loaded with `allow-pickle` only. Where weights are missing, or there is no GPU, it
+  ends and says why; it never takes the CPU instead.
+- `/health` is 503 until a token was made. When the thread that computes is lost, it says so,
+  answers what runs and waits with an error and exits with 1: systemd starts it again.
+- SIGTERM: it stops listening, finishes what runs and waits within `shutdown-timeout` seconds (half
+  of `engine_stop_timeout`), ends the rest with an error and exits with 0.
+"""
+
 _PROGRESS = """
 ## Progress
 
@@ -143,6 +171,7 @@ def page() -> str:
         _lines(commands),
         _LLAMA_CPP,
         _OLLAMA,
+        _TRANSFORMERS,
         _PROGRESS,
         _lines(progress),
     )

@@ -1,7 +1,9 @@
-"""The hosts that tests of roles and deploys run on."""
+"""What tests of all kinds use: the fake NVML, and the hosts that roles and deploys run on."""
 
 import fcntl
 import os
+import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +12,26 @@ from pathlib import Path
 import pytest
 
 from farrier.lab import Lab, LabError
+from tests.fakes.nvml.build import build_once
+
+if sys.dont_write_bytecode:
+    # The tests start programs by the thousand. Where no bytecode is kept each of them compiles
+    # itself anew: an agent's start takes 0.6 s of CPU instead of 0.2. Apart from the sources it may
+    # be kept anywhere.
+    sys.dont_write_bytecode = False
+    sys.pycache_prefix = str(Path(__file__).parents[1] / "build" / "pycache")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
+
+
+@pytest.fixture(scope="session")
+def nvml_library(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The fake NVML, built once for all workers of xdist; the copy of this one is its alone."""
+    base = tmp_path_factory.getbasetemp()
+    built = build_once((base if worker_id == "master" else base.parent) / "nvml-library")
+    # Tests look for the processes that have it open.
+    return Path(shutil.copy(built, tmp_path_factory.mktemp("nvml")))
+
 
 _HELD: set[str] = set()
 """The labs that this session has."""

@@ -50,10 +50,11 @@ class ConfigError(ValueError):
 class Replica(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One engine serving one model on this host.
 
-    ``name`` is a DNS label, unique on the host; ``model`` is what clients name; ``port`` is the
-    engine's loopback port; ``gpus`` are NVML indices, empty on a CPU host. ``config_hash`` is the
-    sha256 of everything that the engine was configured from: when it differs from what the running
-    unit recorded at its start, a restart is pending.
+    ``name`` is a DNS label, unique on the host; ``model`` is what clients name, and ``adapters``
+    are LoRA adapters of it that they may name instead; ``port`` is the engine's loopback port;
+    ``gpus`` are NVML indices, empty on a CPU host. ``config_hash`` is the sha256 of everything that
+    the engine was configured from: when it differs from what the running unit recorded at its
+    start, a restart is pending.
     """
 
     name: Label
@@ -61,6 +62,7 @@ class Replica(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     engine: str
     unit: str
     port: Port
+    adapters: list[str] = []
     gpus: list[int] = []
     config_hash: str
 

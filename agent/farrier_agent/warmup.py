@@ -1,7 +1,8 @@
 """Warms an engine up: from *it runs* to *it answers*, with real generations.
 
 Health and the list of models are waited for, as loading takes minutes; then one short generation
-and one stream to its end. An engine that is healthy but cannot generate (vLLM answers 200 on
+and one stream to its end, and one short generation with each LoRA adapter. An engine that is
+healthy but cannot generate (vLLM answers 200 on
 ``/health`` with a wedged core) does not pass. The first generation may compile kernels, so each
 may take as long as the deadline leaves.
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from farrier_agent.engines import Engine, Step
@@ -20,8 +21,10 @@ from farrier_agent.loopback import Ask
 
 __all__ = ["AGAIN", "Done", "WarmUp", "generate", "warm_up"]
 
-AGAIN = 1.0
-"""Seconds between two attempts at a step."""
+AGAIN = (0.1, 1.0)
+"""Seconds between two attempts at a step: the first two, and at most. Each wait is twice the last:
+an engine that is there in a moment is not kept waiting, one that loads for minutes not pestered.
+"""
 LOOK_SECONDS = 5.0
 """Seconds that an answer may take that costs no generation."""
 NOT_THERE = frozenset({400, 404, 405, 501})
@@ -56,28 +59,35 @@ async def warm_up(
     model: str,
     *,
     deadline: float,
-    again: float = AGAIN,
+    adapters: Sequence[str] = (),
+    again: tuple[float, float] = AGAIN,
     say: Callable[[str], None] = lambda _: None,
 ) -> WarmUp:
     """Take the steps of *engine* in order, each until it is done, within *deadline* seconds.
 
-    *say* is told what it waits for, in words, whenever that changes.
+    Then one short generation with each of *adapters*: a name that is listed may still have no
+    weights that can be used. *say* is told what it waits for, in words, whenever that changes.
     """
     begun = time.monotonic()
     end = begun + deadline
     done: list[Done] = []
-    for step in engine.steps:
+    short = next(step for step in engine.steps if step.generates)
+    steps = [(step, model, step.title) for step in engine.steps]
+    steps += [(short, adapter, f"{short.title} of {adapter}") for adapter in adapters]
+    for step, name, title in steps:
         told = None
-        while (why := await _attempt(ask, step, model, end)) is not None:
-            if time.monotonic() + again >= end:
-                why = f"{step.title}: {why}; not warm within {deadline:g} s"
+        pause, longest = again
+        while (why := await _attempt(ask, step, name, end)) is not None:
+            if time.monotonic() + pause >= end:
+                why = f"{title}: {why}; not warm within {deadline:g} s"
                 return WarmUp(tuple(done), time.monotonic() - begun, why)
             if why != told:
-                say(f"{step.title}: {why}")
+                say(f"{title}: {why}")
                 told = why
-            await asyncio.sleep(again)
-        done.append(Done(step.title, time.monotonic() - begun))
-        say(f"{step.title}: done")
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, longest)
+        done.append(Done(title, time.monotonic() - begun))
+        say(f"{title}: done")
     return WarmUp(tuple(done), time.monotonic() - begun)
 
 

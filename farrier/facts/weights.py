@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from pyinfra.api import FactBase
 
 import farrier.weights.gguf
-from farrier.weights.config import ConfigError, ModelConfig, lora_rank
+from farrier.weights.adapter import Adapter, parse_adapter
+from farrier.weights.config import ConfigError, ModelConfig
 from farrier.weights.config import parse as parse_config
 from farrier.weights.gguf import Gguf, GgufError, read
 
@@ -43,11 +44,11 @@ class GgufFound:
 class WeightsFacts:
     """By the paths that were asked about; what is not there is absent.
 
-    *configs* and *adapters* (ranks of LoRA adapters) may hold a problem instead, in words.
+    *configs* and *adapters* may hold a problem instead, in words.
     """
 
     configs: Mapping[str, ModelConfig | str] = field(default_factory=dict)
-    adapters: Mapping[str, int | str | None] = field(default_factory=dict)
+    adapters: Mapping[str, Adapter | str] = field(default_factory=dict)
     ggufs: Mapping[str, GgufFound] = field(default_factory=dict)
 
 
@@ -118,7 +119,7 @@ class Weights(FactBase[WeightsFacts | None]):
 def parse(output: Sequence[str]) -> WeightsFacts:
     """Parse lines of a word, what was read, and the path that it is of."""
     configs: dict[str, ModelConfig | str] = {}
-    adapters: dict[str, int | str | None] = {}
+    adapters: dict[str, Adapter | str] = {}
     ggufs: dict[str, GgufFound] = {}
     for line in output:
         kind, _, rest = line.partition(" ")
@@ -129,7 +130,7 @@ def parse(output: Sequence[str]) -> WeightsFacts:
             case "config":
                 configs[path] = _config(said)
             case "adapter":
-                adapters[path] = _rank(said)
+                adapters[path] = _adapter(said)
             case "gguf":
                 ggufs[path] = GgufFound(int(said) if said.isdigit() else None)
             case "read" | "head" if path in ggufs:
@@ -151,9 +152,9 @@ def _config(said: str) -> ModelConfig | str:
         return str(error)
 
 
-def _rank(said: str) -> int | str | None:
+def _adapter(said: str) -> Adapter | str:
     try:
-        return lora_rank(_bytes(said))
+        return parse_adapter(_bytes(said))
     except ConfigError as error:
         return str(error)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from farrier.preflight.reach import CODES as REACH
 from farrier.preflight.rules import (
+    adapters,
     apt,
     containers,
     disks,
@@ -35,6 +36,7 @@ _MODULES = {
     "Ports and firewall": ports,
     "Models": models,
     "Models and their engines": weights,
+    "LoRA adapters": adapters,
     "Quantised models": quantisation,
     "GPUs": gpus,
     "Driver": driver,

@@ -24,7 +24,7 @@ from farrier.facts.updates import Updates
 from farrier.facts.weights import Weights
 from farrier.preflight.basics import BasicFacts
 from farrier.preflight.found import Found
-from farrier.preflight.rules.models import adapter_paths, gguf_path, model_path
+from farrier.preflight.rules.models import adapter_paths, gguf_path, model_paths
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -94,12 +94,13 @@ def questions(wanted: Wanted, *, all_of_them: bool = False) -> Questions:
     A converge asks hosts without a GPU the basics only; *all_of_them* is for a look without one.
     """
     models = wanted.spec.models
-    paths = {path for model in models if (path := model_path(model))}
+    paths = {path for model in models for path in model_paths(model)}
+    adapters = {path for model in models for path in adapter_paths(model)}
     files = {path for model in models if (path := gguf_path(model))}
     names = (
         *(_NVIDIA if wanted.cuda else ()),
         *(_EVERYWHERE if all_of_them else ()),
-        *(("weights",) if paths or files else ()),
+        *(("weights",) if paths or files or adapters else ()),
         "basics",  # last: it tells the time, which is compared with the operator's
     )
     return Questions(
@@ -107,7 +108,7 @@ def questions(wanted: Wanted, *, all_of_them: bool = False) -> Questions:
         wanted.spec.roots,
         tuple(sorted(paths)),
         tuple(program.path for program in wanted.programs),
-        tuple(sorted({path for model in models for path in adapter_paths(model)})),
+        tuple(sorted(adapters)),
         tuple(sorted(files)),
     )
 

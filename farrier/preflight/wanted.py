@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ENGINE_CUDA", "DriverWanted", "Program", "Wanted", "wanted"]
 
-ENGINE_CUDA = {"vllm": "13.0"}
-"""The CUDA release that an engine is built with: vLLM 0.32.0's torch 2.13.0 is PyPI's for 13.0.
-tests/unit/test_preflight_wanted.py compares it with the role's lock."""
+ENGINE_CUDA = {"vllm": "13.0", "transformers": "13.0"}
+"""The CUDA release that an engine is built with: both have PyPI's torch 2.13.0, which is for 13.0.
+tests/unit/test_preflight_wanted.py compares it with the roles' locks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +147,12 @@ def _driver(spec: HostSpec, data: Any) -> DriverWanted:
 def _programs(spec: HostSpec, data: Any) -> tuple[Program, ...]:
     engines = {model.engine for model in spec.models}
     programs = []
-    settings = _settings("vllm", data)
-    if settings is not None and "vllm" in engines:
-        built = import_module("roles.vllm").vllm_environment(spec.accelerator, settings)
-        programs.append(Program(f"{built.thing} {built.release}", built.path, built.needs_mb))
+    for name in ("vllm", "transformers"):
+        settings = _settings(name, data)
+        if settings is not None and name in engines:
+            made = getattr(import_module(f"roles.{name}"), f"{name}_environment")
+            built = made(spec.accelerator, settings)
+            programs.append(Program(f"{built.thing} {built.release}", built.path, built.needs_mb))
     settings = _settings("ollama", data)
     if settings is not None and "ollama" in engines:
         role = import_module("roles.ollama")

@@ -15,7 +15,12 @@ import msgspec
 __all__ = ["QUEUES", "Counts", "FirstByte", "Requests", "added", "in_between", "parse", "requests"]
 
 QUEUES = frozenset(
-    {"vllm:num_requests_waiting", "sglang:num_queue_reqs", "llamacpp:requests_deferred"}
+    {
+        "vllm:num_requests_waiting",
+        "sglang:num_queue_reqs",
+        "llamacpp:requests_deferred",
+        "transformers:requests_waiting",
+    }
 )
 """Gauges of engines: requests that were accepted and are not worked on yet."""
 

@@ -21,7 +21,10 @@ for address in addresses:
             lines = page.read().decode().splitlines()
     except OSError:
         continue
-    names = ("llm_", "vllm:num_requests_w", "sglang:num_queue", "llamacpp:requests_d")
+    names = (
+        *("llm_", "vllm:num_requests_w", "sglang:num_queue", "llamacpp:requests_d"),
+        "transformers:requests_w",
+    )
     print(*(line for line in lines if line.startswith(names)), sep="\\n")
     break
 """

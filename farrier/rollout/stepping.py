@@ -48,11 +48,12 @@ class Stepping:
         except StoppedError:
             self._end("taken back", "stopped on demand")
         except FencedError as error:
-            self._failed(error.what, f"farrier rollout resume {self._ledger.id}", error.code)
+            self._failed(error.what, self._resume(), error.code)
         except RolloutError as error:
             self._failed(error.what, self._ways_out(error), error.code)
         except ShellError as error:
-            self._failed(f"{error.host}: {error.what}", error.next)
+            # it may be gone for good, or come back with half of it done: both are resumed
+            self._failed(f"{error.host}: {error.what}", f"{error.next}; then {self._resume()}")
 
     def _run(self) -> None:
         record, it = self._record, self._it
@@ -149,15 +150,20 @@ class Stepping:
         last = record.present[-1].step if record.present else None
         if it.kind not in RESTARTS or error.code == 3 or last not in {"act", "warm", "check"}:
             return error.next
-        given = it.ledger.options.inventory
-        more = "" if given == "inventory" else f" --inventory {shlex.quote(given)}"
-        ways = [error.next, f"farrier rollout resume {it.ledger.id}{more}, once it is put right"]
+        ways = [error.next, f"{self._resume()}, once it is put right"]
         with suppress(RolloutError, ShellError):
             seen = it.look().seen
             mine = [seen.replica(one.name) for one in record.replicas]
             if it.kind != "rollback" and any(one and one.back for one in mine):
-                ways.append(f"farrier rollout rollback --limit {record.host}{more}")
+                ways.append(f"farrier rollout rollback --limit {record.host}{self._inventory()}")
         return "; or ".join(one for one in ways if one)
+
+    def _resume(self) -> str:
+        return f"farrier rollout resume {self._ledger.id}{self._inventory()}"
+
+    def _inventory(self) -> str:
+        given = self._ledger.options.inventory
+        return "" if given == "inventory" else f" --inventory {shlex.quote(given)}"
 
     def _failed(self, what: str, next_command: str | None, code: int = 1) -> None:
         self._record.code = code

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from farrier.spec.check_command import NO_SECRETS, check_command
+from farrier.spec.check_layout import check_layout
 from farrier.spec.engines import ENGINES, PARALLEL_FLAGS, RESERVED_ENV, Engine
 from farrier.spec.model import HubSource, Model, OllamaSource, is_secret, parse_source
 from farrier.spec.problems import Finding
+from farrier.spec.values import did_you_mean, is_label, is_served_name, is_whole, shown
 
 __all__ = [
     "Finding",
@@ -29,6 +30,7 @@ FIELDS = (
     "gpus",
     "port",
     "args",
+    "lora",
     "env",
     "replica",
     "start_timeout",
@@ -36,34 +38,9 @@ FIELDS = (
 )
 PORTS = range(1024, 65536)
 
-_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-_SERVED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 _FLAG = re.compile(r"[a-z0-9][a-z0-9.-]*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 LABEL_RULE = "lower-case letters, digits and '-', at most 63, a letter or digit at both ends"
-
-
-def is_label(value: object) -> bool:
-    """Whether *value* is a DNS label in lower case."""
-    return isinstance(value, str) and _LABEL.fullmatch(value) is not None
-
-
-def is_served_name(value: object) -> bool:
-    """Whether clients can ask for a model by the name *value*."""
-    return isinstance(value, str) and _SERVED_NAME.fullmatch(value) is not None
-
-
-def is_whole(value: object) -> bool:
-    """Whether *value* is an int; ``True`` is none."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def did_you_mean(word: object, known: Any, cutoff: float = 0.6) -> str:
-    """``; did you mean 'x'?`` or nothing."""
-    close = (
-        get_close_matches(word, list(known), n=1, cutoff=cutoff) if isinstance(word, str) else []
-    )
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def check_model(model: Model, accelerator: str) -> Iterator[Finding]:
@@ -90,14 +67,13 @@ def check_model(model: Model, accelerator: str) -> Iterator[Finding]:
         return
     if engine.needs_gpus and accelerator == "cpu":
         yield "engine", f"{engine.name!r} needs GPUs, and the host's accelerator is 'cpu'"
+    if engine.one_gpu and isinstance(model.gpus, tuple) and len(model.gpus) > 1:
+        yield "gpus", f"{list(model.gpus)}: engine {engine.name!r} takes one GPU"
     if model.source or engine.needs_source:
         yield from _source(model, engine)
     yield from check_command(model, engine)
     yield from _args(model, engine)
-    if engine.parallel:
-        yield from _adapters(model.args)
-    if engine.parallel and accelerator == "cuda":
-        yield from _parallelism(model)
+    yield from check_layout(model, engine, accelerator)
 
 
 def _source(model: Model, engine: Engine) -> Iterator[Finding]:
@@ -137,7 +113,7 @@ def _names(model: Model) -> Iterator[Finding]:
             f"{model.name!r} {rule}, and the unit is named after it; if clients have to ask for "
             f"this name, add replica={_as_label(model.name)!r} for the unit",
         )
-    elif not _SERVED_NAME.fullmatch(model.name):
+    elif not is_served_name(model.name):
         yield "name", f"{model.name!r} has other characters than letters, digits and . _ : / -"
     if model.replica != model.name and not is_label(model.replica):
         yield "replica", f"{shown(model.replica)} {rule}"
@@ -198,7 +174,7 @@ def _args(model: Model, engine: Engine) -> Iterator[Finding]:
             yield "args", f"{shown(flag)} is not a flag's name without its dashes{hint}"
             continue
         path = f"args.{flag}"
-        longer = [name for name in guarded if name.startswith(flag) and name != flag]
+        longer = [] if flag in guarded else [name for name in guarded if name.startswith(flag)]
         if flag in engine.reserved:
             yield path, f"Farrier sets this itself: {engine.reserved[flag]}"
         elif is_secret(flag, value):
@@ -208,6 +184,8 @@ def _args(model: Model, engine: Engine) -> Iterator[Finding]:
             yield path, f"is the beginning of --{longer[0]}; flags are written in full"
         elif value is False:
             yield path, "False has no meaning for a flag: leave it out, or use its no-… form"
+        elif f"no-{flag}" in args:
+            yield path, f"contradicts args.no-{flag}: leave one of them out"
         elif not isinstance(value, str | int | float):
             yield (
                 path,
@@ -217,60 +195,5 @@ def _args(model: Model, engine: Engine) -> Iterator[Finding]:
             yield path, "has characters that cannot be printed (a line break?)"
 
 
-LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""The values that vLLM takes (0.32.0, config/lora.py)."""
-
-
-def _adapters(args: object) -> Iterator[Finding]:
-    if not isinstance(args, Mapping):
-        return
-    rank = args.get("max-lora-rank", LORA_RANKS[1])
-    if not is_whole(rank) or rank not in LORA_RANKS:
-        ranks = ", ".join(map(str, LORA_RANKS))
-        yield "args.max-lora-rank", f"must be one of {ranks}, not {shown(rank)}"
-    for flag in ("lora-modules", "max-lora-rank"):
-        if flag in args and args.get("enable-lora") is not True:
-            yield f"args.{flag}", "has no effect without args={'enable-lora': True}"
-            return
-
-
-def _parallelism(model: Model) -> Iterator[Finding]:
-    args: Any = model.args
-    gpus: Any = model.gpus
-    if not isinstance(args, Mapping) or not isinstance(gpus, tuple):
-        return
-    sizes: dict[str, Any] = {flag: args.get(flag, 1) for flag in PARALLEL_FLAGS}
-    wrong = {f: size for f, size in sizes.items() if not is_whole(size) or int(size) < 1}
-    for flag, size in wrong.items():
-        yield f"args.{flag}", f"must be a whole number from 1, not {shown(size)}"
-    if wrong or not gpus or len(set(gpus)) != len(gpus):
-        return
-    if not any(flag in args for flag in PARALLEL_FLAGS):
-        return  # the role then says --tensor-parallel-size, as many as there are gpus
-    needed = 1
-    for size in sizes.values():
-        needed *= int(size)
-    if needed != len(gpus):
-        product = " x ".join(f"{flag} {size}" for flag, size in sizes.items())
-        yield (
-            "gpus",
-            f"{list(gpus)} is {_count(len(gpus))}, but the engine would use {needed} "
-            f"({product}); set args={{'tensor-parallel-size': {len(gpus)}}} or change gpus",
-        )
-
-
-def _count(gpus: int) -> str:
-    return f"{gpus} GPU{'s' if gpus != 1 else ''}"
-
-
 def _as_label(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:63].rstrip("-") or "model"
-
-
-def shown(value: object) -> str:
-    """*value* for a message; only short texts and numbers, anything else by its type."""
-    if value is None or isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, str) and len(value) <= 64 and not is_secret("", value):
-        return repr(value)
-    return f"a {type(value).__name__}"

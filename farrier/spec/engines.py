@@ -8,8 +8,14 @@ from types import MappingProxyType
 
 __all__ = ["ENGINES", "PARALLEL_FLAGS", "RESERVED_ENV", "Engine"]
 
-PARALLEL_FLAGS = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
-"""vLLM uses the product of these, each 1 by default, as its number of GPUs."""
+PARALLEL_FLAGS = (
+    "tensor-parallel-size",
+    "pipeline-parallel-size",
+    "data-parallel-size",
+    "prefill-context-parallel-size",
+)
+"""vLLM uses the product of these, each 1 by default, as its number of GPUs (0.32.0,
+config/parallel.py). Tensor parallelism stands first."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +29,8 @@ class Engine:
     ``ollama``. Where it ``may_have_command``, the role's program runs unless the model has one.
     Without ``takes_args`` it has no flags; ``reserved_env`` maps a variable of its
     environment to the reason why it is not the operator's.
+
+    ``one_gpu``: it cannot share a model among several.
 
     ``example`` is how its program is started, as a ``command``; where it stands, the program has to
     listen on loopback. ``wants`` maps words that its command has to have to the reason why.
@@ -42,6 +50,7 @@ class Engine:
     adapter_on_cpu: str = ""
     user: str = "farrier-engine"
     takes_args: bool = True
+    one_gpu: bool = False
     may_have_command: bool = False
     reserved_env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
@@ -57,6 +66,14 @@ class Engine:
 
 _LOOPBACK = "engines listen on 127.0.0.1 only, nginx is in front of them"
 _NGINX = "nginx speaks to clients, the engine only to nginx"
+
+_ONE_HOST = (
+    "a replica is one unit on one host: it is laid out by gpus and the …-parallel-size flags"
+)
+_ONE_SERVER = (
+    "one API server for a unit: of several the others do not wait for what they serve when the unit"
+    " stops; more of them are more replicas"
+)
 
 VLLM = Engine(
     name="vllm",
@@ -82,6 +99,17 @@ VLLM = Engine(
             "ssl-cert-reqs": _NGINX,
             "ssl-ciphers": _NGINX,
             "enable-ssl-refresh": _NGINX,
+            "api-server-count": _ONE_SERVER,
+            **dict.fromkeys(
+                (
+                    *("headless", "nnodes", "node-rank", "master-addr", "master-port"),
+                    *("data-parallel-rank", "data-parallel-start-rank"),
+                    *("data-parallel-size-local", "data-parallel-address"),
+                    *("data-parallel-rpc-port", "data-parallel-hybrid-lb"),
+                    *("data-parallel-external-lb", "data-parallel-multi-port-external-lb"),
+                ),
+                _ONE_HOST,
+            ),
             "uvicorn-log-level": "nginx keeps the access log",
             "disable-uvicorn-access-log": "nginx keeps the access log",
             "help": "it would print and exit",
@@ -157,6 +185,21 @@ OLLAMA = Engine(
         }
     ),
 )
+TRANSFORMERS = Engine(
+    name="transformers",
+    one_gpu=True,
+    reserved=MappingProxyType(
+        {
+            "host": _LOOPBACK,
+            "port": "it is the model's field port",
+            "model": "it comes from the model's field source",
+            "revision": "it is the part of source behind the @",
+            "served-model-name": "it is the model's field name",
+            "device": "it is the host's accelerator",
+            "help": "it would print and exit",
+        }
+    ),
+)
 TGI = Engine(
     name="tgi",
     has_command=True,
@@ -185,6 +228,7 @@ ENGINES: Mapping[str, Engine] = MappingProxyType(
             TRTLLM,
             LLAMA_CPP,
             OLLAMA,
+            TRANSFORMERS,
             TGI,
             TRITON,
         )

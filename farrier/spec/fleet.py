@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from farrier.spec.check_layout import clashes
 from farrier.spec.host import HostSpec, read_host
+from farrier.spec.places import argument_place
 from farrier.spec.problems import NOWHERE, Place, Problem, SpecError
 
 __all__ = ["Fleet", "check", "read_fleet"]
@@ -67,6 +69,7 @@ def read_fleet(
             behind.append(spec.name)
     if not any("gateway" in spec.groups for spec in hosts.values()):
         problems += [_unreachable(name, where(name, "nginx_clients")) for name in behind]
+    problems += _clashing(hosts.values())
     return Fleet(hosts, tuple(problems))
 
 
@@ -78,6 +81,19 @@ def check(fleet: Fleet) -> None:
 
 def _bound(where: Callable[[str, str], Place], host: str) -> Callable[[str], Place]:
     return lambda field: where(host, field)
+
+
+def _clashing(hosts: Collection[HostSpec]) -> Iterator[Problem]:
+    """Adapters whose name means something else in this fleet."""
+    found = clashes(model for host in hosts for model in host.models)
+    for host in hosts if found else ():
+        for index, model in enumerate(host.models):
+            for adapter in model.adapters:
+                if message := found.get(adapter):
+                    field = f"lora.{adapter}"
+                    place = argument_place(model.place, field) if model.place.file else NOWHERE
+                    path = f"models[{index}].{field}"
+                    yield Problem(place.file, place.line, host.name, path, message)
 
 
 def _unreachable(host: str, place: Place) -> Problem:

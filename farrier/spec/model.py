@@ -119,8 +119,8 @@ class Model:
 
     =============== ============================================================================
     ``name``        what clients write in the request's ``model`` field
-    ``engine``      ``vllm``, ``ollama``; ``sglang``, ``trtllm``, ``llama_cpp``, ``tgi``,
-                    ``triton`` by a ``command``; ``custom`` for any other
+    ``engine``      ``vllm``, ``ollama``, ``llama_cpp``, ``transformers``; ``sglang``, ``trtllm``,
+                    ``tgi``, ``triton`` by a ``command``; ``custom`` for any other
                     OpenAI-compatible server (docs/engines.md)
     ``source``      ``path:/absolute/directory`` or ``path:/absolute/file.gguf`` on the host, or
                     ``hf:organisation/name@revision``; ``ollama:name:tag@digest`` for ``ollama``
@@ -128,11 +128,14 @@ class Model:
     ``port``        loopback port of the engine
     ``args``        the engine's own flags, without dashes: ``{"max-model-len": 8192}``; ``True``
                     for a flag without a value
+    ``lora``        LoRA adapters of a vLLM, by the name that clients ask for:
+                    ``{"law": "path:/srv/adapters/law"}``
     ``env``         environment of the engine; no secrets
     ``replica``     name of the replica and of its unit ``engine-<replica>``; default: ``name``
     ``start_timeout`` seconds from start to the first answer of the health endpoint
-    ``command``     not for ``vllm`` and ``ollama``: the engine's argv, with ``{host}`` ``{port}``
-                    ``{model}`` and ``{path}`` (where ``source`` is on the host)
+    ``command``     not for ``vllm``, ``ollama`` and ``transformers``: the engine's argv, with
+                    ``{host}`` ``{port}`` ``{model}`` and ``{path}`` (where ``source`` is on the
+                    host)
     =============== ============================================================================
 
     Nothing is checked here: :func:`farrier.spec.read_host` reports every problem of an inventory
@@ -145,6 +148,7 @@ class Model:
     gpus: tuple[int, ...]
     port: int
     args: Mapping[str, Argument]
+    lora: Mapping[str, str]
     env: Mapping[str, str]
     replica: str
     start_timeout: float
@@ -161,6 +165,7 @@ class Model:
         gpus: Sequence[int] = (),
         port: int = FIRST_PORT,
         args: Mapping[str, Argument] | None = None,
+        lora: Mapping[str, str] | None = None,
         env: Mapping[str, str] | None = None,
         replica: str | None = None,
         start_timeout: float = START_TIMEOUT,
@@ -174,6 +179,7 @@ class Model:
             "gpus": _frozen(gpus),
             "port": port,
             "args": {} if args is None else args,
+            "lora": {} if lora is None else lora,
             "env": {} if env is None else env,
             "replica": name if replica is None else replica,
             "start_timeout": start_timeout,
@@ -192,6 +198,11 @@ class Model:
     def unit(self) -> str:
         """The systemd unit that runs this replica."""
         return f"engine-{self.replica}.service"
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The names of its LoRA adapters, as clients ask for them."""
+        return tuple(self.lora) if isinstance(self.lora, Mapping) else ()
 
     def parsed_source(self) -> PathSource | HubSource | OllamaSource:
         """The source, typed. Raises :class:`ValueError` if it is none."""
@@ -212,7 +223,7 @@ class Model:
 
     def to_json(self) -> dict[str, Any]:
         """This model as plain values; what looks like a secret is masked. Used by pyinfra."""
-        shown = ("name", "replica", "engine", "source", "gpus", "port", "start_timeout")
+        shown = ("name", "replica", "engine", "source", "gpus", "port", "lora", "start_timeout")
         command = self.command
         if isinstance(command, tuple):
             command = tuple("***" if is_secret("", word) else word for word in command)

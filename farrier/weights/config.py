@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["ConfigError", "ModelConfig", "lora_rank", "parse"]
+__all__ = ["ConfigError", "ModelConfig", "as_count", "json_object", "parse"]
 
 _TEXT_PARTS = ("text_config", "llm_config", "language_config")
 _CONTEXTS = (
@@ -50,27 +50,23 @@ class ModelConfig:
 
 def parse(text: bytes) -> ModelConfig:
     """The configuration in *text*. Raises :class:`ConfigError`."""
-    said = _object(text)
+    said = json_object(text)
     model = next((part for key in _TEXT_PARTS if isinstance(part := said.get(key), dict)), said)
     architectures = said.get("architectures")
     names = architectures if isinstance(architectures, list) else []
     return ModelConfig(
         tuple(name for name in names if isinstance(name, str)),
         _text(said.get("model_type")),
-        _count(model.get("num_attention_heads", model.get("n_head"))),
-        None if "kv_lora_rank" in model else _count(model.get("num_key_value_heads")),
+        as_count(model.get("num_attention_heads", model.get("n_head"))),
+        None if "kv_lora_rank" in model else as_count(model.get("num_key_value_heads")),
         _context(said, model),
         _quantisation(said) or _quantisation(model),
         isinstance(said.get("auto_map"), dict),
     )
 
 
-def lora_rank(text: bytes) -> int | None:
-    """The rank of the adapter whose ``adapter_config.json`` is *text*. Raises ConfigError."""
-    return _count(_object(text).get("r"))
-
-
-def _object(text: bytes) -> Mapping[str, Any]:
+def json_object(text: bytes) -> Mapping[str, Any]:
+    """The JSON object in *text*. Raises :class:`ConfigError`."""
     try:
         said = json.loads(text)
     except (ValueError, RecursionError):
@@ -84,7 +80,8 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _count(value: object) -> int | None:
+def as_count(value: object) -> int | None:
+    """*value* where it is a number of things, else None."""
     good = isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 32
     return int(value) if good else None  # type: ignore[call-overload]
 
@@ -97,8 +94,8 @@ def _quantisation(said: Mapping[str, Any]) -> str | None:
 
 
 def _context(said: Mapping[str, Any], model: Mapping[str, Any]) -> int | None:
-    found = [count for key in _CONTEXTS if (count := _count(model.get(key))) is not None]
-    longer = _count(model.get("model_max_length")) or 0
+    found = [count for key in _CONTEXTS if (count := as_count(model.get(key))) is not None]
+    longer = as_count(model.get("model_max_length")) or 0
     if not found:
         return longer or None
     factors = [1.0] if "gemma3" in _text(said.get("model_type")) else [1.0, *_factors(model)]

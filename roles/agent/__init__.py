@@ -207,6 +207,7 @@ def agent(
         source=PROJECT,
         # systemd-python is Debian's: it has to match the host's libsystemd.
         paths=("/usr/lib/python3/dist-packages",),
+        service=True,
     )
     environment(wanted, name="Environment")
     if serves:

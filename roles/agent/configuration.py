@@ -82,6 +82,7 @@ def agent_config(
                 engine=ENGINES[model.engine].asked_as(spec.accelerator),
                 unit=model.unit,
                 port=model.port,
+                adapters=list(model.adapters),
                 gpus=list(model.gpus),
                 config_hash=hashes[model.replica],
             )
@@ -95,7 +96,9 @@ def agent_config(
 
 def _models(fleet: Iterable[HostSpec]) -> list[str]:
     """All that clients may ask the gateway for."""
-    return sorted({model.name for host in fleet for model in host.models})
+    return sorted(
+        {name for host in fleet for model in host.models for name in (model.name, *model.adapters)}
+    )
 
 
 def _peers(spec: HostSpec, fleet: Iterable[HostSpec]) -> list[Peer]:

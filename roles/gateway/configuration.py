@@ -128,12 +128,13 @@ def maps(routes: Iterable[Route], keys: Mapping[str, ApiKey]) -> dict[str, str]:
     named = sorted(keys.items())
     return {
         "keys.map": _map((key.sha256.lower(), name) for name, key in named),
-        "models.map": _map((route.model, route.backend) for route in routes),
+        "models.map": _map((one, route.backend) for route in routes for one in route.names),
         "allowed.map": _map(
-            (f"{name}|{route.model}", "yes")
+            (f"{name}|{one}", "yes")
             for name, key in named
             for route in routes
-            if key.models is None or route.model in key.models
+            for one in route.names
+            if route.may_use(key, one)
         ),
         "requests_per_minute.map": _map(
             (name, key.requests_per_minute)

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from farrier.spec import HostSpec
+from farrier.spec import ApiKey, HostSpec
 
 __all__ = ["WHOLE", "Route", "Server", "backend_names", "host_label", "routes"]
 
@@ -47,11 +47,26 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One model: *backend* is its name in HAProxy, *servers* are its replicas by name."""
+    """One model: *backend* is its name in HAProxy, *servers* are its replicas by name.
+
+    *adapters* are the LoRA adapters that all of its replicas serve. One that only some of them
+    serve is a route of its own, *of* the model.
+    """
 
     model: str
     backend: str
     servers: tuple[Server, ...]
+    adapters: tuple[str, ...] = ()
+    of: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What clients may ask for that goes here."""
+        return (self.model, *self.adapters)
+
+    def may_use(self, key: ApiKey, name: str) -> bool:
+        """Whether the client of *key* may use *name*: who may use a model may use its adapters."""
+        return key.may_use(name) or key.may_use(self.of or self.model)
 
     @property
     def every(self) -> str:
@@ -68,28 +83,46 @@ def routes(
     """
     weights = dict(weights or {})
     found: defaultdict[str, list[Server]] = defaultdict(list)
+    adapters: defaultdict[str, defaultdict[str, list[Server]]]
+    adapters = defaultdict(lambda: defaultdict(list))
     for host in sorted(fleet, key=lambda host: host.name):
         for model in host.models:
             name = f"{host_label(host.name)}:{model.replica}"
-            found[model.name].append(
-                Server(
-                    name=name,
-                    address=host.address,
-                    port=host.nginx_port,
-                    check_port=host.agent.check_port,
-                    replica=model.replica,
-                    weight=_weight(name, weights.pop(name, WHOLE)),
-                    number=0,
-                )
+            server = Server(
+                name=name,
+                address=host.address,
+                port=host.nginx_port,
+                check_port=host.agent.check_port,
+                replica=model.replica,
+                weight=_weight(name, weights.pop(name, WHOLE)),
+                number=0,
             )
+            found[model.name].append(server)
+            for adapter in model.adapters:
+                adapters[model.name][adapter].append(server)
     if weights:
         known = ", ".join(server.name for servers in found.values() for server in servers)
         raise ValueError(
             f"gateway_weights: {', '.join(sorted(map(repr, weights)))} is no replica of the fleet;"
             f" there are: {known or 'none'}"
         )
-    names = backend_names(found)
-    return tuple(Route(model, names[model], _numbered(found[model])) for model in sorted(found))
+    everywhere = {
+        model: tuple(sorted(one for one, at in its.items() if len(at) == len(found[model])))
+        for model, its in adapters.items()
+    }
+    apart = {
+        one: (model, servers)
+        for model, its in adapters.items()
+        for one, servers in its.items()
+        if one not in everywhere[model]
+    }
+    names = backend_names([*found, *apart])
+    return tuple(
+        Route(model, names[model], _numbered(found[model]), everywhere.get(model, ()))
+        if model in found
+        else Route(model, names[model], _numbered(apart[model][1]), of=apart[model][0])
+        for model in sorted({*found, *apart})
+    )
 
 
 def _weight(name: str, weight: object) -> int:

@@ -36,9 +36,11 @@ class Way:
 def ways(models: Sequence[Model]) -> tuple[Way, ...]:
     """The ways of a host's ``/v1/…``; none where it serves several models, or one by one replica.
 
-    Of more than :data:`MOST` replicas each has its own path only.
+    Of more than :data:`MOST` replicas each has its own path only; so it is where not all of them
+    serve the same adapters, since nginx does not read what a request asks for.
     """
-    if len({model.name for model in models}) != 1 or not 2 <= len(models) <= MOST:
+    served = {(model.name, frozenset(model.adapters)) for model in models}
+    if len(served) != 1 or not 2 <= len(models) <= MOST:
         return ()
     numbered = list(enumerate(models, start=1))
     return tuple(

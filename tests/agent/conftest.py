@@ -10,7 +10,6 @@ from hypothesis import HealthCheck, settings
 
 from tests.agent.host import Host
 from tests.agent.nvml_reading import Reader
-from tests.fakes.nvml.build import build
 
 # A machine that is busy with hosts makes examples slowly: that is no defect of what is tested.
 # The same examples every time, so that a commit's verdict is one; `--hypothesis-profile=search`
@@ -19,11 +18,6 @@ BUSY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], pri
 settings.register_profile("search", BUSY)
 settings.register_profile("same", BUSY, derandomize=True, database=None)
 settings.load_profile("same")
-
-
-@pytest.fixture(scope="session")
-def nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("nvml"))
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ def listens(client: Client) -> bool:
 
 def warmed(client: Client, kind: str, deadline: float = 20.0) -> WarmUp:
     ask = asker(client.port)
-    return asyncio.run(warm_up(ask, ENGINES[kind], "tiny", deadline=deadline, again=0.05))
+    return asyncio.run(warm_up(ask, ENGINES[kind], "tiny", deadline=deadline, again=(0.05, 0.05)))
 
 
 def complaint(client: Client, kind: str) -> str | None:
@@ -116,7 +116,7 @@ def begin_two(client: Client) -> tuple[Any, ...]:
         ("sglang", 1, True),
         ("trtllm", 1, False),
         ("llama_cpp", 1, True),
-        ("transformers", 1, False),
+        ("transformers", 1, True),
         ("tgi", 1, True),
         ("triton", None, False),
     ],

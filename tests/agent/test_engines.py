@@ -42,6 +42,25 @@ def test_an_openai_compatible_engine_need_not_have_a_health_path() -> None:
     assert "does not name" in (engine.judge("tiny", {"/v1/models": models("x")}) or "")
 
 
+@pytest.mark.parametrize(
+    ("answer", "complaint"),
+    [
+        (Answer(200, b'{"data": [{"embedding": [0.5, -1]}]}'), None),
+        (Answer(200, b'{"data": [{"embedding": []}]}'), "no embedding"),
+        (Answer(200, b'{"data": []}'), "no embedding"),
+        (Answer(200, b'{"data": [{"embedding": "AAAA"}]}'), "no embedding"),
+        (Answer(503, b'{"error": {"message": "loading"}}'), "answers 503: loading"),
+        (Answer(error="nothing listens"), "/v1/embeddings: nothing listens"),
+    ],
+)
+def test_a_model_that_embeds_is_warm_by_an_embedding(answer: Answer, complaint: str | None) -> None:
+    for step in ENGINES["transformers"].steps[2:]:
+        paths = [question.path for question in step.questions("tiny")]
+        assert paths == ["/v1/chat/completions", "/v1/completions", "/v1/embeddings"]
+        why = step.judge("tiny", "/v1/embeddings", answer)
+        assert why is None if complaint is None else complaint in (why or "")
+
+
 def test_a_long_list_of_names_is_cut() -> None:
     listed = {"/health": OK, "/v1/models": models(*("m" * 1000 for _ in range(1000)))}
     assert len(ENGINES["vllm"].judge("tiny", listed) or "") < 600

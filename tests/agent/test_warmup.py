@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Sequence
 
 import pytest
 from farrier_agent.engines import ENGINES, Answer, Question
@@ -21,7 +22,12 @@ SHORT, STREAM = GENERATIONS
 
 
 def warmed(
-    port: int, *, model: str = "tiny", kind: str = "vllm", deadline: float = 20.0
+    port: int,
+    *,
+    model: str = "tiny",
+    kind: str = "vllm",
+    deadline: float = 20.0,
+    adapters: Sequence[str] = (),
 ) -> tuple[WarmUp, list[str]]:
     said: list[str] = []
     result = asyncio.run(
@@ -30,7 +36,8 @@ def warmed(
             ENGINES[kind],
             model,
             deadline=deadline,
-            again=0.05,
+            adapters=adapters,
+            again=(0.05, 0.05),
             say=said.append,
         )
     )
@@ -53,6 +60,19 @@ def test_an_engine_that_serves_is_warm_after_two_real_generations(
         assert [done.title for done in result.done] == steps
         client.ends("length", "length")
         assert client.executed()["begun"] == 2
+
+
+def test_each_adapter_has_to_generate_too() -> None:
+    with engine("--adapter=law", "--adapter=chess") as (client, _):
+        result, _ = warmed(client.port, adapters=["law", "chess"])
+        assert result.warm
+        assert [done.title for done in result.done][3:] == [
+            *("stream", "short generation of law", "short generation of chess")
+        ]
+        client.ends(*["length"] * 4)
+        result, _ = warmed(client.port, adapters=["law", "lost"], deadline=4)
+    assert result.why is not None
+    assert result.why.startswith("short generation of lost: /v1/chat/completions answers 404: The")
 
 
 def test_an_engine_that_loads_slowly_is_waited_for_and_what_for_is_said_once() -> None:

@@ -31,10 +31,10 @@ def test_the_host_loses_its_power_at_any_step(
             lose_power(site, "gpu01")
             said, _ = process.communicate(timeout=600)
         print(said)
-        assert process.returncode == 1, said
-        assert "farrier rollout resume" in said
         busy(it)
         site.lab.start("gpu01")
+        assert process.returncode == 1, said
+        assert "farrier rollout resume" in said
         ledger = rollout(site, "resume", cwd=checkout(tmp_path / "elsewhere"), timeout=1500)
         busy(it)
         it.end()
@@ -62,8 +62,8 @@ def test_power_is_lost_in_the_middle_of_the_build(
             site.root("gpu01", "timeout 300 sh -c 'until pgrep -x cc1 >/dev/null; do :; done'")
             lose_power(site, "gpu01")
             said, _ = process.communicate(timeout=600)
-        assert process.returncode == 1, said
         site.lab.start("gpu01")
+        assert process.returncode == 1, said
         ledger = rollout(site, "resume", cwd=checkout(tmp_path / "elsewhere"), timeout=1500)
         nothing_lost(site, it)
     assert ledger["outcome"] == "done"

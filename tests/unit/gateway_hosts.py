@@ -50,6 +50,7 @@ class Request:
 class Host:
     """A stand-in for one host. What it does can be changed while it runs.
 
+    Each of its *models* has these LoRA *adapters*.
     *gate* is what a request gets: ``open``, a status as ``425``, or ``close`` (after it was read,
     without an answer). *takes* is what its agent says of its replicas; None: it hangs. *hold* is
     what every answer waits for.
@@ -57,6 +58,7 @@ class Host:
 
     name: str
     models: Mapping[str, str] = field(default_factory=lambda: {"tiny": "tiny"})
+    adapters: tuple[str, ...] = ()
     gate: str = "open"
     takes: bool | None = True
     alive: bool = True
@@ -93,7 +95,12 @@ class Host:
             nginx_port=self.port,
             agent=AgentSettings(check_port=self.check_port),
             models=tuple(
-                Model(model, replica=replica, source="path:/srv/models/x")
+                Model(
+                    model,
+                    replica=replica,
+                    source="path:/srv/models/x",
+                    lora=dict.fromkeys(self.adapters, "path:/srv/adapters/x"),
+                )
                 for replica, model in self.models.items()
             ),
         )

@@ -29,7 +29,6 @@ from farrier.rollout.store import Store
 from tests.agent.host import UUIDS, Host, pci_address, replica, until
 from tests.agent.replicas import needs_another_user
 from tests.fakes.nvidia_tools import install
-from tests.fakes.nvml.build import build
 
 pytestmark = needs_another_user
 
@@ -192,14 +191,9 @@ sys.exit(main([*words, *more]))
 """
 
 
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("nvml"))
-
-
 @pytest.fixture
-def site(tmp_path: Path, library: Path) -> Iterator[Site]:
-    with Host(tmp_path, library) as host:
+def site(tmp_path: Path, nvml_library: Path) -> Iterator[Site]:
+    with Host(tmp_path, nvml_library) as host:
         yield Site(host)
 
 

@@ -65,7 +65,7 @@ class Project:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,  # a busy machine starts pyinfra in tens of seconds
             check=False,
         )
 

@@ -13,7 +13,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +164,10 @@ def test_a_way_for_every_set_of_open_gates() -> None:
 def test_one_replica_several_models_and_too_many_have_none() -> None:
     assert ways(replicas(8101)) == ()
     assert ways((*replicas(8101, 8102), model("other", "o", 8103))) == ()
+    first, second = replicas(8101, 8102)
+    adapted = replace(second, lora={"law": "path:/srv/law"})
+    assert ways((first, adapted)) == ()
+    assert len(ways((replace(first, lora={"law": "path:/srv/law"}), adapted))) == 3
     assert len(ways(replicas(*range(8101, 8101 + MOST)))) == 255
     assert ways(replicas(*range(8101, 8102 + MOST))) == ()
     assert "upstream farrier" not in site(replicas(8101))

@@ -114,6 +114,14 @@ def test_hosts_without_a_gpu_are_asked_the_basics_only() -> None:
     assert not {"apt", "sources"} & set(asked.facts)
     assert asked.models == ("/srv/models/bge", "/srv/models/qwen")
     assert asked.programs == (VLLM.path,)
+    laid_out = replace(
+        SPEC.models[0],
+        lora={"law": "path:/srv/adapters/law"},
+        args={"speculative-config": '{"model": "/srv/models/draft", "num_speculative_tokens": 4}'},
+    )
+    about = questions(Wanted(replace(SPEC, models=(laid_out,))))
+    assert about.models == ("/srv/models/draft", "/srv/models/qwen")
+    assert about.adapters == ("/srv/adapters/law",)
     everything = questions(Wanted(SPEC), all_of_them=True)
     assert {"apt", "sources", *asked.facts} == set(everything.facts)
     # The host's clock is compared with ours when the answer is here.

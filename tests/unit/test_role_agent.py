@@ -43,6 +43,16 @@ def test_what_the_agent_is_told_of_a_host_by_default() -> None:
     assert told.notices is None
 
 
+def test_adapters_are_warmed_up_and_counted() -> None:
+    adapted = Model("tiny", source="path:/m", gpus=[0], lora={"law": "path:/a", "go": "path:/b"})
+    told = config(replace(GPU, models=(adapted, BGE)))
+    assert [one.adapters for one in told.replicas] == [["law", "go"], []]
+    gateway = HostSpec("gw01", groups=("gateway",))
+    fleet = (replace(GPU, models=(adapted, BGE)), gateway)
+    made = agent.agent_config(gateway, SETTINGS, {}, DRAINS, gateways=True, fleet=fleet)
+    assert made.gateway_models == ["BAAI/bge", "go", "law", "tiny"]
+
+
 def test_a_host_without_models_is_asked_by_no_gateway() -> None:
     told = config(MONITOR)
     assert (told.accelerator, told.check_listen, told.replicas) == ("cpu", None, [])

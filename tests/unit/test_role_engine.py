@@ -75,6 +75,15 @@ def test_flags_with_and_without_a_value() -> None:
     assert words[-7:] == ["--enforce-eager", "--max-model-len", "2048", "--seed", "0", "--x", "a b"]
 
 
+def test_adapters_are_loaded_by_their_names() -> None:
+    lora = {"law": "path:/srv/adapters/law", "Org/chess": "path:/srv/adapters/a=b"}
+    flags = ["--lora-modules", "law=/srv/adapters/law", "Org/chess=/srv/adapters/a=b"]
+    assert vllm(lora=lora)[-4:] == ["--enable-lora", *flags]
+    words = vllm(lora=lora, args={"enable-lora": True, "max-lora-rank": 64})
+    assert words[-6:] == ["--enable-lora", "--max-lora-rank", "64", *flags]
+    assert vllm(lora={}) == vllm()
+
+
 def test_running_requests_are_finished_at_sigterm() -> None:
     """vLLM's own default cuts every stream and then hangs."""
     words = argv(Model(**TINY), CUDA, SETTINGS | {"engine_stop_timeout": 90}, PROGRAM)

@@ -52,6 +52,39 @@ def test_a_route_for_each_model_with_a_server_for_each_replica() -> None:
     assert {one.check_port for one in tiny.servers} == {AgentSettings.check_port}
 
 
+def adapted(*adapters: str) -> Model:
+    lora = dict.fromkeys(adapters, "path:/a")
+    return Model("tiny", source="path:/srv/models/x", lora=lora)
+
+
+def test_an_adapter_goes_where_its_model_goes_or_to_the_replicas_that_have_it() -> None:
+    law, tiny = routes([host("gpu01", adapted("law", "go")), host("gpu02", adapted("go"))])
+    assert (tiny.model, tiny.names, tiny.of) == ("tiny", ("tiny", "go"), None)
+    assert [one.name for one in tiny.servers] == ["gpu01:tiny", "gpu02:tiny"]
+    assert (law.model, law.of, law.backend) == ("law", "tiny", "law")
+    assert [one.name for one in law.servers] == ["gpu01:tiny"]
+    keys = {
+        one.name: one
+        for one in (
+            ApiKey.of("all", "a" * 20),
+            ApiKey.of("base", "b" * 20, models=("tiny",)),
+            ApiKey.of("one", "c" * 20, models=("law",)),
+        )
+    }
+    written = maps((law, tiny), keys)
+    assert written["models.map"].splitlines()[1:] == ["law law", "tiny tiny", "go tiny"]
+    allowed = {line.split()[0] for line in written["allowed.map"].splitlines()[1:]}
+    every = {"law", "tiny", "go"}
+    assert allowed == {f"{key}|{one}" for key in ("all", "base") for one in every} | {"one|law"}
+
+
+def test_two_replicas_of_a_model_on_one_host_are_two_servers() -> None:
+    (tiny,) = routes([host("gpu01", model("tiny", "tiny-1"), model("tiny", "tiny-2"))])
+    assert [one.name for one in tiny.servers] == ["gpu01:tiny-1", "gpu01:tiny-2"]
+    assert len({one.target for one in tiny.servers}) == 1
+    assert len({one.number for one in tiny.servers}) == 2
+
+
 def test_ipv6_addresses_have_brackets() -> None:
     (route,) = routes([HostSpec("a", address="fd00::7", models=(model("m"),))])
     assert route.servers[0].target == "[fd00::7]:8080"

@@ -74,3 +74,25 @@ def test_other_paths_are_no_endpoint(running: Gateway, hosts: list[Host]) -> Non
         assert running.ask(path, body=TINY).code == "not_found"
     assert running.ask("/farrier-alive", by=None).status == 200
     assert not seen(hosts)
+
+
+def test_an_adapter_is_asked_for_by_its_name(tmp_path: Path) -> None:
+    """Of a real HAProxy: *law* is on one host of two, *chess* on both."""
+    both = [Host("gpu01", adapters=("chess", "law")), Host("gpu02", adapters=("chess",))]
+    try:
+        with gateway(tmp_path, both, KEYS) as it:
+            it.settled()
+            ids = [one["id"] for one in it.ask("/v1/models").json()["data"]]
+            assert ids == ["law", "tiny", "chess"]
+            for _ in range(4):
+                assert it.ask(body={"model": "law"}).status == 200
+            assert seen(both) == {"gpu01": 4}
+            for _ in range(4):
+                assert it.ask(body={"model": "chess"}, by="bob").status == 200
+            assert len(seen(both)) == 2
+            assert it.ask("/v1/models/law", by="bob").status == 200
+            # what the replica has to take it by
+            assert both[0].seen[0].headers["x-farrier-server"] == "gpu01:tiny"
+    finally:
+        for one in both:
+            one.end()

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-import shutil
+import os
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,6 @@ def sources(path: Path, program: str) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-@pytest.mark.skipif(not shutil.which("ninja"), reason="cmake and ninja are not on this machine")
 @pytest.mark.parametrize(
     ("program", "built"), [("int main(void) { return 7; }", True), ("int main(void) {", False)]
 )
@@ -104,7 +104,11 @@ def test_sources_are_built_or_nothing_is_left(tmp_path: Path, program: str, buil
         root=str(tmp_path / "opt"),
     )
     script = unpack_script(wanted, str(tmp_path / "a.tar.gz"))
-    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+    tools = Path(sys.executable).parent  # where the development's cmake and ninja are
+    environment = {**os.environ, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["sh", "-c", script], env=environment, capture_output=True, text=True, check=False
+    )
     assert (done.returncode == 0) == built, done.stderr
     there = {path.name for path in (tmp_path / "opt/llama_cpp").iterdir()}
     assert there == ({wanted.name, "current"} if built else set())

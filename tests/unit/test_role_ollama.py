@@ -226,7 +226,11 @@ def test_what_was_filled_is_served_and_warmed_up(place: Path, share: float, warm
     with served(place, port, share):
         result = asyncio.run(
             warm_up(
-                asker(port), ENGINES["ollama"], "qwen", deadline=5 if not warm else 30, again=0.1
+                asker(port),
+                ENGINES["ollama"],
+                "qwen",
+                deadline=5 if not warm else 30,
+                again=(0.1, 0.1),
             )
         )
     assert result.warm == warm, result

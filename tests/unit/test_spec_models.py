@@ -9,7 +9,17 @@ from typing import Any
 import pytest
 
 from farrier.spec import OPEN_ACCESS, HubSource, Model, PathSource, read_host
+from farrier.spec.check_layout import clashes, draft_of
 
+ONE_UNIT = "a replica is one unit"
+BAD_LORA: list[tuple[Any, str, str]] = [
+    (["law"], "lora", "must be a dict such as {'law':"),
+    ({"l w": "path:/a"}, "lora", "other characters"),
+    ({"a": "path:/a"}, "lora.a", "model's own name"),
+    ({"law": "/a"}, "lora.law", "write path:"),
+    ({"law": "hf:o/n@v1"}, "lora.law", "directory on the host"),
+    ({"law": "path:/a.gguf"}, "lora.law", "directory on the host"),
+]
 GOOD: dict[str, Any] = {"source": "path:/srv/models/tiny", "gpus": [0]}
 
 
@@ -118,6 +128,29 @@ MISTAKES: list[tuple[Any, str, str]] = [
      "args.max-lora-rank", "must be one of 1, 8, 16, 32, 64, 128, 256, 320, 512, not 24"),
     (Model("a", args={"lora-modules": "x=/srv/x"}, **GOOD), "args.lora-modules", "enable-lora"),
     (Model("a", args={"max-lora-rank": 8}, **GOOD), "args.max-lora-rank", "enable-lora"),
+    *((Model("a", lora=lora, **GOOD), field, message) for lora, field, message in BAD_LORA),
+    (custom(lora={"law": "path:/a"}), "lora", "gets its adapters otherwise"),
+    (Model("a", lora={"law": "path:/a"}, args={"lora-modules": "x=/b"}, **GOOD),
+     "args.lora-modules", "leave it out"),
+    # one unit for a replica
+    *((Model("a", args={flag: 2}, **GOOD), f"args.{flag}", "Farrier sets this itself: " + why)
+      for flag, why in (("api-server-count", "one API server"), ("nnodes", ONE_UNIT),
+                        ("data-parallel-size-local", ONE_UNIT), ("headless", ONE_UNIT))),
+    (Model("a", source="path:/m", gpus=[0, 1], args={"prefill-context-parallel-size": 4}),
+     "gpus", "would use 4 (prefill-context-parallel-size 4)"),
+    # speculative decoding, prefix caching
+    *((Model("a", args={"speculative-config": said}, **GOOD), "args.speculative-config", message)
+      for said, message in (
+        ("{", "JSON object"), ("[1]", "JSON object"), (3, "JSON object"),
+        ('{"method": "ngram"}', "no num_speculative_tokens"),
+        ('{"method": "ngram", "num_speculative_tokens": 0}', "whole number from 1, not 0"),
+        ('{"model": "org/draft", "num_speculative_tokens": 4}', "asks no hub"),
+    )),
+    (Model("a", source="hf:o/n@v1", gpus=[0], args={
+        "speculative-config": '{"model": "org/draft", "num_speculative_tokens": 4}'}),
+     "args.speculative-config", "has no revision"),
+    (Model("a", args={"enable-prefix-caching": True, "no-enable-prefix-caching": True}, **GOOD),
+     "args.enable-prefix-caching", "contradicts args.no-enable-prefix-caching"),
     # environment
     (Model("a", env="A=1", **GOOD), "env", "must be a dict"),  # type: ignore[arg-type]
     (Model("a", env={"A B": "1"}, **GOOD), "env", "not the name of"),
@@ -192,6 +225,40 @@ def test_a_cpu_host_has_no_gpus_and_any_parallelism() -> None:
     assert problems(on_cpu, accelerator="cpu") == {}
     found = problems(Model("a", **GOOD), accelerator="cpu")
     assert "accelerator is 'cpu'" in found["models[0].gpus"]
+
+
+GOOD_LAYOUTS = [
+    {"lora": {"law": "path:/srv/a", "Org/chess": "path:/srv/b"}, "args": {"max-lora-rank": 64}},
+    {"args": {"data-parallel-size": 2, "data-parallel-backend": "mp"}, "gpus": [0, 1]},
+    {"args": {"tensor-parallel-size": 2, "pipeline-parallel-size": 2}, "gpus": [0, 1, 2, 3]},
+    {"args": {"speculative-config": '{"model": "/srv/draft", "num_speculative_tokens": 4}'}},
+    {"args": {"speculative-config": '{"method": "ngram", "num_speculative_tokens": 4}'}},
+    {"args": {"no-enable-prefix-caching": True}},
+]
+
+
+@pytest.mark.parametrize("fields", GOOD_LAYOUTS, ids=str)
+def test_layouts_of_one_host(fields: dict[str, Any]) -> None:
+    assert problems(Model("a", **GOOD | fields)) == {}
+
+
+def test_the_draft_model_of_speculative_decoding() -> None:
+    def draft(said: Any) -> str | None:
+        return draft_of(Model("a", args={"speculative-config": said}, **GOOD))
+
+    assert draft('{"model": "/srv/draft"}') == "/srv/draft"
+    assert draft('{"model": "org/draft"}') is draft('{"method": "ngram"}') is draft("{") is None
+    assert draft_of(Model("a", **GOOD)) is None
+
+
+def test_what_a_client_names_is_one_model_or_one_adapter() -> None:
+    def named(name: str, *adapters: str) -> Model:
+        return Model(name, lora=dict.fromkeys(adapters, "path:/a"), **GOOD)
+
+    assert clashes([named("a", "law"), named("a", "law", "chess"), named("b", "go")]) == {}
+    found = clashes([named("a", "law", "b"), named("b", "law")])
+    assert found["b"] == "'b' is a model of this fleet: take another name"
+    assert found["law"].startswith("'law' is an adapter of a and of b: ")
 
 
 def test_sources_are_typed() -> None:

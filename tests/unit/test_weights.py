@@ -17,12 +17,13 @@ from farrier.facts.weights import Weights, WeightsFacts, parse
 from farrier.preflight.judge import judge
 from farrier.preflight.rules.models import adapter_paths
 from farrier.spec import Model
-from farrier.weights.config import ConfigError, ModelConfig, lora_rank
+from farrier.weights.adapter import Adapter, parse_adapter
+from farrier.weights.config import ConfigError, ModelConfig
 from farrier.weights.config import parse as read
 from farrier.weights.known import CAPABILITY, llama_cpp_architectures, vllm
 from tests.unit.ggufs import gguf
 from tests.unit.preflight_hosts import QWEN, SPEC, bus, case
-from tests.unit.preflight_rows.weights import AWQ, LORA, QWEN3, T4, serving
+from tests.unit.preflight_rows.weights import AWQ, QWEN3, T4, serving
 
 LLAMA = {
     "architectures": ["LlamaForCausalLM"],
@@ -91,7 +92,7 @@ def test_no_configuration_breaks_the_reader(said: Any) -> None:
         return
     found = read(text)
     assert found.heads is None or found.heads > 0
-    assert lora_rank(text) is None
+    assert parse_adapter(text).rank is None
     judge(serving(found, args={"max-model-len": 4096}))
 
 
@@ -144,6 +145,37 @@ def test_a_version_that_was_not_looked_up_is_not_judged() -> None:
     assert judged.state == "ready"
 
 
+PLAIN = {"r": 8, "lora_alpha": 16, "peft_type": "LORA", "bias": "none"}
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({}, Adapter(8)),
+        ({"base_model_name_or_path": "Qwen/Qwen3-8B"}, Adapter(8, "Qwen/Qwen3-8B")),
+        ({"rank_pattern": {"q_proj": 64, "v_proj": 4}}, Adapter(64)),
+        ({"init_lora_weights": "gaussian", "modules_to_save": ["score"]}, Adapter(8)),
+        ({"peft_type": "IA3"}, Adapter(8, "", "is no LoRA but 'IA3'")),
+        ({"lora_alpha": None}, Adapter(8, "", "has no r or no lora_alpha")),
+        ({"use_dora": True}, Adapter(8, "", "uses DoRA")),
+        ({"bias": "all"}, Adapter(8, "", "uses a bias ('all')")),
+        (
+            {"modules_to_save": ["embed_tokens"]},
+            Adapter(8, "", "brings whole modules besides (modules_to_save)"),
+        ),
+        (
+            {"init_lora_weights": "pissa"},
+            Adapter(
+                8, "", "uses init_lora_weights 'pissa', which changes the weights of its model"
+            ),
+        ),
+    ],
+)
+def test_what_an_adapter_says(said: dict[str, Any], expected: Adapter) -> None:
+    """As vLLM 0.32.0 has it (lora/peft_helper.py, PEFTHelper.validate_legal)."""
+    assert parse_adapter(json.dumps(PLAIN | said).encode()) == expected
+
+
 def test_where_adapters_are_said_to_be() -> None:
     def paths(said: Any, **fields: Any) -> tuple[str, ...]:
         return adapter_paths(replace(QWEN, args={"lora-modules": said}, **fields))
@@ -151,8 +183,11 @@ def test_where_adapters_are_said_to_be() -> None:
     assert paths("law=/srv/a") == paths('{"name": "law", "path": "/srv/a"}') == ("/srv/a",)
     assert paths("law=org/name") == paths("{") == paths("[1]") == paths(3) == paths("law") == ()
     assert paths("law=/srv/a", engine="custom") == ()
-    weights = WeightsFacts(adapters={"/srv/adapters/law": 16})
-    model = replace(QWEN, args=LORA)
+    assert adapter_paths(replace(QWEN, lora={"a": "path:/srv/a", "b": "path:/srv/b"})) == (
+        *("/srv/a", "/srv/b"),
+    )
+    weights = WeightsFacts(adapters={"/srv/adapters/law": Adapter(16)})
+    model = replace(QWEN, args={"enable-lora": True, "lora-modules": "law=/srv/adapters/law"})
     assert judge(case(spec=replace(SPEC, models=(model,)), weights=weights)).state == "ready"
 
 
@@ -161,7 +196,7 @@ def test_the_script_reads_a_real_disk(tmp_path: Path, python: bool) -> None:
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "config.json").write_text(json.dumps(LLAMA))
     (tmp_path / "a b").mkdir()
-    (tmp_path / "a b" / "adapter_config.json").write_text('{"r": 64}')
+    (tmp_path / "a b" / "adapter_config.json").write_text('{"r": 64, "lora_alpha": 16}')
     whole, cut, page = (tmp_path / name for name in ("w.gguf", "c.gguf", "p.gguf"))
     whole.write_bytes(gguf())
     cut.write_bytes(gguf()[:-100])
@@ -177,7 +212,7 @@ def test_the_script_reads_a_real_disk(tmp_path: Path, python: bool) -> None:
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
     found = parse(done.stdout.splitlines())
     assert found.configs == {str(tmp_path / "m"): config()}
-    assert found.adapters == {str(tmp_path / "a b"): 64}
+    assert found.adapters == {str(tmp_path / "a b"): Adapter(64)}
     assert found.ggufs[str(whole)].problem == ""
     head = found.ggufs[str(whole)].head
     assert head is not None

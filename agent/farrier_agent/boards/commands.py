@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,7 +53,10 @@ def _bundled(arguments: argparse.Namespace) -> Final:
     try:
         if os.geteuid() != 0:
             raise RefusedError("only root may read what belongs into it", "the same with sudo")
-        from farrier_agent.boards.bundling import Wanted, collect  # noqa: PLC0415 - its own need
+        # its own needs: the other verbs start without them
+        import asyncio  # noqa: PLC0415
+
+        from farrier_agent.boards.bundling import Wanted, collect  # noqa: PLC0415
 
         wanted = Wanted(
             arguments.gpu, arguments.directory, arguments.socket, arguments.bug_report_seconds

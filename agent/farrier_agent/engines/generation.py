@@ -6,16 +6,17 @@ down, and a stream whose engine died is a 200 without ``data: [DONE]``.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
 from farrier_agent.engines.answer import Answer, Question, Step, missing_model, parsed, refusal
 
-__all__ = ["GENERATIONS", "MODELS", "answers_200", "models_named"]
+__all__ = ["GENERATIONS", "MODELS", "answers_200", "models_named", "or_embedding"]
 
 MODELS = "/v1/models"
-_CHAT, _TEXT = "/v1/chat/completions", "/v1/completions"
+_CHAT, _TEXT, _VECTOR = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
 _WORDS = "Say hello."
 _TOKENS = 8
 _UNGOOD = frozenset({"abort", "error"})
@@ -31,6 +32,17 @@ class _Generation(msgspec.Struct):
     error: Any = None
 
 
+class _Vector(msgspec.Struct):
+    embedding: list[float]
+
+
+class _Vectors(msgspec.Struct):
+    data: list[_Vector]
+
+
+_JSON = (("Content-Type", "application/json"),)
+
+
 def _questions(model: str, *, stream: bool) -> tuple[Question, ...]:
     """Chat first, then plain text: a model without a chat template has only that."""
     common = {"model": model, "max_tokens": _TOKENS, "temperature": 0, "stream": stream}
@@ -38,8 +50,7 @@ def _questions(model: str, *, stream: bool) -> tuple[Question, ...]:
         (_CHAT, common | {"messages": [{"role": "user", "content": _WORDS}]}),
         (_TEXT, common | {"prompt": _WORDS}),
     )
-    kind = (("Content-Type", "application/json"),)
-    return tuple(Question(path, msgspec.json.encode(body), kind) for path, body in bodies)
+    return tuple(Question(path, msgspec.json.encode(body), _JSON) for path, body in bodies)
 
 
 def _short(_model: str, path: str, answer: Answer) -> str | None:
@@ -116,3 +127,25 @@ GENERATIONS = (
     Step("stream", lambda model: _questions(model, stream=True), _stream, generates=True),
 )
 """One short generation, and one that is streamed to its end."""
+
+
+def or_embedding(step: Step) -> Step:
+    """*step*, which a model that embeds and cannot generate takes by an embedding."""
+
+    def questions(model: str) -> tuple[Question, ...]:
+        body = msgspec.json.encode({"model": model, "input": _WORDS})
+        return (*step.questions(model), Question(_VECTOR, body, _JSON))
+
+    def judge(model: str, path: str, answer: Answer) -> str | None:
+        return _embedded(answer) if path == _VECTOR else step.judge(model, path, answer)
+
+    return replace(step, questions=questions, judge=judge)
+
+
+def _embedded(answer: Answer) -> str | None:
+    refused = _refusal(_VECTOR, answer)
+    if refused:
+        return refused
+    vectors = parsed(answer.body, _Vectors)
+    whole = vectors is not None and vectors.data and all(one.embedding for one in vectors.data)
+    return None if whole else f"{_VECTOR} answers 200 with something that is no embedding"

@@ -9,35 +9,16 @@ managers/scheduler_components/metrics_reporter.py).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from farrier_agent.engines.answer import Answer, Engine, Load, as_count, missing_model, refusal
-from farrier_agent.engines.exposition import sums
-from farrier_agent.engines.generation import GENERATIONS, MODELS, answers_200, models_named
+from farrier_agent.engines.gauged import gauged
 
 __all__ = ["ENGINE"]
 
-READY = "/ready"
-RUNNING, WAITING = "sglang:num_running_reqs", "sglang:num_queue_reqs"
-MOVING = "sglang:realtime_tokens_total"
-
-
-def _judge(model: str, answers: Mapping[str, Answer]) -> str | None:
-    return refusal(READY, answers[READY]) or missing_model(MODELS, answers[MODELS], model)
-
-
-def _load(body: bytes) -> Load:
-    found = sums(body, (RUNNING, WAITING, MOVING))
-    return Load(as_count(found.get(RUNNING)), as_count(found.get(WAITING)), found.get(MOVING))
-
-
-ENGINE = Engine(
+ENGINE = gauged(
     "sglang",
-    (READY, MODELS),
-    _judge,
-    (answers_200(READY), models_named(), *GENERATIONS),
-    metrics="/metrics",
-    load=_load,
+    health="/ready",
+    running="sglang:num_running_reqs",
+    waiting="sglang:num_queue_reqs",
+    moving=("sglang:realtime_tokens_total",),
     known="0.5.23",
     sigterm="finishes them without a deadline, takes new ones meanwhile, looks every 5 s whether"
     " none is left; the unit's TimeoutStopSec= bounds it",

@@ -1,40 +1,30 @@
-"""Transformers behind a small server of Farrier's own, for models that no engine takes.
+"""Transformers behind Farrier's own small server (``roles/transformers/server``).
 
-The server is not there yet; this is what it will have to answer: ``/health`` is 200 once the model
-is loaded, and its metrics have the requests that run and wait. A prompt of any length is read in
-one step, in which nothing moves, so no progress is read from it.
+``/health`` is 200 once the model is loaded and made a token, and while the thread that computes is
+alive. A long prompt is one step of the model, in which no token is counted, but each layer that was
+computed is (``transformers:blocks_total``). A model of embeddings is warmed up with an embedding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from farrier_agent.engines.answer import Answer, Engine, Load, as_count, missing_model, refusal
-from farrier_agent.engines.exposition import sums
-from farrier_agent.engines.generation import GENERATIONS, MODELS, answers_200, models_named
+from farrier_agent.engines.gauged import gauged
+from farrier_agent.engines.generation import GENERATIONS, or_embedding
 
 __all__ = ["ENGINE"]
 
-HEALTH = "/health"
-RUNNING, WAITING = "transformers:requests_running", "transformers:requests_waiting"
-
-
-def _judge(model: str, answers: Mapping[str, Answer]) -> str | None:
-    return refusal(HEALTH, answers[HEALTH]) or missing_model(MODELS, answers[MODELS], model)
-
-
-def _load(body: bytes) -> Load:
-    found = sums(body, (RUNNING, WAITING))
-    return Load(as_count(found.get(RUNNING)), as_count(found.get(WAITING)))
-
-
-ENGINE = Engine(
+ENGINE = gauged(
     "transformers",
-    (HEALTH, MODELS),
-    _judge,
-    (answers_200(HEALTH), models_named(), *GENERATIONS),
-    metrics="/metrics",
-    load=_load,
-    sigterm="stops listening and finishes them",
+    running="transformers:requests_running",
+    waiting="transformers:requests_waiting",
+    moving=(
+        "transformers:generation_tokens_total",
+        "transformers:prompt_tokens_total",
+        "transformers:blocks_total",
+    ),
+    generations=tuple(map(or_embedding, GENERATIONS)),
+    known="0.1.0",
+    sigterm="stops listening and finishes them, and those that wait, for `--shutdown-timeout`"
+    " seconds, which the unit sets; then it cuts them with an error and exits 0",
     counted="`transformers:requests_running`, `transformers:requests_waiting`",
+    progress="tokens of prompts and answers, layers computed",
 )

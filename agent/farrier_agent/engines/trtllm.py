@@ -8,34 +8,15 @@ engine that works on long answers from one that hangs, so no progress is read fr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from farrier_agent.engines.answer import Answer, Engine, Load, as_count, missing_model, refusal
-from farrier_agent.engines.exposition import sums
-from farrier_agent.engines.generation import GENERATIONS, MODELS, answers_200, models_named
+from farrier_agent.engines.gauged import gauged
 
 __all__ = ["ENGINE"]
 
-HEALTH = "/health"
-RUNNING, WAITING = "trtllm_num_requests_running", "trtllm_num_requests_waiting"
-
-
-def _judge(model: str, answers: Mapping[str, Answer]) -> str | None:
-    return refusal(HEALTH, answers[HEALTH]) or missing_model(MODELS, answers[MODELS], model)
-
-
-def _load(body: bytes) -> Load:
-    found = sums(body, (RUNNING, WAITING))
-    return Load(as_count(found.get(RUNNING)), as_count(found.get(WAITING)))
-
-
-ENGINE = Engine(
+ENGINE = gauged(
     "trtllm",
-    (HEALTH, MODELS),
-    _judge,
-    (answers_200(HEALTH), models_named(), *GENERATIONS),
     metrics="/prometheus/metrics",
-    load=_load,
+    running="trtllm_num_requests_running",
+    waiting="trtllm_num_requests_waiting",
     known="1.2.1",
     sigterm="closes its listener and waits for its connections, without a deadline (uvicorn's)",
     counted="`trtllm_num_requests_running`, `trtllm_num_requests_waiting`, where the version has"

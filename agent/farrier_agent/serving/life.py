@@ -208,6 +208,7 @@ class Life:
             ENGINES[self.replica.engine],
             self.replica.model,
             deadline=self._config.warm_up_seconds,
+            adapters=self.replica.adapters,
             say=self._warms,
         )
         self._outcome = WarmedUp(run) if done.why is None else WarmUpFailed(run, done.why)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from farrier.preflight.basics import MOST_MISSING
 from farrier.preflight.verdict import Code, Reason
 from farrier.spec import PathSource
+from farrier.spec.check_layout import draft_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,10 +16,19 @@ if TYPE_CHECKING:
     from farrier.preflight.found import Case
     from farrier.spec import Model
 
-__all__ = ["CODES", "COPY_FILE", "RULES", "adapter_paths", "gguf_path", "model_path"]
+__all__ = [
+    "CODES",
+    "COPY",
+    "COPY_FILE",
+    "RULES",
+    "adapter_paths",
+    "gguf_path",
+    "model_path",
+    "model_paths",
+]
 
 # Needs nothing that a bare host lacks; rsync, where both sides have it, resumes.
-_COPY = "tar -C {name} -cf - . | {ssh} 'sudo mkdir -p {path} && sudo tar -C {path} -xf -'"
+COPY = "tar -C {name} -cf - . | {ssh} 'sudo mkdir -p {path} && sudo tar -C {path} -xf -'"
 COPY_FILE = "{ssh} 'sudo mkdir -p {folder} && sudo tee {path} > /dev/null' < {name}"
 
 MODEL_MISSING = Code(
@@ -35,7 +45,7 @@ MODEL_INCOMPLETE = Code(
     "refuse",
     "A model's directory has no config.json, or lacks files that its safetensors index names: an"
     " unfinished copy, or not a model's directory.",
-    _COPY,
+    COPY,
     "operator",
 )
 
@@ -49,6 +59,12 @@ def model_path(model: Model) -> str | None:
     return str(source.path) if isinstance(source, PathSource) and not source.gguf else None
 
 
+def model_paths(model: Model) -> tuple[str, ...]:
+    """Every directory on the host with weights for *model*: its own, and its draft model's."""
+    draft = draft_of(model) if model.engine == "vllm" else None
+    return tuple(path for path in (model_path(model), draft) if path)
+
+
 def gguf_path(model: Model) -> str | None:
     """The GGUF file on the host that *model* is served from, None if it is something else."""
     source = model.parsed_source() if model.source else None
@@ -57,6 +73,8 @@ def gguf_path(model: Model) -> str | None:
 
 def adapter_paths(model: Model) -> tuple[str, ...]:
     """The directories of LoRA adapters that vLLM is told to load for *model*."""
+    if model.lora:
+        return tuple(source.removeprefix("path:") for source in model.lora.values())
     said = model.args.get("lora-modules")
     if model.engine != "vllm" or not isinstance(said, str):
         return ()
@@ -69,19 +87,20 @@ def adapter_paths(model: Model) -> tuple[str, ...]:
 
 def models_are_there(case: Case) -> Iterator[Reason]:
     """Whole directories."""
-    for model in case.wanted.spec.models:
-        path = model_path(model)
-        found = case.basics.models.get(path) if path else None
-        if path is None or found is None or found.state == "ok":
+    every = [(model, path) for model in case.wanted.spec.models for path in model_paths(model)]
+    for model, path in every:
+        found = case.basics.models.get(path)
+        if found is None or found.state == "ok":
             continue
         if model.engine == "triton" and found.state == "no-config.json":
             continue  # its directory is a repository of models, which has none
-        name = model.name.rpartition("/")[2]
+        own = path == model_path(model)
+        name = (model.name if own else path).rpartition("/")[2]
         if found.state == "no-directory":
             yield MODEL_MISSING.reason(
                 f"model {model.name}: {path} does not exist on the host: copy it (or rsync, which"
-                " resumes), or correct source=",
-                repair=_COPY.format(name=name, ssh=case.wanted.ssh, path=path),
+                f" resumes), or correct {'source=' if own else 'speculative-config'}",
+                repair=COPY.format(name=name, ssh=case.wanted.ssh, path=path),
             )
             continue
         if found.state == "shards":

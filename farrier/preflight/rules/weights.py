@@ -5,9 +5,8 @@ from __future__ import annotations
 from math import gcd
 from typing import TYPE_CHECKING, Any
 
-from farrier.preflight.rules.models import COPY_FILE, adapter_paths, gguf_path, model_path
+from farrier.preflight.rules.models import COPY_FILE, gguf_path, model_path
 from farrier.preflight.verdict import Code, Reason
-from farrier.spec.check_model import LORA_RANKS
 from farrier.spec.engines import PARALLEL_FLAGS
 from farrier.weights.config import ModelConfig
 from farrier.weights.known import llama_cpp_architectures, vllm
@@ -52,13 +51,6 @@ CONTEXT = Code(
     'models: {model} args={{"max-model-len": {most}}}',
     "inventory",
 )
-LORA_RANK = Code(
-    "lora-rank",
-    "refuse",
-    "A LoRA adapter has a higher rank than the engine is told to make room for.",
-    'models: {model} args={{"max-lora-rank": {rank}}}',
-    "inventory",
-)
 GGUF_BROKEN = Code(
     "gguf-broken",
     "refuse",
@@ -75,7 +67,6 @@ GGUF_ARCHITECTURE = Code(
     "operator",
 )
 
-DEFAULT_LORA_RANK = 16
 UNPINNED = Code(
     "engine-unpinned",
     "refuse",
@@ -188,23 +179,6 @@ def context(case: Case) -> Iterator[Reason]:
         )
 
 
-def lora_ranks(case: Case) -> Iterator[Reason]:
-    """Adapters that fit into the room that the engine makes for them."""
-    found = case.found.weights
-    for model in case.wanted.spec.models if found else ():
-        room: Any = model.args.get("max-lora-rank", DEFAULT_LORA_RANK)
-        for path in adapter_paths(model):
-            rank = found.adapters.get(path) if found else None
-            if not isinstance(rank, int) or not isinstance(room, int) or rank <= room:
-                continue
-            yield LORA_RANK.reason(
-                f"model {model.name}: the adapter {path} has rank {rank}, the engine has room for"
-                f" {room}",
-                model=model.name,
-                rank=next((one for one in LORA_RANKS if one >= rank), LORA_RANKS[-1]),
-            )
-
-
 def ggufs(case: Case) -> Iterator[Reason]:
     """GGUF files that are there, whole, and of a known architecture."""
     found = case.found.weights
@@ -253,8 +227,7 @@ CODES = (
     ARCHITECTURE,
     HEADS,
     CONTEXT,
-    LORA_RANK,
     GGUF_BROKEN,
     GGUF_ARCHITECTURE,
 )
-RULES = (pinned, readable, architectures, heads, context, lora_ranks, ggufs)
+RULES = (pinned, readable, architectures, heads, context, ggufs)

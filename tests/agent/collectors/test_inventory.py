@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from farrier_agent.collectors.inventory import MAX_KNOWN, Known, merged
+from farrier_agent.collectors.known import MAX_KNOWN, Known, merged
 from farrier_agent.gpus import Gpu, Gpus
 from hypothesis import given
 from hypothesis import strategies as st
@@ -140,6 +140,30 @@ def test_what_a_lost_gpu_does_not_tell_any_more_stays_known() -> None:
     lost = Gpus(count=1, devices=(Gpu(uuid="GPU-0", index=0, up=False, problem="lost"),))
     memory = merged(known(0), lost, bus(0), wanted={}, now=NOW + 9999).known
     assert memory["GPU-0"] == known(0)["GPU-0"]
+
+
+def look(memory: dict[str, Known], *devices: Gpu, now: float) -> tuple[dict[str, Known], set[str]]:
+    """What is known after *devices* were seen, and which GPUs are missing."""
+    gpus = Gpus(count=len(devices), devices=devices)
+    memory, found = merged(memory, gpus, bus(0, 1, 2, 3), wanted={}, now=now)
+    assert found is not None
+    return memory, {one.uuid for one in found.devices if not one.up}
+
+
+def test_an_exchange_that_was_taken_back_leaves_nobody_missing() -> None:
+    memory, missing = look({}, gpu(0), gpu(1), now=NOW)
+    memory, missing = look(memory, gpu(0), gpu(9, 1, slot=1), now=NOW + 60)
+    assert missing == {"GPU-1"}
+    memory, missing = look(memory, gpu(0), gpu(1), now=NOW + 120)
+    assert (set(memory), missing) == ({"GPU-0", "GPU-1"}, set())
+
+
+def test_a_board_that_was_put_into_anothers_slot_takes_nothing_back() -> None:
+    memory, _ = look({}, gpu(0), gpu(1), now=NOW)
+    memory, _ = look(memory, gpu(0), gpu(1), gpu(2), now=NOW + 60)
+    for later in (120, 180):
+        memory, missing = look(memory, gpu(0), gpu(1, 1, slot=2), now=NOW + later)
+        assert missing == {"GPU-2"}
 
 
 def test_when_it_was_seen_is_noted_each_hour() -> None:

@@ -24,6 +24,7 @@ async def hangs(bench: Bench, index: int) -> Gpus:
         try:
             gpus = await bench.read(SHORT)
         except GpuError:
+            bench.clock.now += 1  # out of the back-off, in which it would be for ever
             return None
         return gpus if any(gpu.index == index and not gpu.up for gpu in gpus.devices) else None
 
@@ -109,6 +110,7 @@ def test_a_gpu_that_hangs_before_it_has_a_name(bench: Bench, function: str) -> N
             try:
                 gpus = await bench.read(SHORT)
             except GpuError:
+                bench.clock.now += 1  # out of the back-off, in which it would be for ever
                 return None
             return gpus if len(gpus.devices) == 2 else None
 
@@ -167,7 +169,6 @@ def test_a_call_on_no_gpu_is_a_failure_of_all(bench: Bench, function: str) -> No
         if "twice" in function:
             await failure(bench, SHORT)
         error = await until(lambda: _in_call(bench, "nvmlDeviceGetCount"))
-        assert error.kind == "hangs"
         assert "NVML hangs in nvmlDeviceGetCount" in str(error)
         nvml = bench.worker.nvml
         assert (nvml.kind, nvml.call, nvml.pid) == ("hangs", "nvmlDeviceGetCount", None)
@@ -182,14 +183,16 @@ def test_a_call_on_no_gpu_is_a_failure_of_all(bench: Bench, function: str) -> No
 
 async def _in_call(bench: Bench, function: str) -> GpuError | None:
     error = await failure(bench, SHORT)
-    return error if error.call == function else None
+    if (error.call, error.kind) == (function, "hangs"):
+        return error
+    bench.clock.now += 1  # on a busy machine one is late before one hangs: out of the back-off
+    return None
 
 
 def test_a_worker_that_loads_nvml_has_its_time_and_no_more(bench: Bench) -> None:
     async def test() -> None:
         bench.put(f"count 4;hang.nvmlInit {FOREVER}")
-        error = await until(lambda: _in_call(bench, "nvmlInit"))
-        assert error.kind == "hangs"
+        await until(lambda: _in_call(bench, "nvmlInit"))
         first = bench.pid
         await failure(bench, SHORT)
         assert bench.pid == first  # not begun anew: that would take as long again

@@ -117,6 +117,7 @@ DIALECTS: Mapping[str, Dialect] = {
         page=_page(
             ("gauge", "transformers:requests_running", "", lambda w: w.running),
             ("gauge", "transformers:requests_waiting", "", lambda w: w.waiting),
+            ("counter", "transformers:generation_tokens_total", "", lambda w: w.generated),
         ),
         on_sigterm="drain",
     ),

@@ -23,6 +23,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--model", required=True, help="the one model name that it serves")
+    parser.add_argument("--adapter", action="append", default=[], help="another name it serves")
     parser.add_argument("--start-delay", type=float, default=0.0, help="seconds before healthy")
     parser.add_argument("--load-delay", type=float, default=0.0, help="seconds before it listens")
     parser.add_argument("--token-delay", type=float, default=0.02, help="seconds per word")
@@ -92,6 +93,7 @@ def _engine(options: argparse.Namespace) -> Engine:
         start_delay=options.start_delay,
         unhealthy_while=options.unhealthy_while,
         dialect=DIALECTS[options.dialect],
+        adapters=options.adapter,
     )
 
 

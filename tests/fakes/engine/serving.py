@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socketserver import TCPServer
@@ -62,9 +63,11 @@ class Engine(ThreadingHTTPServer):
         start_delay: float,
         unhealthy_while: Path | None,
         dialect: Dialect = DIALECTS["vllm"],
+        adapters: Sequence[str] = (),
     ) -> None:
         super().__init__(address, Handler)
         self.model = model
+        self.names = (model, *adapters)
         self.dialect = dialect
         self.conduct = conduct
         self.work = work
@@ -161,7 +164,7 @@ class Handler(BaseHTTPRequestHandler):
             raise BadRequestError("the body is not a JSON object")
         if self.server.refuses is not None:
             self._refuse(self.server.refuses, "the engine is shutting down")
-        elif self.server.dialect.names_model and request.get("model") != self.server.model:
+        elif self.server.dialect.names_model and request.get("model") not in self.server.names:
             self._problem(404, f"The model `{request.get('model')}` does not exist.")
         else:
             # nginx names requests itself; a client names its own in OpenAI's field "user"

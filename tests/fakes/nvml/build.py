@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,18 @@ def build(dest_dir: Path, compiler: str = "cc") -> Path:
     except subprocess.CalledProcessError as error:
         raise BuildError(f"{' '.join(command)} failed:\n{error.stderr}") from error
     return library
+
+
+def build_once(dest_dir: Path) -> Path:
+    """The same, but what another process has built there is used."""
+    dest_dir.mkdir(parents=True, exist_ok=True)
+    done = dest_dir / "done"
+    with (dest_dir / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            build(dest_dir)
+            done.touch()
+    return dest_dir / NAME
 
 
 if __name__ == "__main__":

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from farrier.facts.machine import Firewall
 from farrier.preflight.basics import Disk, ModelFound
 from tests.unit.preflight_hosts import (
+    QWEN,
+    SPEC,
     case,
 )
 from tests.unit.preflight_rows.parts import (
@@ -13,6 +17,9 @@ from tests.unit.preflight_rows.parts import (
     disks,
     listening,
 )
+
+DRAFT = '{"model": "/srv/models/draft", "num_speculative_tokens": 4}'
+SPECULATIVE = replace(QWEN, args={"speculative-config": DRAFT})
 
 ROWS = {
     # System, disks, ports
@@ -76,6 +83,16 @@ ROWS = {
         "refused",
         "model-missing",
         copied("qwen"),
+        "operator",
+    ),
+    "a draft model that is not there": Row(
+        case(
+            spec=replace(SPEC, models=(SPECULATIVE,)),
+            basics={"models": {"/srv/models/draft": ModelFound("no-directory")}},
+        ),
+        "refused",
+        "model-missing",
+        copied("draft"),
         "operator",
     ),
     "a directory that is no model": Row(

@@ -48,7 +48,6 @@ COPIED = (
     "ssh admin@192.0.2.11 'sudo mkdir -p /srv/models && sudo tee /srv/models/small.gguf >"
     " /dev/null' < small.gguf"
 )
-LORA: dict[str, Any] = {"enable-lora": True, "lora-modules": "law=/srv/adapters/law"}
 AWQ = replace(QWEN3, quantisation="awq")
 
 OLLAMA = Program("ollama 0.33.0", "/opt/farrier/ollama/0.33.0-None", 6000, pinned=False)
@@ -117,16 +116,6 @@ ROWS = {
         "refused",
         "model-quantisation-flag",
         "models: qwen without 'quantization' in args, which is read from config.json",
-        "inventory",
-    ),
-    "a rank above the engine's": Row(
-        case(
-            spec=replace(SPEC, models=(replace(QWEN, args=LORA),)),
-            weights=WeightsFacts(adapters={"/srv/adapters/law": 33}),
-        ),
-        "refused",
-        "lora-rank",
-        'models: qwen args={"max-lora-rank": 64}',
         "inventory",
     ),
     "an error page instead of a configuration": Row(
