@@ -74,6 +74,9 @@ _LLAMA_CPP = """
 Without a `command` the role [`llama_cpp`](roles/llama_cpp.md) brings llama-server: built once on
 the host, at the lowest priority, from the sources that PyPI's llama-cpp-python carries, or unpacked
 from a release (`llama_cpp_from = "release"`). Both are known by their hash, and kept side by side.
+A request's header `X-Conversation-Id` does not reach it: with that, by its source, it generates on
+when the client has left, where no drain sees it, and gives the answer to whoever knows the name
+(`/v1/stream`).
 
     Model("small", engine="llama_cpp", gpus=[0], source="path:/srv/models/small.gguf",
           args={"ctx-size": 8192, "n-gpu-layers": 99})

@@ -96,6 +96,8 @@ DIALECTS: Mapping[str, Dialect] = {
         ready=("/health", "/v1/health"),
         metrics="/metrics",
         page=_page(
+            ("counter", "llamacpp:prompt_tokens_total", "", lambda w: w.prompted),
+            ("counter", "llamacpp:tokens_predicted_total", "", lambda w: w.generated),
             ("counter", "llamacpp:n_decode_total", "", lambda w: w.generated),
             ("gauge", "llamacpp:requests_processing", "", lambda w: w.running),
             ("gauge", "llamacpp:requests_deferred", "", lambda w: w.waiting),
