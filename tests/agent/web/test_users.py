@@ -142,8 +142,10 @@ def test_wrong_passwords_are_counted_and_who_was_right_is_answered_on(serve: Ser
         codes = [guess.result().code for guess in guesses]
     assert set(codes) == {401, 429}
     assert codes.count(401) <= BURST + 5, "each costs 50 ms of a core"
-    refused = one.get(headers=basic("alice", "guess"))
-    assert (refused.code, refused.headers["retry-after"]) == (429, "2")
+    # on a busy machine one or another may be due again by now
+    guesses_again = (one.get(headers=basic("alice", "guess")) for _ in range(BURST + 5))
+    refused = next(answer for answer in guesses_again if answer.code == 429)
+    assert refused.headers["retry-after"] == "2"
 
 
 def test_a_user_who_is_taken_out_is_refused_on_an_open_connection(serve: Serve) -> None:
