@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,10 +38,17 @@ def pci_address(index: int) -> str:
     return f"0000:{0x18 + 8 * index:02x}:00.0"
 
 
+LISTENING = range(15000, 32000)
+"""Below the ports that the kernel gives to connections (ip_local_port_range)."""
+_chance = random.SystemRandom()
+
+
 def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    """A port that nobody has, and that no client is given until somebody listens on it."""
+    while True:
+        with socket.socket() as one, suppress(OSError):
+            one.bind(("127.0.0.1", _chance.choice(LISTENING)))
+            return int(one.getsockname()[1])
 
 
 class Surroundings:
