@@ -166,6 +166,8 @@ class Hardware:
         self, read: Gpus | None, functions: frozenset[str] | None, xids: Xids | None
     ) -> None:
         gpus = self._inventory.merge(read, functions)
+        for gpu in self._inventory.forgotten:
+            self._judge.forget(gpu, time.time())
         units: tuple[UnitOnGpu, ...] = ()
         if gpus is not None:
             self._xids.learn(gpus)

@@ -70,6 +70,31 @@ def test_a_lost_gpu_is_down_without_values_and_the_other_goes_on(host: Host) -> 
     assert host.log().count(f"GPU 1 ({UUIDS[1]}) does not answer (lost)") == 1
 
 
+def test_a_gpu_that_had_another_name_for_a_while_leaves_no_trace(host: Host) -> None:
+    """As a board that was exchanged, and put back."""
+    stranger = "GPU-0badc0de-0000-4000-8000-000000000001"
+
+    def held() -> set[str]:
+        told = host.snapshot().health
+        return {f"{reason.rule} {reason.gpu}" for reason in (told.host.reasons if told else ())}
+
+    def enumerates(state: str) -> None:
+        """NVML does, from the next start on, as after a change of the driver."""
+        host.stop()
+        host.nvml(state)
+        host.start()
+
+    host.configure(accelerator="cuda")
+    host.start()
+    until(lambda: host.value("farrier_gpus") == 2)
+    before = held()
+    enumerates(f"count 2\n1.uuid {stranger}")
+    until(lambda: f"gpu-missing {UUIDS[1]}" in held(), 20)
+    enumerates("count 2")
+    until(lambda: held() == before, 20)
+    assert stranger not in str(host.snapshot())
+
+
 def test_a_gpu_that_hangs_is_down_without_values_and_the_other_goes_on(host: Host) -> None:
     host.configure(accelerator="cuda")
     host.start()

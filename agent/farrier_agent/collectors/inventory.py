@@ -41,6 +41,8 @@ class Inventory:
         self._clock = clock
         self._known: dict[str, Known] | None = None
         self._here: frozenset[str] = frozenset()
+        self.forgotten: tuple[str, ...] = ()
+        """The GPUs that the last :meth:`merge` has forgotten by itself."""
         self._memory: Memory[list[Known]] = Memory(path, every=1.0)
         self._thread = Blocking("inventory")
         self._problem = f"{path} is not read yet"
@@ -70,12 +72,14 @@ class Inventory:
 
     def merge(self, gpus: Gpus | None, functions: Collection[str] | None) -> Gpus | None:
         """:func:`merged`, remembered."""
+        self.forgotten = ()
         if self._known is None:
             if gpus is None:
                 return None
             told = f"{self._problem}; a GPU that is missing cannot be told"
             return _replace(gpus, problems=(*gpus.problems, told))
         found = merged(self._known, gpus, functions, wanted=self._wanted, now=self._clock())
+        self.forgotten = found.forgotten
         if gpus is not None:
             self._here = frozenset(gpu.uuid for gpu in gpus.devices)
         elif found.gpus is not None:

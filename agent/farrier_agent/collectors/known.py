@@ -46,10 +46,14 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Merged(NamedTuple):
-    """What is known from now on, and what is said of the GPUs."""
+    """What is known from now on, and what is said of the GPUs.
+
+    ``forgotten`` are UUIDs that were known before: of exchanges that were taken back.
+    """
 
     known: dict[str, Known]
     gpus: Gpus | None
+    forgotten: tuple[str, ...] = ()
 
 
 def merged(
@@ -72,11 +76,12 @@ def merged(
     absent = [one for one in known.values() if one.uuid not in here]
     seen = _indexed(known, gpus.devices, absent)
     holders = {gpu.pci_bus_id: gpu.uuid for gpu in seen if gpu.pci_bus_id}
-    absent = [
-        one
+    forgotten = tuple(
+        one.uuid
         for one in absent
-        if not _taken_back(one, known.get(holders.get(one.pci_bus_id or "", "")))
-    ]
+        if _taken_back(one, known.get(holders.get(one.pci_bus_id or "", "")))
+    )
+    absent = [one for one in absent if one.uuid not in forgotten]
     lost = [_lost(one, gpus, functions, holders.get(one.pci_bus_id or "")) for one in absent]
     devices = sorted([*seen, *lost], key=lambda gpu: gpu.index)
     problems = [
@@ -89,6 +94,7 @@ def merged(
     return Merged(
         _bounded(remembered),
         _replace(gpus, devices=tuple(devices), problems=tuple(dict.fromkeys(problems))),
+        forgotten,
     )
 
 

@@ -9,7 +9,7 @@ import msgspec
 from farrier_agent.health.memory import Known, Memory, answer_key
 from farrier_agent.health.rules import BY_NAME, RULES
 
-__all__ = ["Acknowledged", "acknowledge"]
+__all__ = ["Acknowledged", "acknowledge", "forgotten"]
 
 _FORGETS = "gpu-missing"
 _MEANT = "nvlink-down"
@@ -68,11 +68,16 @@ def acknowledge(
     memory = _replace(memory, marks=marks, answered=answered, links=links)
     for one in done:
         if one.forget and one.gpu is not None:
-            memory = _without(memory, one.gpu)
-            # its XIDs are still in the log of this boot, and nobody's from now on
-            nobodys = {answer_key(rule.name, None): at for rule in RULES if rule.known is not None}
-            memory = _replace(memory, answered={**memory.answered, **nobodys})
+            memory = forgotten(memory, one.gpu, at)
     return memory, done
+
+
+def forgotten(memory: Memory, gpu: str, at: float) -> Memory:
+    """*memory* without GPU *gpu* (a uuid), from *at* on: it is not a part of this host."""
+    memory = _without(memory, gpu)
+    # its XIDs are still in the log of this boot, and nobody's from now on
+    nobodys = {answer_key(rule.name, None): at for rule in RULES if rule.known is not None}
+    return _replace(memory, answered={**memory.answered, **nobodys})
 
 
 def _uuid(known: dict[str, Known], gpu: str, marked: set[str | None]) -> str:

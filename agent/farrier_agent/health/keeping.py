@@ -12,7 +12,7 @@ import msgspec
 
 from farrier_agent.durable import replace
 from farrier_agent.health import deciding
-from farrier_agent.health.acknowledging import Acknowledged, acknowledge
+from farrier_agent.health.acknowledging import Acknowledged, acknowledge, forgotten
 from farrier_agent.health.deciding import Book, Drain, TakeBack
 from farrier_agent.health.judging import judge
 from farrier_agent.health.memory import Known, Mark, Memory, Trail
@@ -137,6 +137,10 @@ class Judge:
         next :meth:`judge`. Raises ValueError."""
         self._memory, done = acknowledge(self._memory, rule, gpu, at)
         return done
+
+    def forget(self, gpu: str, at: float) -> None:
+        """The inventory knows GPU *gpu* no longer."""
+        self._memory = forgotten(self._memory, gpu, at)
 
     def decide(
         self, health: Health, replicas: Sequence[Replica], *, at: float, by: str

@@ -145,7 +145,7 @@ def test_what_a_lost_gpu_does_not_tell_any_more_stays_known() -> None:
 def look(memory: dict[str, Known], *devices: Gpu, now: float) -> tuple[dict[str, Known], set[str]]:
     """What is known after *devices* were seen, and which GPUs are missing."""
     gpus = Gpus(count=len(devices), devices=devices)
-    memory, found = merged(memory, gpus, bus(0, 1, 2, 3), wanted={}, now=now)
+    memory, found, _ = merged(memory, gpus, bus(0, 1, 2, 3), wanted={}, now=now)
     assert found is not None
     return memory, {one.uuid for one in found.devices if not one.up}
 
@@ -191,7 +191,7 @@ def test_whatever_comes_and_goes(
     for numbers, functions in looks:
         gpus = None if numbers is None else enumerated(*numbers)
         on_bus = None if functions is None else bus(*functions)
-        memory, found = merged(memory, gpus, on_bus, wanted={}, now=NOW)
+        memory, found, _ = merged(memory, gpus, on_bus, wanted={}, now=NOW)
         ever |= {f"GPU-{number}" for number in numbers or ()}
         assert set(memory) == ever
         if found is None:
