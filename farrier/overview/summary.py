@@ -11,8 +11,7 @@ __all__ = ["summary"]
 
 
 def summary(rows: Sequence[HostRow]) -> str:
-    """*rows* in one line; of every model how many of its replicas are ready,
-    and every driver that is loaded somewhere."""
+    """*rows* in one line: the drivers that are loaded, and of every model how many are ready."""
     silent = sum(row.error is not None for row in rows)
     replicas = [one for row in rows for one in row.replicas]
     ready = sum(1 for row in rows if row.ready)
