@@ -10,6 +10,7 @@ from farrier.fleet import LostError, NoAnswerError, ShellError
 from farrier.rollout.boards import diagnose, reset
 from farrier.rollout.errors import RefusedError, RolloutError
 from farrier.rollout.one_host import OneHost
+from farrier.rollout.records import ReplicaRecord
 from farrier.rollout.resuming import still_to_restart
 from farrier.rollout.seen import HostSeen
 
@@ -37,10 +38,7 @@ def act(it: OneHost) -> str | None:
 
 def _restart(it: OneHost, seen: HostSeen) -> None:
     names = still_to_restart(it.record, seen)
-    # of one that does not come up the run changes by itself: whichever it is in, it is to end
-    runs = {
-        one.name: None if one.failing else one.invocation_before for one in map(it.replica, names)
-    }
+    runs = {one.name: _to_end(one, seen) for one in map(it.replica, names)}
     if not runs:
         return
     seconds = _Phases()
@@ -68,6 +66,14 @@ def _restart(it: OneHost, seen: HostSeen) -> None:
         for name in names:
             one = it.replica(name)
             one.stop_seconds, one.start_seconds, one.warm_seconds = seconds.of(name)
+
+
+def _to_end(one: ReplicaRecord, seen: HostSeen) -> str | None:
+    """The run of *one* that is to end; None: whichever it is in."""
+    if one.failing:
+        return None  # the run of one that does not come up changes by itself
+    now = seen.replica(one.name)
+    return now.invocation if now and now.older else one.invocation_before
 
 
 def reboot_host(it: OneHost) -> None:

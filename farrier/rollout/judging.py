@@ -36,6 +36,8 @@ def problems(kind: Kind, record: HostRecord, seen: HostSeen) -> Iterator[str]:
     yield from not_warm(record, seen)
     if kind in RESTARTS:
         for name in still_to_restart(record, seen):
+            if (now := seen.replica(name)) and now.pending:
+                continue  # told below
             yield f"{name}: it still is in the run from before, it was not restarted"
     for one in record.replicas:
         now = seen.replica(one.name)

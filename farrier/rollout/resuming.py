@@ -44,7 +44,11 @@ class TakeBack:
 
 
 def still_to_restart(record: HostRecord, seen: HostSeen) -> tuple[str, ...]:
-    """The replicas whose unit is in the run that is to end."""
+    """The replicas whose unit is in the run that is to end.
+
+    That is also one which systemd began by itself while the unit was being changed: it may have
+    begun with what the unit said before.
+    """
     names = []
     for one in record.replicas:
         now = seen.replica(one.name)
@@ -54,7 +58,7 @@ def still_to_restart(record: HostRecord, seen: HostSeen) -> tuple[str, ...]:
             due = not now.warm
         else:
             due = (one.invocation_before or None) == (now.invocation or None)
-        if due:
+        if due or now.older:
             names.append(one.name)
     return tuple(names)
 

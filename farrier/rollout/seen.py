@@ -84,6 +84,15 @@ class ReplicaSeen:
         return self.up is True and self.phase in {"drained", "ready"} and self.pending is not True
 
     @property
+    def older(self) -> bool:
+        """Its present run was begun with another configuration than its unit's on the disk.
+
+        Unlike ``pending`` never a tick old: only what was read together is compared.
+        """
+        known = self.configuration is not None and self.unit is not None
+        return known and self.configuration != self.unit
+
+    @property
     def failing(self) -> bool:
         """It does not come up by itself: it failed, or systemd starts it over and over."""
         if self.phase in {"failed", "stopped"}:

@@ -277,6 +277,17 @@ def test_one_that_starts_over_and_over_is_restarted_in_whichever_run_it_is() -> 
     assert still_to_restart(left, seen("c" * 32, phase="drained")) == ()
 
 
+@pytest.mark.parametrize("kind", RESTARTS)
+def test_one_that_systemd_began_while_its_unit_was_changed_is_restarted(kind: Kind) -> None:
+    left = record("drain", "act?")
+    left.replicas[0].invocation_before = OLD
+    begun: dict[str, Any] = {"phase": "warming", "up": False, "unit": "of the unit"}
+    late = seen(NEW, configuration="before the unit", **begun)
+    assert still_to_restart(left, late) == ("tiny",)
+    assert go_on(kind, left, late).step is not Step.WARM
+    assert still_to_restart(left, seen(NEW, configuration="of the unit", **begun)) == ()
+
+
 def test_how_it_was_before_stays_when_it_is_begun_anew() -> None:
     left = came_to_nothing("converge", "act")
     left.replicas[0].configuration_before = "of before"
