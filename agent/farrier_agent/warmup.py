@@ -4,7 +4,8 @@ Health and the list of models are waited for, as loading takes minutes; then one
 and one stream to its end, and one short generation with each LoRA adapter. An engine that is
 healthy but cannot generate (vLLM answers 200 on
 ``/health`` with a wedged core) does not pass. The first generation may compile kernels, so each
-may take as long as the deadline leaves.
+may take as long as the deadline leaves. One that answers each of them with an error of its own
+(500, and not 503: that is *not yet*) is given up much sooner: no minute more will load it.
 
 Who warms up ends it by cancelling the task, say when the unit ended meanwhile.
 """
@@ -16,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from farrier_agent.engines import Engine, Step
+from farrier_agent.engines import Answer, Engine, Step
 from farrier_agent.loopback import Ask
 
 __all__ = ["AGAIN", "Done", "WarmUp", "generate", "warm_up"]
@@ -27,6 +28,9 @@ an engine that is there in a moment is not kept waiting, one that loads for minu
 """
 LOOK_SECONDS = 5.0
 """Seconds that an answer may take that costs no generation."""
+REFUSED_SECONDS = 60.0
+"""How long an engine may answer generations with errors of its own before it is given up."""
+_LATER = frozenset({501, 503})
 NOT_THERE = frozenset({400, 404, 405, 501})
 """Statuses after which the step's next question is tried: the engine does not have that one."""
 
@@ -60,10 +64,14 @@ async def warm_up(
     *,
     deadline: float,
     adapters: Sequence[str] = (),
+    refused_for: float = REFUSED_SECONDS,
     again: tuple[float, float] = AGAIN,
     say: Callable[[str], None] = lambda _: None,
 ) -> WarmUp:
     """Take the steps of *engine* in order, each until it is done, within *deadline* seconds.
+
+    A generation that it answers with nothing but errors of its own is given up after
+    *refused_for* seconds.
 
     Then one short generation with each of *adapters*: a name that is listed may still have no
     weights that can be used. *say* is told what it waits for, in words, whenever that changes.
@@ -77,10 +85,17 @@ async def warm_up(
     for step, name, title in steps:
         told = None
         pause, longest = again
-        while (why := await _attempt(ask, step, name, end)) is not None:
-            if time.monotonic() + pause >= end:
+        since = time.monotonic()
+        while (failed := await _attempt(ask, step, name, end)) is not None:
+            why, now = failed.why, time.monotonic()
+            if not failed.refused:
+                since = now + pause
+            if now + pause >= end:
                 why = f"{title}: {why}; not warm within {deadline:g} s"
-                return WarmUp(tuple(done), time.monotonic() - begun, why)
+                return WarmUp(tuple(done), now - begun, why)
+            if now - since >= refused_for:
+                why = f"{title}: {why}; nothing else for {refused_for:g} s"
+                return WarmUp(tuple(done), now - begun, why)
             if why != told:
                 say(f"{title}: {why}")
                 told = why
@@ -106,14 +121,30 @@ async def generate(ask: Ask, engine: Engine, model: str, *, deadline: float) -> 
     return None
 
 
-async def _attempt(ask: Ask, step: Step, model: str, end: float) -> str | None:
-    """Why *step* is not done yet, or None. The best answer of its questions counts."""
-    first: str | None = None
+@dataclass(frozen=True)
+class _Failed:
+    """Why an attempt came to nothing. ``refused``: the engine itself says that it cannot."""
+
+    why: str
+    refused: bool
+
+
+async def _attempt(ask: Ask, step: Step, model: str, end: float) -> _Failed | None:
+    """How *step* failed, or None: it is done. The best answer of its questions counts."""
+    first: _Failed | None = None
     for question in step.questions(model):
         left = max(0.1, end - time.monotonic())
         answer = await ask(question, left if step.generates else min(left, LOOK_SECONDS))
         why = step.judge(model, question.path, answer)
-        if why is None or answer.error is not None or answer.status not in NOT_THERE:
-            return why
-        first = first or why
+        if why is None:
+            return None
+        failed = _Failed(why, step.generates and _refuses(answer))
+        if answer.error is not None or answer.status not in NOT_THERE:
+            return failed
+        first = first or failed
     return first
+
+
+def _refuses(answer: Answer) -> bool:
+    """The engine failed at it, rather than asked to wait."""
+    return answer.error is None and answer.status >= 500 and answer.status not in _LATER

@@ -24,6 +24,8 @@ VERDICT_SECONDS = 30.0
 """How long a verdict may take to be well: it takes some looks of the agent's to clear."""
 SPEEDS = frozenset({"speed", "first-token"})
 """The gates that are measured twice before they fail."""
+APART_SECONDS = 5.0
+"""Between the two: time for what was in the way of the first to be over."""
 STILL_SECONDS = 20.0
 """How long the same gates have to fail, once they can: links come up, a fabric is made."""
 
@@ -65,6 +67,7 @@ def check_gates(it: OneHost) -> str:
     slow = {one.name for one in failed(_judged(it, now.now, it.look().seen, {}))}
     if slow and slow <= SPEEDS:  # something else on the host may have been in its way
         it.tell(f"measuring once more: {', '.join(sorted(slow))}")
+        it.watched(lambda: time.sleep(APART_SECONDS))
         now = measured(it, it.ledger.options.measure)
     seen = _at_rest(it)
     record.boot_after, record.agent_after = seen.boot_id, seen.agent

@@ -74,7 +74,8 @@ DEFAULTS = Defaults(
             "agent_warm_up_seconds",
             None,
             "Seconds that an engine may take from its start to its first answers before it counts"
-            " as failed. `none`: 1800, or the longest `start_timeout` of the host's models.",
+            " as failed. `none`: 1800, or the longest `start_timeout` of the host's models. One"
+            " that answers generations with nothing but its own errors (500) fails after 60.",
         ),
         Default(
             "agent_wedged_seconds",

@@ -244,12 +244,14 @@ _PROGRESS = re.compile(
 
 def explain(output: str) -> str:
     """Cause and next step of a transaction that failed, from the end of its log."""
-    output = "\n".join(line for line in output.splitlines() if not _PROGRESS.match(line))
-    said = [line for line in output.splitlines() if line.startswith("farrier: ")]
-    told = next((line for line in reversed(said) if " " in line.removeprefix("farrier: ")), "")
+    lines = [line for line in output.splitlines() if not _PROGRESS.match(line)]
+    said = [at for at, line in enumerate(lines) if " " in line.removeprefix("farrier: ") != line]
+    told = lines[said[-1]].removeprefix("farrier: ") if said else ""
+    # where more follows, that is the cause, and what came before it led there
+    cause = "\n".join(lines[said[-1] + 1 :]) if said else ""
     return (
-        f"the driver's transaction failed{': ' + told.removeprefix('farrier: ') if told else ''}\n"
-        f"{last_lines(output, 30)}\n"
+        f"the driver's transaction failed{': ' + told if told else ''}\n"
+        f"{last_lines(cause.strip() or chr(10).join(lines), 30)}\n"
         f"Look at: {LOG} on the host; put that right, then run the deploy again: it goes on where"
         " this one ended"
     )

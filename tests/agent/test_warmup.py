@@ -28,6 +28,7 @@ def warmed(
     kind: str = "vllm",
     deadline: float = 20.0,
     adapters: Sequence[str] = (),
+    refused_for: float = 60.0,
 ) -> tuple[WarmUp, list[str]]:
     said: list[str] = []
     result = asyncio.run(
@@ -37,6 +38,7 @@ def warmed(
             model,
             deadline=deadline,
             adapters=adapters,
+            refused_for=refused_for,
             again=(0.05, 0.05),
             say=said.append,
         )
@@ -124,6 +126,20 @@ def test_it_becomes_warm_when_its_manners_improve() -> None:
             return await task
 
         assert asyncio.run(improve()).warm
+
+
+def test_one_that_fails_at_each_generation_is_given_up_long_before_the_deadline() -> None:
+    with engine("--answers=500") as (client, _):
+        result, said = warmed(client.port, deadline=600, refused_for=0.3)
+    assert [done.title for done in result.done] == ["health", "model"]
+    assert any("answers 500: as it was asked to" in one for one in said)
+    assert (result.why or "").endswith("as it was asked to; nothing else for 0.3 s")
+
+
+def test_one_that_asks_to_wait_is_waited_for() -> None:
+    with engine("--answers=503") as (client, _):
+        result, _ = warmed(client.port, deadline=1, refused_for=0.1)
+    assert (result.why or "").endswith("not warm within 1 s")
 
 
 def test_another_model_is_not_this_one() -> None:

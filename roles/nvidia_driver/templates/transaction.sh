@@ -103,8 +103,8 @@ build() { # DIRECTORY: every module for every kernel that has headers; all kerne
                 failed="$failed $kernel"
         done
         for kernel in $failed; do
-            echo "farrier: $name/$version could not be built for kernel $kernel; the compiler said:"
-            make_log "$name" "$version" "$kernel" | tail -n 25
+            not_built "$name/$version" "$kernel"
+            make_log "$name" "$version" "$kernel" | compiler_said
         done
     done
     [ -z "$failed" ]
@@ -120,10 +120,23 @@ make_log() { # NAME VERSION KERNEL
     done
 }
 
+not_built() { # MODULE/VERSION KERNEL
+    echo "farrier: $1 could not be built for kernel $2; the compiler said:"
+}
+
+compiler_said() { # the first errors of a log, else its end
+    awk '{ end[NR % 25] = $0 }
+        /error|Error|\*\*\*/ && errors < 8 { errors++; print }
+        END { if (!errors) for (n = NR - 24; n <= NR; n++) if (n > 0) print end[n % 25] }'
+}
+
 failed_builds() { # why a package's own build failed, where one did
     for log in /var/lib/dkms/*/*/build/make.log; do
-        [ ! -s "$log" ] || [ "$log" -ot open/arguments ] ||
-            { echo "farrier: the end of $log:" && tail -n 25 "$log"; }
+        [ -s "$log" ] && [ ! "$log" -ot open/arguments ] || continue
+        module=${log#/var/lib/dkms/}
+        kernel=$(sed -n '1s/.* for kernel \([^ ]*\).*/\1/p' "$log")
+        not_built "${module%/build/make.log}" "${kernel:-of this host}"
+        compiler_said <"$log"
     done
 }
 
