@@ -1,4 +1,4 @@
-"""A host's driver, changed while the fleet serves, and put back (10 min).
+"""A host's driver, changed while the fleet serves, and put back.
 
 gpu01 gets GPUs and a driver for it, both stand-ins (tests/driver_fleet): packages, DKMS, boots and
 the load are real.
