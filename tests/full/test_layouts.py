@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import tomllib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -225,7 +226,7 @@ def test_nothing_is_lost(layouts: Layouts, deed: Callable[[Layouts], None]) -> N
 def test_a_host_s_own_v1_loses_nothing_and_refuses_nothing(layouts: Layouts) -> None:
     """Two replicas behind one address, without a gateway, restarted one after the other."""
     layouts.settled()
-    plan = Plan(models=("tiny", "law"), seconds=3600, streams=3, posts=2, fresh=1, uploads=1)
+    plan = replace(LOAD, models=("tiny", "law"), streams=3, posts=2)
     with layouts.load(f"http://{layouts.addresses['gpu02']}:8080/v1", plan) as it:
         until(lambda: len(it.ledger.of("complete")) > 10, 120, "the load runs")
         before = layouts.root("gpu02", f"find {CACHES} -type f -printf %i:%T@: | md5sum")
