@@ -60,7 +60,7 @@ _TEMPLATE = Path(__file__).parent / "templates" / "engine.service.j2"
 AGENT = "/opt/farrier/agent/current"
 """Where the agent's role keeps the program that drains."""
 _STAND_IN = "@CONFIG_HASH@"
-_BESIDE = ("#", "ExecStartPre=", "ExecStop=", "ExecStopPost=")
+_BESIDE = ("#", "ExecStartPre=", "ExecStop=", "ExecStopPost=", "RestartForceExitStatus=")
 """Beginnings of the unit's lines that a running engine needs no restart for."""
 
 
