@@ -90,8 +90,8 @@ and the image from before stays for the way back (`podman image ls`; `podman ima
 - It is the same unit, gate, drain and user, its main process `podman run`
   ([architecture.md](architecture.md#engines-in-images) says how). In the container the engine is
   `farrier-engine` with no capability; the image is read-only, and so is the model, which lies where
-  it lies on the host (links that lead out of its directory lead nowhere). What it writes goes to the
-  replica's state directory, its home, or to `/tmp`, which is memory.
+  it lies on the host (links that lead out of its directory lead nowhere). What it writes goes to
+  the replica's state directory, its home, or to `/tmp`, which is memory.
 - Its GPUs come by CDI: `nvidia_container_toolkit = True` ([driver.md](driver.md#containers)). It
   sees those of `gpus` only, numbered from 0.
 - **TGI's own images since 3.1** keep their Python under `/root`, where only root may go

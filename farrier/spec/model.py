@@ -242,8 +242,10 @@ class Model:
 
     def to_json(self) -> dict[str, Any]:
         """This model as plain values; what looks like a secret is masked. Used by pyinfra."""
-        shown = ("name", "replica", "engine", "source", "gpus", "port", "lora", "start_timeout")
-        shown += ("image", "image_archive")
+        shown = (
+            *("name", "replica", "engine", "source", "gpus", "port", "lora", "start_timeout"),
+            *("image", "image_archive"),
+        )
         command = self.command
         if isinstance(command, tuple):
             command = tuple("***" if is_secret("", word) else word for word in command)
