@@ -88,9 +88,7 @@ def _references(wanted: Sequence[Image]) -> list[str]:
 
 
 @operation(
-    asks=lambda wanted: Question(
-        Brought, {"references": _references(wanted)}, several="references"
-    )
+    asks=lambda wanted: Question(Brought, {"references": _references(wanted)}, several="references")
 )
 def images(wanted: Sequence[Image]) -> Commands:
     """Pull or load those of *wanted* that podman does not have.

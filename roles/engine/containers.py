@@ -61,9 +61,7 @@ def container_argv(model: Model, spec: HostSpec, command: Sequence[str]) -> list
     if spec.accelerator == "cuda":
         words += [f"--device=nvidia.com/gpu={gpu}" for gpu in model.gpus]
     words += [f"--volume={volume}" for volume in _volumes(model)]
-    words += [
-        f"--env={name}={value}" for name, value in container_environment(model, spec).items()
-    ]
+    words += [f"--env={name}={value}" for name, value in container_environment(model, spec).items()]
     program, *arguments = command
     return [*words, f"--entrypoint={program}", image.reference, *arguments]
 

@@ -40,9 +40,7 @@ _RUN = Path(__file__).parent / "templates" / "run"
 @deploy("Podman")
 def podman(spec: HostSpec) -> None:
     """Install the program and bring the images of *spec*; running engines keep theirs."""
-    wanted = {
-        image.reference: image for model in spec.models if (image := model.parsed_image())
-    }
+    wanted = {image.reference: image for model in spec.models if (image := model.parsed_image())}
     packages(name="Packages", names=DEFAULTS.read(host.data)["podman_packages"])
     tree(
         Directory("/opt/farrier/podman"),

@@ -92,7 +92,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         fleet = Fleet(lab, Converge(lab, directory))
         address = str(lab.definition.gateway)
         with Registry(address, [one.image for one in archives]) as registry:
-            it = Served(fleet, *archives, registry)
+            it = Served(fleet, archives[0], archives[1], registry)
             insecure = f'[[registry]]\nlocation = "{registry.name}"\ninsecure = true\n'
             for host in HOSTS:
                 fleet.put(host, STORAGE, VFS.format("/var/lib/containers/storage"))
@@ -102,7 +102,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
                 "agent_tick": 1.0,
                 "engine_stop_timeout": STAND_IN_PATIENCE,
             }
-            fleet.converge.models |= dict.fromkeys(HOSTS, [it.model()])
+            fleet.converge.models |= {host: [it.model()] for host in HOSTS}
             run = fleet.converge(limit=HOSTS, timeout=1200)
             if run.returncode:
                 pytest.fail(f"the first converge failed:\n{run.last_words(60)}", pytrace=False)

@@ -88,9 +88,7 @@ def test_what_it_may_not(fields: dict[str, Any], field: str, words: str) -> None
 def test_an_engine_that_is_installed_or_not_needs_a_command_for_its_image() -> None:
     model = Model(**FIELDS | {"engine": "llama_cpp", "command": None, "source": "path:/m/a.gguf"})
     found = problems(model)
-    assert found == {
-        "models[0].image": "what runs from it is not said: give its argv as command"
-    }
+    assert found == {"models[0].image": "what runs from it is not said: give its argv as command"}
 
 
 def test_podman_is_told_to_be_like_the_unit_and_to_give_what_is_asked_for() -> None:
@@ -191,7 +189,7 @@ class Podman:
             '    "load -q") cat loads;;\n'
             '    "image inspect") [ "$5" = two ] && echo id-2 || echo id-1;;\n'
             '    "tag id-1") echo "$3" >> "images/$(echo "$3" | tr / _)";;\n'
-            "    *) echo \"$@\";;\n"
+            '    *) echo "$@";;\n'
             "esac\n"
         )
         program.chmod(0o755)
