@@ -43,6 +43,10 @@ MODEL: Mapping[str, Any] = {
 STORAGE = "/etc/containers/storage.conf"
 VFS = '[storage]\ndriver = "vfs"\nrunroot = "/run/containers/storage"\ngraphroot = "{}"\n'
 """The lab's disks are overlays, on which the kernel mounts no second one: layers are copied."""
+CONTAINERS = "/etc/containers/containers.conf"
+NO_KEYRING = "[containers]\nkeyring = false\n"
+"""A machine of systemd-nspawn may make no keyring: crun says "create keyring: Operation not
+permitted". Hosts that are none need neither file."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
             insecure = f'[[registry]]\nlocation = "{registry.name}"\ninsecure = true\n'
             for host in HOSTS:
                 fleet.put(host, STORAGE, VFS.format("/var/lib/containers/storage"))
+                fleet.put(host, CONTAINERS, NO_KEYRING)
                 fleet.put(host, "/etc/containers/registries.conf.d/test.conf", insecure)
             fleet.converge.everywhere = {
                 "nginx_clients": "keys",
