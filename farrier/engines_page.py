@@ -26,11 +26,11 @@ TRIED: Mapping[str, str] = MappingProxyType(
         "custom": "a stand-in, on hosts",
         "sglang": "a stand-in: it needs CUDA",
         "trtllm": "a stand-in: it needs CUDA",
-        "llama_cpp": "a stand-in; its build with a stand-in source",
+        "llama_cpp": "the real thing, built on a host, on CPUs",
         "ollama": "a stand-in: its program could not be had",
-        "transformers": "the real thing, on a CPU: served and drained on a host",
-        "tgi": "a stand-in, on hosts from an image: its own could not be had",
-        "triton": "a stand-in, as `tgi`",
+        "transformers": "the real thing, on CPUs",
+        "tgi": "a stand-in: its own image could not be had",
+        "triton": "a stand-in in an image, on hosts with the real podman: its own could not be had",
     }
 )
 """What the agent was tried with, for each engine."""
