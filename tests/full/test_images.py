@@ -166,6 +166,11 @@ def test_all_of_it_is_in_its_unit_and_the_engine_is_nobody_in_particular(
     pid = engine(fleet, host)
     status = fleet.root(host, f"grep -E 'CapEff|CapBnd|NoNewPrivs' /proc/{pid}/status").split()
     assert status == ["CapEff:", "0" * 16, "CapBnd:", "0" * 16, "NoNewPrivs:", "1"]
+    of_init, of_engine = (
+        int(fleet.root(host, f"grep Seccomp_filters /proc/{one}/status").split()[1])
+        for one in (1, pid)
+    )
+    assert of_engine > of_init, "podman's filter of system calls"
     mounts = {
         line.split()[4]: line.split()[5]
         for line in fleet.root(host, f"cat /proc/{pid}/mountinfo").splitlines()
@@ -321,6 +326,27 @@ def test_one_of_a_registry_is_pulled_by_its_digest(served: Served, host: str) ->
     assert back.returncode == 0, back.last_words()
     fleet.root(host, "farrier-agent restart tiny --wait")
     assert version(fleet, host) == "1"
+
+
+@on_both
+def test_tgi_is_served_in_the_same_way(served: Served, host: str) -> None:
+    """Its dialect, by its own adapter: warm, restarted under load, and back."""
+    fleet = served.fleet
+    command = ["tgi" if word == "triton" else word for word in MODEL["command"]]
+    run = fleet.converge(models={host: [served.model(engine="tgi", command=command)]}, limit=[host])
+    assert run.returncode == 0, run.last_words()
+    fleet.root(host, "farrier-agent restart tiny --wait")
+    words = Path("/proc", engine(fleet, host), "cmdline")
+    assert "\0--dialect\0tgi\0" in fleet.root(host, f"cat {words}")
+    with fleet.traffic(host) as traffic:
+        at_work(traffic)
+        fleet.root(host, "farrier-agent restart tiny --wait")
+        opened = traffic.now
+        until(lambda: traffic.of("whole", since=opened), 60, "it serves again")
+    assert_nothing_lost(fleet, host, traffic)
+    back = fleet.converge(limit=[host])
+    assert back.returncode == 0, back.last_words()
+    fleet.root(host, "farrier-agent restart tiny --wait")
 
 
 def refused(served: Served, host: str, *words: str, **changes: Any) -> None:
