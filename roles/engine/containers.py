@@ -54,8 +54,8 @@ def container_argv(model: Model, spec: HostSpec, command: Sequence[str]) -> list
     image = model.parsed_image()
     if image is None:
         raise ValueError(f"model {model.name} has no image")
-    words = [RUN, ENGINES[model.engine].user, image.reference]
-    words += [f"--name=engine-{model.replica}", "--replace", "--rm", "--pull=never"]
+    words = [RUN, ENGINES[model.engine].user, image.reference, f"engine-{model.replica}"]
+    words += ["--rm", "--pull=never"]
     # A first process without a handler of its own ignores SIGTERM: that of the image is not first.
     words += ["--init", *_LIKE_ITS_UNIT, *_CONFINED]
     if spec.accelerator == "cuda":

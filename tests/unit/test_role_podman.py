@@ -94,16 +94,16 @@ def test_an_engine_that_is_installed_or_not_needs_a_command_for_its_image() -> N
 def test_podman_is_told_to_be_like_the_unit_and_to_give_what_is_asked_for() -> None:
     words = argv(CHAT, CUDA, SETTINGS, "/usr")
     image = f"{NAME}@sha256:{DIGEST}"
-    assert words[:3] == ["/opt/farrier/podman/run", "farrier-engine", image]
-    at = words.index(image, 3)
-    options, command = words[3:at], words[at + 1 :]
+    assert words[:4] == ["/opt/farrier/podman/run", "farrier-engine", image, "engine-chat"]
+    at = words.index(image, 4)
+    options, command = words[4:at], words[at + 1 :]
     assert command == [
         *("--model-id", "/srv/models/chat", "--hostname", "127.0.0.1", "--port", "8105")
     ]
     assert options[-1] == "--entrypoint=/tgi-entrypoint.sh"
     assert all(one.startswith("--") for one in options)
     assert {
-        *("--name=engine-chat", "--replace", "--rm", "--pull=never", "--init"),
+        *("--rm", "--pull=never", "--init"),
         *("--cgroups=disabled", "--sdnotify=ignore", "--network=host", "--log-driver=passthrough"),
         *("--cap-drop=all", "--security-opt=no-new-privileges", "--read-only"),
         *("--device=nvidia.com/gpu=2", "--device=nvidia.com/gpu=3"),
@@ -188,6 +188,7 @@ class Podman:
             '        [ -e "images/$(echo "$3" | tr / _)" ];;\n'
             '    "load -q") cat loads;;\n'
             '    "image inspect") [ "$5" = two ] && echo id-2 || echo id-1;;\n'
+            '    "rm "*) echo "$@" >> removals; [ "$(wc -l < removals)" -gt 1 ];;\n'
             '    "tag id-1") echo "$3" >> "images/$(echo "$3" | tr / _)";;\n'
             '    *) echo "$@";;\n'
             "esac\n"
@@ -212,22 +213,28 @@ def fake(tmp_path: Path) -> Podman:
 def test_what_starts_it_gives_the_engine_the_hosts_account(fake: Podman) -> None:
     me = pwd.getpwuid(os.getuid())
     fake.has("a/b@sha256:00")
-    done = fake.sh("sh", str(RUN), me.pw_name, "a/b@sha256:00", "--rm", "--env=A=b c", "x")
-    assert done.stdout == f"run --user {me.pw_uid}:{me.pw_gid} --rm --env=A=b c x\n", done
+    words = (me.pw_name, "a/b@sha256:00", "engine-chat", "--rm", "--env=A=b c", "x")
+    done = fake.sh("sh", str(RUN), *words)
+    account = f"{me.pw_uid}:{me.pw_gid}"
+    start = f"run --name engine-chat --replace --user {account} --rm --env=A=b c x\n"
+    assert (done.stdout, done.stderr) == (start, "")
+    # as podman does after its conmon was killed: the first removal fails
+    removal = "rm --force --ignore --time 0 engine-chat\n"
+    assert (fake.directory / "removals").read_text() == removal * 2
 
 
 def test_what_starts_it_says_what_is_not_there(fake: Podman) -> None:
     me = pwd.getpwuid(os.getuid()).pw_name
-    done = fake.sh("sh", str(RUN), me, "a/b@sha256:00", "x")
+    done = fake.sh("sh", str(RUN), me, "a/b@sha256:00", "engine-x", "x")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         "run: error: the image a/b@sha256:00 is not on this host: run the deploy again, which"
         " brings it\n"
     )
     (fake.directory / "broken").touch()
-    done = fake.sh("sh", str(RUN), me, "a/b@sha256:00", "x")
+    done = fake.sh("sh", str(RUN), me, "a/b@sha256:00", "engine-x", "x")
     assert "podman cannot look for the image a/b@sha256:00: storage is broken" in done.stderr
-    done = fake.sh("sh", str(RUN), "no-such-user", "a/b@sha256:00", "x")
+    done = fake.sh("sh", str(RUN), "no-such-user", "a/b@sha256:00", "engine-x", "x")
     assert "there is no user no-such-user" in done.stderr
 
 
