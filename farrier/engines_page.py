@@ -102,12 +102,13 @@ and the image from before stays for the way back (`podman image ls`; `podman ima
 
 What of it was tried (`tests/full/test_images.py`): Debian's podman 4.3 and 5.4, crun and
 catatonit on the lab's hosts, with an image of one layer (a Python and the stand-in, in Triton's
-dialect and in TGI's), from an archive and from a stand-in for a registry: served, drained under
-load, restarted, rebooted, changed for another image, killed in each of its processes, stopped
-with an engine that ignores SIGTERM; archives and registries that refuse, or have not what is
-asked. CDI was tried with devices that are none, overlay storage by hand (the lab's disks take
-none: its layers are copies). What was not: the engines' own images, a GPU, a registry with TLS or
-with a login that succeeds, and podman's session keyring (which the lab's hosts may not make).
+dialect), from an archive and from a stand-in for a registry: served, drained under load,
+restarted, rebooted, changed for another image, killed in each of its processes, stopped with an
+engine that ignores SIGTERM; archives and registries that refuse, or have not what is asked. CDI
+was tried with devices that are none, overlay storage by hand (the lab's disks take none: its
+layers are copies). What was not: the engines' own images, TGI's dialect on a host (it wants
+GPUs), a GPU, a registry with TLS or with a login that succeeds, and podman's session keyring
+(which the lab's hosts may not make).
 """
 
 _LLAMA_CPP = """

@@ -333,27 +333,6 @@ def test_one_of_a_registry_is_pulled_by_its_digest(served: Served, host: str) ->
     assert version(fleet, host) == "1"
 
 
-@on_both
-def test_tgi_is_served_in_the_same_way(served: Served, host: str) -> None:
-    """Its dialect, by its own adapter: warm, restarted under load, and back."""
-    fleet = served.fleet
-    command = ["tgi" if word == "triton" else word for word in MODEL["command"]]
-    run = fleet.converge(models={host: [served.model(engine="tgi", command=command)]}, limit=[host])
-    assert run.returncode == 0, run.last_words()
-    fleet.root(host, "farrier-agent restart tiny --wait")
-    words = Path("/proc", engine(fleet, host), "cmdline")
-    assert "\0--dialect\0tgi\0" in fleet.root(host, f"cat {words}")
-    with fleet.traffic(host) as traffic:
-        at_work(traffic)
-        fleet.root(host, "farrier-agent restart tiny --wait")
-        opened = traffic.now
-        until(lambda: traffic.of("whole", since=opened), 60, "it serves again")
-    assert_nothing_lost(fleet, host, traffic)
-    back = fleet.converge(limit=[host])
-    assert back.returncode == 0, back.last_words()
-    fleet.root(host, "farrier-agent restart tiny --wait")
-
-
 def refused(served: Served, host: str, *words: str, **changes: Any) -> None:
     """A converge that fails with *words*, and leaves the replica and its unit alone."""
     fleet = served.fleet
