@@ -274,7 +274,7 @@ def test_one_that_is_killed_comes_back_warm(served: Served, host: str, who: str)
     fleet.root(host, f"systemctl reset-failed {UNIT}")
     restarts = int(fleet.unit(host, UNIT, "NRestarts"))
     fleet.root(host, f"kill -9 {pids[0]}")
-    until(lambda: not fleet.gate(host), 30, "whatever ends it closes its gate")
+    until(lambda: not fleet.gate(host), 60, "podman sees it within 20 s; its gate is closed")
     until(lambda: fleet.gate(host), 120, "systemd starts it, the agent warms it up")
     assert fleet.unit(host, UNIT, "MainPID") not in {"0", before}
     assert int(fleet.unit(host, UNIT, "NRestarts")) == restarts + 1, "its first start succeeded"
