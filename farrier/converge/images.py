@@ -176,6 +176,7 @@ printf '%s  %s\\n' {image.digest} {archive} | sha256sum -c --quiet >&2 || {{
     rm -f {archive}
     exit 1
 }}
+before=$(podman image ls --all --quiet --no-trunc)
 loaded=$(podman load -q -i {archive})
 ids=$(printf '%s\\n' "$loaded" | sed -n 's/^Loaded image[^:]*: *//p' | tr ', ' '\\n\\n' |
     sed '/^$/d' | while read -r one; do
@@ -183,6 +184,10 @@ ids=$(printf '%s\\n' "$loaded" | sed -n 's/^Loaded image[^:]*: *//p' | tr ', ' '
     done | sort -u)
 if [ "$(printf '%s\\n' "$ids" | sed '/^$/d' | wc -l)" -ne 1 ]; then
     echo "not one image is in it, but: $loaded" >&2
+    for one in $ids; do
+        case $before in *"$one"*) ;; *) podman image rm --force "$one" > /dev/null ;; esac
+    done
+    rm -f {archive}
     exit 1
 fi
 podman tag "$ids" {name}

@@ -375,10 +375,13 @@ def test_an_archive_that_is_none_is_refused(served: Served, host: str, tmp_path:
     nothing.write_bytes(served.first.path.read_bytes()[:5_000_000])
     broken = Archive(served.first.image, nothing)
     refused(served, host, f"podman cannot load {nothing}", image_archive=broken.pinned)
+    listing = "podman image ls --all --quiet --no-trunc | sort -u"
+    before = served.fleet.root(host, listing)
     both = tmp_path / "both.tar"
     both.write_bytes(served.first.image.archive(served.second.image))
     two = Archive(served.first.image, both)
     refused(served, host, f"{both} holds more than one image", image_archive=two.pinned)
+    assert served.fleet.root(host, listing) == before, "neither of them is kept"
 
 
 @on_both

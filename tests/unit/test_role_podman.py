@@ -187,6 +187,8 @@ class Podman:
             '    "image exists") [ ! -e broken ] || { echo storage is broken >&2; exit 125; }\n'
             '        [ -e "images/$(echo "$3" | tr / _)" ];;\n'
             '    "load -q") cat loads;;\n'
+            '    "image ls") echo sha256:id-1;;\n'
+            '    "image rm") echo "$@" >> removals;;\n'
             '    "image inspect") [ "$5" = two ] && echo id-2 || echo id-1;;\n'
             '    "rm "*) echo "$@" >> removals; [ "$(wc -l < removals)" -gt 1 ];;\n'
             '    "tag id-1") echo "$3" >> "images/$(echo "$3" | tr / _)";;\n'
@@ -272,6 +274,8 @@ def test_an_archive_of_two_images_or_with_another_hash_is_not_taken(fake: Podman
     assert done.returncode == 1
     assert "holds more than one image" in explain_load(done.stderr, image)
     assert "podman save -o FILE IMAGE" in explain_load(done.stderr, image)
+    # what was there before stays
+    assert (fake.directory / "removals").read_text() == "image rm --force id-2\n"
     image, archive, done = loaded(fake, "Loaded image: one\n", b"another")
     assert done.returncode == 1
     assert not archive.exists()
