@@ -30,7 +30,7 @@ TRIED: Mapping[str, str] = MappingProxyType(
         "ollama": "a stand-in: its program could not be had",
         "transformers": "the real thing, on CPUs",
         "tgi": "a stand-in: its own image could not be had",
-        "triton": "a stand-in in an image, on hosts with the real podman: its own could not be had",
+        "triton": "a stand-in in an image, on hosts, by the real podman: its own could not be had",
     }
 )
 """What the agent was tried with, for each engine."""

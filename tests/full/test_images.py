@@ -1,4 +1,4 @@
-"""Engines from images by the real podman, on Debian 12 and 13: drains, crashes, refusals (12 min).
+"""Engines from images by the real podman, on Debian 12 and 13: drains, crashes, refusals (18 min).
 
 The image is made on the spot, of this machine's Python and the stand-in, which speaks Triton's
 dialect; the registry is a stand-in on this machine. podman, crun and conmon are Debian's.
