@@ -11,7 +11,7 @@ import json
 import queue
 import secrets
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,11 @@ FAST = {
     "alertmanager_group_wait": "1s",
     "alertmanager_group_interval": "2s",
 }
+EXPLAIN = """
+curl -sS localhost:9090/api/v1/alerts; echo; curl -sS localhost:9090/api/v1/alertmanagers; echo
+curl -sS localhost:9093/api/v2/alerts; echo
+journalctl -n 40 --no-pager -o short-iso -u prometheus -u prometheus-alertmanager 2>&1
+"""
 
 
 @dataclass
@@ -40,18 +45,30 @@ class Told:
     """What the webhook was told: the messages in their order, and who said so."""
 
     url: str
+    explain: Callable[[], str]
     messages: queue.Queue[tuple[str, Any]] = field(default_factory=queue.Queue)
 
-    def next(self, alert: str, status: str, patience: float = 60) -> tuple[str, Any]:
-        """The next message about *alert* with *status*: its Authorization, and its JSON."""
+    def next(self, alert: str, status: str, patience: float = 150) -> tuple[str, Any]:
+        """The next message about *alert* with *status*: its Authorization, and its JSON.
+
+        Prometheus tells an alert that met no Alertmanager again after a minute, not before.
+        """
+        passed_over: list[tuple[Any, str]] = []
         while True:
-            said, message = self.messages.get(timeout=patience)
+            try:
+                said, message = self.messages.get(timeout=patience)
+            except queue.Empty:
+                raise AssertionError(
+                    f"{alert} {status} not told within {patience:g} s; told meanwhile:"
+                    f" {passed_over or 'nothing'}\n{self.explain()}"
+                ) from None
             if (message["groupLabels"]["alertname"], message["status"]) == (alert, status):
                 return said, message
+            passed_over.append((message["groupLabels"], message["status"]))
 
 
 @pytest.fixture(scope="module")
-def told(lab: Lab) -> Iterator[Told]:
+def told(lab: Lab, hosts: Fleet) -> Iterator[Told]:
     """A webhook on the operator's end of the lab's bridge."""
     gateway = str(lab.definition.gateway)
 
@@ -67,7 +84,10 @@ def told(lab: Lab) -> Iterator[Told]:
             pass
 
     server = http.server.ThreadingHTTPServer((gateway, 0), Hook)
-    it = Told(f"http://{gateway}:{server.server_address[1]}/farrier")
+    it = Told(
+        f"http://{gateway}:{server.server_address[1]}/farrier",
+        lambda: hosts.root(MONITOR, EXPLAIN, check=False),
+    )
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield it
     server.shutdown()
