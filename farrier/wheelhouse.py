@@ -188,6 +188,7 @@ def _pip_download(
 ) -> subprocess.CompletedProcess[str]:
     platforms = [f"manylinux_2_{minor}_x86_64" for minor in _GLIBC_MINORS]
     platforms += ["manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64"]
+    platforms.append("linux_x86_64")  # wheels that never saw PyPI, such as NVIDIA's
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write(requirements)
         file.flush()

@@ -1,8 +1,11 @@
-"""What versions of vLLM compiled, per replica: kept across restarts, gone with their version.
+"""What versions of engines compiled, per replica: kept across restarts, gone with their version.
 
 Each replica's unit keeps them in ``/var/lib/farrier/engines/<replica>/<release>``: byte code,
 Triton's kernels, torch.compile's graphs, vLLM's plan of its start. They are of no use to another
 version; for the way back to it they stay as long as its program does.
+
+Whose engine a release is, its name does not say: a host may have several engines, so it is looked
+for among the programs of all of them.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ class Forgotten(FactBase[list[str]]):
         self,
         release: str,
         engines: str = "/var/lib/farrier/engines",
-        programs: str = "/opt/farrier/vllm",
+        programs: str = "/opt/farrier",
         units: str = "/etc/systemd/system",
         previous: str = "/var/lib/farrier/previous",
     ) -> str:
@@ -42,8 +45,10 @@ for cache in "$engines"/*/[0-9]*-*/; do
     cache=${{cache%/}} release=${{cache##*/}} digits=${{cache##*-}}
     case $digits in *[!0-9a-f]*) continue ;; esac
     [ ${{#digits}} = 8 ] && [ -d "$cache" ] && [ ! -L "$cache" ] || continue
-    [ "$release" != {shlex.quote(release)} ] && [ ! -e "$programs/$release" ] || continue
-    grep -qsF -- "$programs/$release/" "$units"/engine-*.service "$previous"/*.service && continue
+    [ "$release" != {shlex.quote(release)} ] || continue
+    set -- "$programs"/*/"$release"
+    [ ! -e "$1" ] || continue
+    grep -qsF -- "/$release/" "$units"/engine-*.service "$previous"/*.service && continue
     echo "$cache"
 done; true"""
 
