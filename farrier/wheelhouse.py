@@ -42,8 +42,8 @@ __all__ = [
 UV_LOCK = Path(__file__).parent / "locks" / "uv.txt"
 """uv travels in every wheelhouse."""
 
-_GLIBC_MINORS = range(31, 4, -1)
-"""manylinux tags that the locks were resolved for, newest first: glibc 2.31, Debian 11."""
+_GLIBC_MINORS = range(34, 4, -1)
+"""manylinux tags that the locks were resolved for, newest first: glibc 2.34; the oldest host, Ubuntu 22.04, has 2.35."""
 
 
 class WheelhouseError(Exception):

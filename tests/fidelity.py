@@ -6,13 +6,15 @@ The questions are those of farrier/fidelity_page.py. An answer is a few words fo
 from __future__ import annotations
 
 import asyncio
+import http.client
+import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
-import httpx
 from farrier_agent.engines import Engine as Adapter
 from farrier_agent.loopback import asker
 from farrier_agent.vitals import read_load
@@ -93,19 +95,19 @@ def _asked(question: Callable[[Asking], str], asking: Asking) -> str:
     try:
         return question(asking)
     except APIStatusError as error:
-        return _refusal(error.response)
+        return _refusal(error.status_code, error.response.content)
 
 
-def _refusal(response: httpx.Response) -> str:
+def _refusal(status: int, body: bytes) -> str:
     """The status, and how the error names itself."""
     try:
-        error = response.json()["error"]
+        error = json.loads(body)["error"]
         name = error["code"] if isinstance(error["code"], str) else error["type"]
     except (ValueError, KeyError, TypeError):
-        return f"{response.status_code}, other shape"
+        return f"{status}, other shape"
     missing = sorted(SHAPE - error.keys())
     lacks = f", without {' and '.join(missing)}" if missing else ""
-    return f"{response.status_code} `{name}`{lacks}"
+    return f"{status} `{name}`{lacks}"
 
 
 def _whole(parts: Mapping[str, object]) -> str:
@@ -230,10 +232,17 @@ def _too_long(asking: Asking) -> str:
 
 
 def _not_json(asking: Asking) -> str:
+    """Not OpenAI's client: it sends JSON only."""
+    where = urlsplit(asking.url)
+    connection = http.client.HTTPConnection(where.netloc, timeout=120)
     headers = {"Authorization": f"Bearer {asking.key}", "Content-Type": "application/json"}
-    url = f"{asking.url}/chat/completions"
-    answer = httpx.post(url, content=b"{", headers=headers, timeout=120)
-    return "answered" if answer.is_success else _refusal(answer)
+    try:
+        connection.request("POST", f"{where.path}/chat/completions", b"{", headers)
+        answer = connection.getresponse()
+        body = answer.read()
+    finally:
+        connection.close()
+    return "answered" if answer.status == 200 else _refusal(answer.status, body)
 
 
 def _wrong_key(asking: Asking) -> str:

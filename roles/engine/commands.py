@@ -33,14 +33,10 @@ def argv(model: Model, spec: HostSpec, settings: Mapping[str, Any], program: str
         return list(model.custom_argv(LOOPBACK, path))
     if model.engine == "ollama":
         return [f"{program}/bin/ollama", "serve"]
-    if model.engine == "llama_cpp":
-        return _llama_cpp(model, program)
+    if model.engine in _BY_PROGRAM:
+        return _BY_PROGRAM[model.engine](model, program)
     if model.engine == "transformers":
         return _transformers(model, spec, settings, program)
-    if model.engine == "sglang":
-        return _sglang(model, program)
-    if model.engine == "trtllm":
-        return _trtllm(model, program)
     return _vllm(model, spec, settings, program)
 
 
@@ -125,6 +121,9 @@ def _vllm(model: Model, spec: HostSpec, settings: Mapping[str, Any], program: st
         command.append("--lora-modules")
         command += [f"{name}={path.removeprefix('path:')}" for name, path in model.lora.items()]
     return command
+
+
+_BY_PROGRAM = {"llama_cpp": _llama_cpp, "sglang": _sglang, "trtllm": _trtllm}
 
 
 def environment(model: Model, spec: HostSpec, program: str) -> dict[str, str]:

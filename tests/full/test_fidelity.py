@@ -136,6 +136,7 @@ def served(name: str, directory: Path) -> Iterator[Model]:
 
 def warm(name: str, model: Model, process: subprocess.Popen[bytes], log: Path) -> None:
     """Warm the engine up as the agent does, unless it ends first."""
+
     async def warmed() -> str | None:
         going = asyncio.create_task(
             warm_up(asker(model.port), ENGINES[name], "tiny", deadline=PATIENCE, again=(0.5, 0.5))
