@@ -43,7 +43,9 @@ UV_LOCK = Path(__file__).parent / "locks" / "uv.txt"
 """uv travels in every wheelhouse."""
 
 _GLIBC_MINORS = range(34, 4, -1)
-"""manylinux tags that the locks were resolved for, newest first: glibc 2.34; the oldest host, Ubuntu 22.04, has 2.35."""
+"""manylinux tags that wheels may have, newest first: SGLang's own need glibc 2.34, and the oldest
+host, Ubuntu 22.04, has 2.35.
+"""
 
 
 class WheelhouseError(Exception):

@@ -56,6 +56,7 @@ def fronts(scratch: Path, model: Model) -> Iterator[Fronts]:
             agent=AgentSettings(check_port=check_port),
         )
         alice = key("alice")
+        assert alice.key
         with (
             _nginx(scratch / "nginx", model) as own,
             _nginx(scratch / "behind", model, spec.nginx_port),

@@ -3,9 +3,6 @@
 Each replica's unit keeps them in ``/var/lib/farrier/engines/<replica>/<release>``: byte code,
 Triton's kernels, torch.compile's graphs, vLLM's plan of its start. They are of no use to another
 version; for the way back to it they stay as long as its program does.
-
-Whose engine a release is, its name does not say: a host may have several engines, so it is looked
-for among the programs of all of them.
 """
 
 from __future__ import annotations
@@ -37,7 +34,9 @@ class Forgotten(FactBase[list[str]]):
         units: str = "/etc/systemd/system",
         previous: str = "/var/lib/farrier/previous",
     ) -> str:
-        """Those of *release*, and of whatever a unit starts or would go back to, are not named."""
+        """Those of *release*, of what is there, and of what a unit starts or would go back to, are
+        not named.
+        """
         places = {"engines": engines, "programs": programs, "units": units, "previous": previous}
         named = "".join(f"{name}={shlex.quote(place)}; " for name, place in places.items())
         return f"""{named}
@@ -46,7 +45,7 @@ for cache in "$engines"/*/[0-9]*-*/; do
     case $digits in *[!0-9a-f]*) continue ;; esac
     [ ${{#digits}} = 8 ] && [ -d "$cache" ] && [ ! -L "$cache" ] || continue
     [ "$release" != {shlex.quote(release)} ] || continue
-    set -- "$programs"/*/"$release"
+    set -- "$programs"/*/"$release" # whichever engine's version it is
     [ ! -e "$1" ] || continue
     grep -qsF -- "/$release/" "$units"/engine-*.service "$previous"/*.service && continue
     echo "$cache"

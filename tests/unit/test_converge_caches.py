@@ -45,8 +45,7 @@ def test_what_a_unit_runs_from_or_would_go_back_to_is_kept(host: Path, place: st
     assert forgotten(host) == []
 
 
-def test_what_another_engine_compiled_is_not_taken_for_what_is_gone(host: Path) -> None:
-    """Its versions are as good: the host may have several engines."""
+def test_another_engine_s_version_keeps_its_own(host: Path) -> None:
     (host / "programs" / "transformers" / OLD).mkdir(parents=True)
     assert forgotten(host) == []
 
