@@ -88,11 +88,12 @@ as vLLM's does. For CUDA only: a host with accelerator `cpu` is refused.
 
 The role [`trtllm`](roles/trtllm.md) does the same, with a lock of your own: on PyPI there are only
 names of it, whose wheels NVIDIA's index has, and Farrier has no lock of those. Without one hosts
-are refused (`engine-unlocked`). On a machine that reaches NVIDIA's index:
+are refused (`engine-unlocked`). On a machine that reaches NVIDIA's index (this was
+never tried there: no such lock was made, and no `trtllm-serve` of one was started):
 
     echo tensorrt-llm==1.2.1 > trtllm.in
     uv pip compile trtllm.in -o locks/cuda-cp312.txt --generate-hashes --no-header --no-annotate \\
-        --python-version 3.12 --python-platform x86_64-manylinux_2_31 --prerelease allow \\
+        --python-version 3.12 --python-platform x86_64-manylinux_2_31 \\
         --index https://pypi.nvidia.com --index https://download.pytorch.org/whl/cu130 \\
         --index-strategy unsafe-best-match
 

@@ -41,7 +41,7 @@ _ENDS: Mapping[str, str] = {
     "wrong_type": "`temperature` is a word",
     "too_long": "longer than the context",
     "wrong_key": "wrong key",
-    "leaves": "client leaves a stream: it stops after",
+    "leaves": "client leaves a stream: it stops within",
 }
 QUESTIONS: Mapping[str, str] = {**_ANSWERS, **_ENDS}
 """What is asked, with the heading of its column."""
@@ -76,8 +76,9 @@ engine is asked; who is let in by a host's own nginx is shown by `tests/nginx/te
 
 *yes* is an answer with all that OpenAI's has: role, text, reason of its end, usage, and of a stream
 the same text as in one piece. *ignored* is an answer as if the field were not there. A number is
-the status of a refusal, with its `code` or `type`; every refusal is an `error` object with
-`message`, `type`, `param` and `code`, unless it says *other shape*.
+the status of a refusal, with its `code` or `type`. OpenAI's refusals are an `error` object with
+`message`, `type`, `param` and `code`: what one lacks is named, *other shape* is one without that
+object.
 
 Engine, nginx and HAProxy were processes of one machine, and the model was the lab's tiny one, whose
 words mean nothing: what is shown is the shape of answers, not their sense.

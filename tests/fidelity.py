@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -33,6 +34,10 @@ LONG = 1500
 ENOUGH = 20
 """Events of a stream after which its pace is known."""
 SHAPE = {"message", "type", "param", "code"}
+PATIENCE = 900
+"""Seconds for one answer: vLLM compiles what logprobs take when they are first asked for, and on
+CPUs that is C++.
+"""
 TOOL = {
     "type": "function",
     "function": {
@@ -56,7 +61,7 @@ class Asking:
     @property
     def client(self) -> OpenAI:
         """OpenAI's, that asks once."""
-        return OpenAI(base_url=self.url, api_key=self.key, max_retries=0, timeout=120)
+        return OpenAI(base_url=self.url, api_key=self.key, max_retries=0, timeout=PATIENCE)
 
     def chat(self, **fields: Any) -> Any:
         """One answer of the conversation that all questions share, always the same."""
@@ -234,7 +239,7 @@ def _too_long(asking: Asking) -> str:
 def _not_json(asking: Asking) -> str:
     """Not OpenAI's client: it sends JSON only."""
     where = urlsplit(asking.url)
-    connection = http.client.HTTPConnection(where.netloc, timeout=120)
+    connection = http.client.HTTPConnection(where.netloc, timeout=PATIENCE)
     headers = {"Authorization": f"Bearer {asking.key}", "Content-Type": "application/json"}
     try:
         connection.request("POST", f"{where.path}/chat/completions", b"{", headers)
@@ -253,7 +258,7 @@ def _wrong_key(asking: Asking) -> str:
 
 
 def _leaves(asking: Asking) -> str:
-    """Seconds from a client's leaving until the engine runs nothing any more."""
+    """Whole seconds from a client's leaving within which the engine runs nothing any more."""
     if asking.running() is None:
         return "it does not tell"
     stream = asking.complete(max_tokens=LONG, stream=True, extra_body={"ignore_eos": True})
@@ -262,11 +267,12 @@ def _leaves(asking: Asking) -> str:
     for _ in range(ENOUGH):
         next(stream)
     left = (time.monotonic() - begun) / ENOUGH * (LONG - ENOUGH - 1)
+    assert asking.running() == 1, "it does not count what it streams: its end would mean nothing"
     gone = time.monotonic()
     stream.close()
     until(lambda: asking.running() == 0, left + 60)
     took = time.monotonic() - gone
-    return f"{took:.1f} s" if took < left / 2 else "generates on"
+    return f"{math.ceil(took)} s" if took < left / 2 else "generates on"
 
 
 _QUESTIONS: Mapping[str, Callable[[Asking], str]] = {
