@@ -49,7 +49,7 @@ def test_what_is_recorded_is_read_again(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_stand_in_is_asked_by_every_way(tmp_path: Path) -> None:
     """Through the real nginx and the real HAProxy; what a stand-in says is of no interest."""
-    with engine() as (standin, _):
+    with engine("--token-delay=0.005") as (standin, _):
         model = Model("tiny", engine="custom", port=standin.port, command=["/bin/serve", "{port}"])
         with fronts(tmp_path, model) as ways:
             found = answers(ways, "tiny", standin.port, ENGINES["vllm"])
