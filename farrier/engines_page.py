@@ -72,7 +72,8 @@ _PYTHON = """
 ## SGLang
 
 The role [`sglang`](roles/sglang.md) installs PyPI's wheels by their lock, side by side by version,
-as vLLM's does. For CUDA only: a host with accelerator `cpu` is refused.
+as vLLM's does. For CUDA only: a host with accelerator `cpu` is refused. Debian 13 is, too: what
+SGLang 0.5.23 pins has no wheel for Python 3.13.
 
     Model("coder", engine="sglang", source="path:/srv/models/coder", gpus=[0, 1],
           args={"mem-fraction-static": 0.85, "context-length": 32768})

@@ -22,9 +22,10 @@ __all__ = ["DEFAULTS", "remove", "sglang", "sglang_environment"]
 DEFAULTS = Defaults(
     "sglang",
     "SGLang from its locked wheels, PyPI's, under `/opt/farrier/sglang/<version>`; for hosts with"
-    " accelerator `cuda`. The wheels are downloaded once, on the operator's machine, and pushed to"
-    " every host that needs them. What a version compiled is kept for each replica across restarts,"
-    " and removed by the first converge after the version itself was.",
+    " accelerator `cuda` and Python 3.11 or 3.12 (Debian 12, Ubuntu 24.04): of what it pins,"
+    " outlines-core has no wheel for 3.13. The wheels are downloaded once, on the operator's"
+    " machine, and pushed to every host that needs them. What a version compiled is kept for each"
+    " replica across restarts, and removed by the first converge after the version itself was.",
     wheel_settings(
         "sglang",
         "0.5.23",

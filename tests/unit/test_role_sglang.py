@@ -112,6 +112,12 @@ def test_locks_of_the_operators_own_take_the_place_of_the_roles(tmp_path: Path) 
     assert role.sglang_environment("cpu", settings).locks == ()
 
 
+def test_there_is_a_lock_where_all_that_it_pins_has_wheels() -> None:
+    """outlines-core 0.1.26 has none for Python 3.13."""
+    made = role.sglang_environment("cuda", role.DEFAULTS.data())
+    assert [python for python, _ in made.locks] == ["3.11", "3.12"]
+
+
 @pytest.mark.parametrize("file", sorted(role.LOCKS.glob("*.txt")), ids=lambda file: file.stem)
 def test_the_locks_have_what_the_role_says(file: Path) -> None:
     lock = split_lock(file.read_text(encoding="utf-8"))
