@@ -53,7 +53,7 @@ class Program:
     """What will be installed at *path*, unless it is complete there.
 
     *pinned*: the inventory says by its hash what is meant. *locked*: where it is made of wheels,
-    there is a lock of them.
+    there is a lock of them; *pythons*: for these.
     """
 
     name: str
@@ -61,6 +61,7 @@ class Program:
     needs_mb: int
     pinned: bool = True
     locked: bool = True
+    pythons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +162,10 @@ def _programs(spec: HostSpec, data: Any) -> tuple[Program, ...]:
             made = getattr(import_module(f"roles.{name}"), f"{name}_environment")
             built = made(spec.accelerator, settings)
             title = f"{built.thing} {built.release}"
-            locked = bool(built.locks)
-            programs.append(Program(title, built.path, built.needs_mb, locked=locked))
+            pythons = tuple(python for python, _ in built.locks)
+            locked = bool(pythons)
+            made_of = Program(title, built.path, built.needs_mb, locked=locked, pythons=pythons)
+            programs.append(made_of)
     settings = _settings("ollama", data)
     if settings is not None and "ollama" in engines:
         role = import_module("roles.ollama")

@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 
+from farrier.preflight.found import Case
+from farrier.preflight.rules.weights import for_its_python
 from farrier.preflight.wanted import ENGINE_CUDA, wanted
 from farrier.spec import OPEN_ACCESS, HostSpec, Model, read_host
 from farrier.wheelhouse import split_lock
 from roles import engine
 from roles import sglang as role
 from roles.engine.commands import argv, environment
+from tests.unit.preflight_hosts import HEALTHY
 
 PROGRAM = "/opt/farrier/sglang/0.5.23-abcdef01"
 SETTINGS = engine.DEFAULTS.data()
@@ -110,6 +113,16 @@ def test_locks_of_the_operators_own_take_the_place_of_the_roles(tmp_path: Path) 
     assert [python for python, _ in made.locks] == ["3.12"]
     assert made.path.startswith("/opt/farrier/sglang/0.6.0-")
     assert role.sglang_environment("cpu", settings).locks == ()
+
+
+def test_a_host_with_another_python_is_known_beforehand_unless_the_program_is_there() -> None:
+    here = wanted(replace(CUDA, models=(Model(**FIELDS),)), {})
+    trixie = replace(HEALTHY.basics, system="debian 13")
+    (told,) = for_its_python(Case(here, replace(HEALTHY, basics=trixie)))
+    assert "no lock for Python 3.13, which debian 13 has (only for 3.11, 3.12)" in told.message
+    there = replace(trixie, complete=frozenset({here.programs[0].path}))
+    assert not list(for_its_python(Case(here, replace(HEALTHY, basics=there))))
+    assert not list(for_its_python(Case(here, HEALTHY)))
 
 
 def test_there_is_a_lock_where_all_that_it_pins_has_wheels() -> None:

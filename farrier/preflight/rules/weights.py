@@ -6,6 +6,7 @@ from math import gcd
 from typing import TYPE_CHECKING, Any
 
 from farrier.preflight.rules.models import COPY_FILE, gguf_path, model_path
+from farrier.preflight.rules.system import PYTHONS
 from farrier.preflight.verdict import Code, Reason
 from farrier.spec.engines import ENGINES
 from farrier.weights.config import ModelConfig
@@ -81,6 +82,14 @@ UNLOCKED = Code(
     "There is no lock of the engine's wheels, so hosts set up on different days would get different"
     " ones: the role has none of its own, or the directory that `…_locks` names has none for this"
     " accelerator. How a lock is made: docs/engines.md.",
+    '{thing}_locks = "…"',
+    "inventory",
+)
+OTHER_PYTHON = Code(
+    "engine-python",
+    "refuse",
+    "The engine's wheels are locked for other Pythons than the system's own. Where there are wheels"
+    " for it, a lock of yours may name them; else another system has to be installed.",
     '{thing}_locks = "…"',
     "inventory",
 )
@@ -250,9 +259,24 @@ def locked(case: Case) -> Iterator[Reason]:
             yield UNLOCKED.reason(f"{program.name} has no lock of its wheels", thing=thing)
 
 
+def for_its_python(case: Case) -> Iterator[Reason]:
+    """Programs made of wheels whose lock is for the host's Python, unless they are there."""
+    python = PYTHONS.get(case.basics.system)
+    for program in case.wanted.programs if python else ():
+        if not program.pythons or program.path in case.basics.complete:
+            continue
+        if python not in program.pythons:
+            yield OTHER_PYTHON.reason(
+                f"{program.name} has no lock for Python {python}, which {case.basics.system} has"
+                f" (only for {', '.join(program.pythons)})",
+                thing=program.name.partition(" ")[0],
+            )
+
+
 CODES = (
     UNPINNED,
     UNLOCKED,
+    OTHER_PYTHON,
     CONFIG_BROKEN,
     ARCHITECTURE,
     HEADS,
@@ -260,4 +284,4 @@ CODES = (
     GGUF_BROKEN,
     GGUF_ARCHITECTURE,
 )
-RULES = (pinned, locked, readable, architectures, heads, context, ggufs)
+RULES = (pinned, locked, for_its_python, readable, architectures, heads, context, ggufs)
