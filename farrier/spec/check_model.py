@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from farrier.spec.check_command import NO_SECRETS, check_command
+from farrier.spec.check_image import check_image
 from farrier.spec.check_layout import check_layout
 from farrier.spec.engines import ENGINES, RESERVED_ENV, Engine
 from farrier.spec.model import (
@@ -42,6 +43,8 @@ FIELDS = (
     "replica",
     "start_timeout",
     "command",
+    "image",
+    "image_archive",
 )
 PORTS = range(1024, 65536)
 
@@ -79,6 +82,7 @@ def check_model(model: Model, accelerator: str) -> Iterator[Finding]:
     if model.source or engine.needs_source:
         yield from _source(model, engine)
     yield from check_command(model, engine)
+    yield from check_image(model, engine)
     yield from _args(model, engine)
     yield from check_layout(model, engine, accelerator)
 

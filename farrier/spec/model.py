@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
+from farrier.spec.images import ArchiveImage, RegistryImage, parse_archive, parse_image
 from farrier.spec.problems import NOWHERE, Place
 
 __all__ = ["Argument", "HubSource", "Model", "OllamaSource", "PathSource", "parse_source"]
@@ -136,6 +137,9 @@ class Model:
     ``command``     not for ``vllm``, ``ollama`` and ``transformers``: the engine's argv, with
                     ``{host}`` ``{port}`` ``{model}`` and ``{path}`` (where ``source`` is on the
                     host)
+    ``image``       the image that ``command`` is in and runs from, by podman:
+                    ``registry/name@sha256:digest``
+    ``image_archive`` the same from a file: ``/path/on/this/machine.tar@sha256:hash``
     =============== ============================================================================
 
     Nothing is checked here: :func:`farrier.spec.read_host` reports every problem of an inventory
@@ -153,6 +157,8 @@ class Model:
     replica: str
     start_timeout: float
     command: tuple[str, ...] | None
+    image: str
+    image_archive: str
     unknown: Mapping[str, object] = field(compare=False)
     place: Place = field(compare=False)
 
@@ -170,6 +176,8 @@ class Model:
         replica: str | None = None,
         start_timeout: float = START_TIMEOUT,
         command: Sequence[str] | None = None,
+        image: str = "",
+        image_archive: str = "",
         **unknown: object,
     ) -> None:
         values: dict[str, object] = {
@@ -184,6 +192,8 @@ class Model:
             "replica": name if replica is None else replica,
             "start_timeout": start_timeout,
             "command": _frozen(command),
+            "image": image,
+            "image_archive": image_archive,
             "unknown": unknown,
             "place": _caller(),
         }
@@ -208,6 +218,15 @@ class Model:
         """The source, typed. Raises :class:`ValueError` if it is none."""
         return parse_source(self.source)
 
+    def parsed_image(self) -> RegistryImage | ArchiveImage | None:
+        """The image that its engine runs from, None for one that is installed on the host.
+
+        Raises :class:`ValueError` if what stands there is none.
+        """
+        if self.image:
+            return parse_image(self.image)
+        return parse_archive(self.image_archive) if self.image_archive else None
+
     def custom_argv(self, host: str, path: str) -> tuple[str, ...]:
         """``command`` with its placeholders filled in; *path* is the model's directory."""
         values = {
@@ -223,7 +242,10 @@ class Model:
 
     def to_json(self) -> dict[str, Any]:
         """This model as plain values; what looks like a secret is masked. Used by pyinfra."""
-        shown = ("name", "replica", "engine", "source", "gpus", "port", "lora", "start_timeout")
+        shown = (
+            *("name", "replica", "engine", "source", "gpus", "port", "lora", "start_timeout"),
+            *("image", "image_archive"),
+        )
         command = self.command
         if isinstance(command, tuple):
             command = tuple("***" if is_secret("", word) else word for word in command)
