@@ -38,6 +38,7 @@ docs: ## the pages that are made from the code
 	@$(BIN)/python -m farrier.metrics_page
 	@$(BIN)/python -m farrier.verdicts
 	@$(BIN)/python -m farrier.engines_page
+	@$(BIN)/python -m farrier.fidelity_page
 
 bench: ## PART=converge|nvml|status|withdraw|rollout|agent|drain|check|gate|gateway|vllm or all of them, into docs/benchmarks.md (root)
 	@scripts/bootstrap --lab

@@ -23,7 +23,9 @@ import roles.nvidia_driver
 import roles.ollama
 import roles.podman
 import roles.prometheus
+import roles.sglang
 import roles.transformers
+import roles.trtllm
 import roles.vllm
 from farrier.converge.preflight import preflight
 from farrier.inventory import current_fleet
@@ -57,6 +59,12 @@ program = {
     "transformers": roles.transformers.transformers_environment(
         spec.accelerator, roles.transformers.DEFAULTS.read(host.data)
     ).path,
+    "sglang": roles.sglang.sglang_environment(
+        spec.accelerator, roles.sglang.DEFAULTS.read(host.data)
+    ).path,
+    "trtllm": roles.trtllm.trtllm_environment(
+        spec.accelerator, roles.trtllm.DEFAULTS.read(host.data)
+    ).path,
 }
 engine_settings = roles.engine.DEFAULTS.read(host.data)
 unit_texts = {
@@ -86,6 +94,10 @@ if any(model.engine == "vllm" for model in spec.models):
     roles.vllm.vllm(spec.accelerator)
 if any(model.engine == "transformers" for model in spec.models):
     roles.transformers.transformers(spec.accelerator)
+if any(model.engine == "sglang" and model.command is None for model in spec.models):
+    roles.sglang.sglang(spec.accelerator)
+if any(model.engine == "trtllm" and model.command is None for model in spec.models):
+    roles.trtllm.trtllm(spec.accelerator)
 if any(model.engine == "ollama" for model in spec.models):
     roles.ollama.ollama()
 if any(model.engine == "llama_cpp" and model.command is None for model in spec.models):

@@ -4,8 +4,8 @@
     pyinfra inventory deploys/remove.py --data role=all --limit gpu03
 
 A role is removed from the hosts whose groups have it. Removing ``engine`` drains the replicas: it
-waits for the requests in flight. Removing ``nginx``, ``vllm``, ``transformers``, ``ollama``,
-``podman`` or ``base`` alone cuts them.
+waits for the requests in flight. Removing ``nginx``, ``vllm``, ``transformers``, ``sglang``,
+``trtllm``, ``ollama``, ``podman`` or ``base`` alone cuts them.
 ``nvidia_driver`` is refused while engines run, and purges the packages that Farrier installed for
 it. Debian's other packages, the models in /srv/models, the users, Prometheus' samples,
 Alertmanager's silences and Grafana's database stay. A following deploys/llm.py brings everything
@@ -30,7 +30,9 @@ import roles.nvidia_driver
 import roles.ollama
 import roles.podman
 import roles.prometheus
+import roles.sglang
 import roles.transformers
+import roles.trtllm
 import roles.vllm
 from farrier.inventory import current_fleet
 
@@ -47,6 +49,8 @@ REMOVALS = {
     "vllm": ("gpu", roles.vllm.remove),
     "ollama": ("gpu", roles.ollama.remove),
     "transformers": ("gpu", roles.transformers.remove),
+    "sglang": ("gpu", roles.sglang.remove),
+    "trtllm": ("gpu", roles.trtllm.remove),
     "llama_cpp": ("gpu", roles.llama_cpp.remove),
     "podman": ("gpu", roles.podman.remove),
     "nvidia_container_toolkit": ("gpu", roles.nvidia_container_toolkit.remove),
@@ -74,7 +78,7 @@ for role, (group, remove) in REMOVALS.items():
     told = {"engine": f"removing engine waits until what {names} serves has ended"}
     if asked != "all":
         told |= dict.fromkeys(
-            ("nginx", "vllm", "transformers", "podman", "base"),
+            ("nginx", "vllm", "transformers", "sglang", "trtllm", "podman", "base"),
             f"removing {role} cuts what {names} serves; nothing is drained",
         )
     if role in told and spec.models:

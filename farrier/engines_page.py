@@ -48,16 +48,16 @@ and SIGTERM is sent when none is left. What differs is how the agent asks it, on
 *Tried on* says what the agent was tried with: the real program on hosts, with drains and restarts
 under load, or a stand-in that speaks its dialect (`tests/fakes/engine`: one program, each dialect
 as data, written after the sources of the version that is named), with a warm-up, a look at its
-work, and its SIGTERM.
+work, and its SIGTERM. What engines answer to OpenAI's client is in [fidelity.md](fidelity.md).
 
 """
 
 _AFTER = """
 ## By a command
 
-Engines that no role installs, and llama.cpp where it is your own, are started by the model's
-`command`; the agent knows them all the same. `{host}`, `{port}`, `{model}` and `{path}` are filled
-in; the address has to be `{host}`.
+Engines that no role installs, and SGLang, TensorRT-LLM and llama.cpp where they are your own, are
+started by the model's `command`; the agent knows them all the same. `{host}`, `{port}`, `{model}`
+and `{path}` are filled in; the address has to be `{host}`.
 
     from farrier.spec import Model
 
@@ -65,6 +65,51 @@ in; the address has to be `{host}`.
           command=["/opt/sglang/bin/python", "-m", "sglang.launch_server",
                    "--model-path", "{path}", "--served-model-name", "{model}",
                    "--host", "{host}", "--port", "{port}", "--tp-size", "2", "--enable-metrics"])
+
+"""
+
+_PYTHON = """
+## SGLang
+
+The role [`sglang`](roles/sglang.md) installs PyPI's wheels by their lock, side by side by version,
+as vLLM's does. For CUDA only: a host with accelerator `cpu` is refused. Debian 13 is, too: what
+SGLang 0.5.23 pins has no wheel for Python 3.13.
+
+    Model("coder", engine="sglang", source="path:/srv/models/coder", gpus=[0, 1],
+          args={"mem-fraction-static": 0.85, "context-length": 32768})
+
+- `--tp-size` is the number of `gpus` unless `args` lays it out: `tp-size` x `pp-size` x `dp-size`
+  has to be that number (with `enable-dp-attention` without `dp-size`).
+- Heads that cannot be divided, a context longer than the model's, and a driver that is too old for
+  the lock's CUDA are refused before anything is changed.
+- What it compiles is kept for each replica and version. Kernels that nvcc compiles need a toolkit
+  (`cuda_toolkit_version`).
+
+## TensorRT-LLM
+
+The role [`trtllm`](roles/trtllm.md) does the same, with a lock of your own: on PyPI there are only
+names of it, whose wheels NVIDIA's index has, and Farrier has no lock of those. Without one hosts
+are refused (`engine-unlocked`). On a machine that reaches NVIDIA's index (this was
+never tried there: no such lock was made, and no `trtllm-serve` of one was started):
+
+    echo tensorrt-llm==1.2.1 > trtllm.in
+    uv pip compile trtllm.in -o locks/cuda-cp312.txt --generate-hashes --no-header --no-annotate \\
+        --python-version 3.12 --python-platform x86_64-manylinux_2_31 \\
+        --index https://pypi.nvidia.com --index https://download.pytorch.org/whl/cu130 \\
+        --index-strategy unsafe-best-match
+
+    trtllm_locks = "locks"      # in inventory/group_data
+
+    Model("qwen", engine="trtllm", source="path:/srv/models/qwen", gpus=[0, 1],
+          args={"max-batch-size": 64, "free-gpu-memory-fraction": 0.85})
+
+- `trtllm-serve` tells a model's name itself: the last part of `source`, or of the hub the
+  repository. Another `name` is refused.
+- `--tp_size` is the number of `gpus` unless `args` has `tp-size`, `pp-size` or `cp-size`. Flags are
+  written with dashes and told with underscores.
+- Each replica is given `/opt/farrier/trtllm/serve.yaml`, with `return_perf_metrics`. A file of your
+  own (`args={"extra-llm-api-options": "/srv/own.yaml"}`) takes its place and has to say it too.
+- Its wheels are for Python 3.12, which Ubuntu 24.04 has and Debian has not.
 
 """
 
@@ -212,6 +257,7 @@ def page() -> str:
         _lines(lines),
         _AFTER,
         _lines(commands),
+        _PYTHON,
         _IMAGES,
         _LLAMA_CPP,
         _OLLAMA,

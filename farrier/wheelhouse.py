@@ -42,8 +42,10 @@ __all__ = [
 UV_LOCK = Path(__file__).parent / "locks" / "uv.txt"
 """uv travels in every wheelhouse."""
 
-_GLIBC_MINORS = range(31, 4, -1)
-"""manylinux tags that the locks were resolved for, newest first: glibc 2.31, Debian 11."""
+_GLIBC_MINORS = range(34, 4, -1)
+"""manylinux tags that wheels may have, newest first: SGLang's own need glibc 2.34, and the oldest
+host, Ubuntu 22.04, has 2.35.
+"""
 
 
 class WheelhouseError(Exception):
@@ -188,6 +190,7 @@ def _pip_download(
 ) -> subprocess.CompletedProcess[str]:
     platforms = [f"manylinux_2_{minor}_x86_64" for minor in _GLIBC_MINORS]
     platforms += ["manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64"]
+    platforms.append("linux_x86_64")  # wheels that never saw PyPI, such as NVIDIA's
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write(requirements)
         file.flush()

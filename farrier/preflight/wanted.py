@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, Any, Literal
 from farrier.explain import Target
 from farrier.nvidia.versions import CUDA_DRIVERS, DriverVersion, cuda_needs
 from farrier.spec import ArchiveImage
+from farrier.spec.engines import ENGINES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from farrier.spec import HostSpec, Model
 
 __all__ = ["ENGINE_CUDA", "DriverWanted", "Program", "Wanted", "wanted"]
 
-ENGINE_CUDA = {"vllm": "13.0", "transformers": "13.0"}
-"""The CUDA release that an engine is built with: both have PyPI's torch 2.13.0, which is for 13.0.
+ENGINE_CUDA = {"vllm": "13.0", "transformers": "13.0", "sglang": "13.0", "trtllm": "13.0"}
+"""The CUDA release that an engine is built with, which is that of its torch.
 tests/unit/test_preflight_wanted.py compares it with the roles' locks."""
 
 
@@ -53,13 +54,16 @@ class DriverWanted:
 class Program:
     """What will be installed at *path*, unless it is complete there.
 
-    *pinned*: the inventory says by its hash what is meant.
+    *pinned*: the inventory says by its hash what is meant. *locked*: where it is made of wheels,
+    there is a lock of them; *pythons*: for these.
     """
 
     name: str
     path: str
     needs_mb: int
     pinned: bool = True
+    locked: bool = True
+    pythons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +112,15 @@ class Wanted:
         """The most demanding engine, its CUDA and the oldest driver for it; None if unknown."""
         needs = [
             (engine, ENGINE_CUDA[engine], cuda_needs(ENGINE_CUDA[engine]))
-            for engine in sorted({model.engine for model in self.models} & ENGINE_CUDA.keys())
+            for engine in sorted(_installed(self.models) & ENGINE_CUDA.keys())
             if ENGINE_CUDA[engine] in CUDA_DRIVERS
         ]
         return max(needs, key=lambda need: need[2], default=None)
+
+
+def _installed(models: Iterable[Model]) -> set[str]:
+    """The engines whose programs roles install."""
+    return {one.engine for one in models if not ENGINES[one.engine].by_command(one.command)}
 
 
 def wanted(spec: HostSpec, data: Any) -> Wanted:
@@ -156,14 +165,18 @@ def _driver(spec: HostSpec, data: Any) -> DriverWanted:
 
 
 def _programs(spec: HostSpec, data: Any) -> tuple[Program, ...]:
-    engines = {model.engine for model in spec.models}
+    engines = _installed(spec.models)
     programs = []
-    for name in ("vllm", "transformers"):
+    for name in ("vllm", "transformers", "sglang", "trtllm"):
         settings = _settings(name, data)
         if settings is not None and name in engines:
             made = getattr(import_module(f"roles.{name}"), f"{name}_environment")
             built = made(spec.accelerator, settings)
-            programs.append(Program(f"{built.thing} {built.release}", built.path, built.needs_mb))
+            title = f"{built.thing} {built.release}"
+            pythons = tuple(python for python, _ in built.locks)
+            locked = bool(pythons)
+            made_of = Program(title, built.path, built.needs_mb, locked=locked, pythons=pythons)
+            programs.append(made_of)
     settings = _settings("ollama", data)
     if settings is not None and "ollama" in engines:
         role = import_module("roles.ollama")
@@ -171,8 +184,7 @@ def _programs(spec: HostSpec, data: Any) -> tuple[Program, ...]:
         name = f"{made.thing} {made.version}"
         programs.append(Program(name, made.path, made.needs_mb, pinned=pinned))
     settings = _settings("llama_cpp", data)
-    own = any(one.engine == "llama_cpp" and one.command is None for one in spec.models)
-    if settings is not None and own:
+    if settings is not None and "llama_cpp" in engines:
         role = import_module("roles.llama_cpp")
         made, pinned = role.llama_cpp_release(settings, spec.accelerator), role.is_pinned(settings)
         name = f"{made.thing} {made.version}"

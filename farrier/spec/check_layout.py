@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from farrier.spec.engines import PARALLEL_FLAGS, Engine
+from farrier.spec.engines import Engine
 from farrier.spec.model import HubSource, Model, PathSource, parse_source
 from farrier.spec.problems import Finding
 from farrier.spec.values import is_served_name, is_whole, shown
@@ -20,12 +20,13 @@ LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 def check_layout(model: Model, engine: Engine, accelerator: str) -> Iterator[Finding]:
     """Every problem of the layout of *model*, which *engine* serves on *accelerator*."""
     yield from _adapters(model, engine)
-    if not engine.parallel or not isinstance(model.args, Mapping):
+    if not isinstance(model.args, Mapping) or engine.by_command(model.command):
         return
-    yield from _ranks(model, model.args)
-    yield from _speculation(model, model.args)
-    if accelerator == "cuda":
-        yield from _parallelism(model, model.args)
+    if engine.parallel:
+        yield from _ranks(model, model.args)
+        yield from _speculation(model, model.args)
+    if engine.sizes and accelerator == "cuda":
+        yield from _parallelism(model, model.args, engine.sizes)
 
 
 def _adapters(model: Model, engine: Engine) -> Iterator[Finding]:
@@ -122,18 +123,22 @@ def _draft_of_the_hub(
         )
 
 
-def _parallelism(model: Model, args: Mapping[str, Any]) -> Iterator[Finding]:
+def _parallelism(
+    model: Model, args: Mapping[str, Any], flags: tuple[str, ...]
+) -> Iterator[Finding]:
     gpus: Any = model.gpus
     if not isinstance(gpus, tuple):
         return
-    sizes: dict[str, Any] = {flag: args.get(flag, 1) for flag in PARALLEL_FLAGS}
+    if args.get("enable-dp-attention") is True:  # SGLang: dp then divides the GPUs of tp
+        flags = tuple(flag for flag in flags if flag != "dp-size")
+    sizes: dict[str, Any] = {flag: args.get(flag, 1) for flag in flags}
     wrong = {f: size for f, size in sizes.items() if not is_whole(size) or int(size) < 1}
     for flag, size in wrong.items():
         yield f"args.{flag}", f"must be a whole number from 1, not {shown(size)}"
     if wrong or not gpus or len(set(gpus)) != len(gpus):
         return
-    if not any(flag in args for flag in PARALLEL_FLAGS):
-        return  # the role then says --tensor-parallel-size, as many as there are gpus
+    if not any(flag in args for flag in flags):
+        return  # the role then says the first of them, as many as there are gpus
     needed = 1
     for size in sizes.values():
         needed *= int(size)
@@ -142,7 +147,7 @@ def _parallelism(model: Model, args: Mapping[str, Any]) -> Iterator[Finding]:
         yield (
             "gpus",
             f"{list(gpus)} is {_count(len(gpus))}, but the engine would use {needed} "
-            f"({product}); set args={{'tensor-parallel-size': {len(gpus)}}} or change gpus",
+            f"({product}); set args={{'{flags[0]}': {len(gpus)}}} or change gpus",
         )
 
 

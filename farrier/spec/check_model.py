@@ -9,8 +9,15 @@ from typing import Any
 from farrier.spec.check_command import NO_SECRETS, check_command
 from farrier.spec.check_image import check_image
 from farrier.spec.check_layout import check_layout
-from farrier.spec.engines import ENGINES, PARALLEL_FLAGS, RESERVED_ENV, Engine
-from farrier.spec.model import HubSource, Model, OllamaSource, is_secret, parse_source
+from farrier.spec.engines import ENGINES, RESERVED_ENV, Engine
+from farrier.spec.model import (
+    HubSource,
+    Model,
+    OllamaSource,
+    PathSource,
+    is_secret,
+    parse_source,
+)
 from farrier.spec.problems import Finding
 from farrier.spec.values import did_you_mean, is_label, is_served_name, is_whole, shown
 
@@ -94,6 +101,7 @@ def _source(model: Model, engine: Engine) -> Iterator[Finding]:
     elif source.gguf:
         kind = "gguf"
     if kind in engine.takes or (kind != "ollama" and engine.name == "custom"):
+        yield from _own_name(model, engine, source)
         return
     if kind in {"gguf", "ollama"}:
         takers = ", ".join(one.name for one in ENGINES.values() if kind in one.takes)
@@ -104,6 +112,25 @@ def _source(model: Model, engine: Engine) -> Iterator[Finding]:
         yield (
             "source",
             f"engine {engine.name!r} takes a GGUF file: write path:/srv/models/NAME.gguf{also}",
+        )
+
+
+def _own_name(
+    model: Model, engine: Engine, source: PathSource | HubSource | OllamaSource
+) -> Iterator[Finding]:
+    """Where an engine that names its model itself would name it otherwise."""
+    if not engine.own_name or engine.by_command(model.command):
+        return
+    own = ""
+    if isinstance(source, PathSource):
+        own = source.path.name
+    elif isinstance(source, HubSource):
+        own = source.repo
+    if own != model.name:
+        yield (
+            "name",
+            f"engine {engine.name!r} tells its model's name itself, after its source: {own!r}."
+            f" Name it so, or give the directory (or a link to it) the name {shown(model.name)}",
         )
 
 
@@ -170,7 +197,7 @@ def _args(model: Model, engine: Engine) -> Iterator[Finding]:
     if args and not engine.takes_args:
         yield "args", f"engine {engine.name!r} has no flags: its settings are variables in env"
         return
-    guarded = (*engine.reserved, *(PARALLEL_FLAGS if engine.parallel else ()))
+    guarded = (*engine.reserved, *engine.sizes)
     for flag, value in args.items():
         if not isinstance(flag, str) or not _FLAG.fullmatch(flag):
             bare = str(flag).lstrip("-").replace("_", "-").lower()

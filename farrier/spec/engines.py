@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-__all__ = ["ENGINES", "PARALLEL_FLAGS", "RESERVED_ENV", "Engine"]
+__all__ = ["ENGINES", "PARALLEL_FLAGS", "RESERVED_ENV", "TRTLLM_OPTIONS", "Engine"]
 
 PARALLEL_FLAGS = (
     "tensor-parallel-size",
@@ -17,6 +17,9 @@ PARALLEL_FLAGS = (
 """vLLM uses the product of these, each 1 by default, as its number of GPUs (0.32.0,
 config/parallel.py). Tensor parallelism stands first."""
 
+TRTLLM_OPTIONS = "/opt/farrier/trtllm/serve.yaml"
+"""What every ``trtllm-serve`` is told besides its flags: the role ``trtllm`` writes it."""
+
 
 @dataclass(frozen=True)
 class Engine:
@@ -24,13 +27,16 @@ class Engine:
 
     ``reserved`` maps a flag to the reason why it is not the operator's. ``needs_source``: it
     cannot serve without a model. ``has_command``: it is started by the model's own ``command`` and
-    takes no ``args``. ``parallel``: PARALLEL_FLAGS tell how many GPUs it takes. ``needs_gpus``: it
+    takes no ``args``. ``parallel``: adapters and drafts are told as to vLLM. ``needs_gpus``: it
     has no build for a CPU. ``takes`` are the kinds of its source: ``directory``, ``hub``, ``gguf``,
     ``ollama``. Where it ``may_have_command``, the role's program runs unless the model has one.
     Without ``takes_args`` it has no flags; ``reserved_env`` maps a variable of its
     environment to the reason why it is not the operator's.
 
-    ``one_gpu``: it cannot share a model among several.
+    ``one_gpu``: it cannot share a model among several. ``sizes``: flags whose product has to be
+    the number of its GPUs, tensor parallelism first; where there is none the role sets that one.
+    ``own_name``: it tells the last part of its source's path as the model's name, whatever clients
+    call it; of the hub the repository.
 
     ``example`` is how its program is started, as a ``command``; where it stands, the program has to
     listen on loopback. ``wants`` maps words that its command has to have to the reason why.
@@ -51,6 +57,8 @@ class Engine:
     user: str = "farrier-engine"
     takes_args: bool = True
     one_gpu: bool = False
+    sizes: tuple[str, ...] = ()
+    own_name: bool = False
     may_have_command: bool = False
     reserved_env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
@@ -78,6 +86,7 @@ _ONE_SERVER = (
 VLLM = Engine(
     name="vllm",
     parallel=True,
+    sizes=PARALLEL_FLAGS,
     user="farrier-vllm",
     reserved=MappingProxyType(
         {
@@ -130,22 +139,67 @@ _LOAD = MappingProxyType(
     {"--metrics": "without it the agent sees neither its requests nor whether it gets on"}
 )
 
+_ONE_UNIT = "a replica is one unit on one host: it is laid out by gpus"
 SGLANG = Engine(
     name="sglang",
-    has_command=True,
+    may_have_command=True,
     needs_gpus=True,
+    sizes=("tp-size", "pp-size", "dp-size"),
     example=(
         "/opt/sglang/bin/python",
         *("-m", "sglang.launch_server", "--model-path", "{path}"),
         *("--served-model-name", "{model}", *_LISTENS, "--enable-metrics"),
     ),
     wants=MappingProxyType({"--enable-metrics": _LOAD["--metrics"]}),
+    reserved=MappingProxyType(
+        {
+            "host": _LOOPBACK,
+            "port": "it is the model's field port",
+            "model": "it comes from the model's field source",
+            "model-path": "it comes from the model's field source",
+            "revision": "it is the part of source behind the @",
+            "served-model-name": "it is the model's field name",
+            "enable-metrics": "the agent reads them",
+            "api-key": "nginx checks the keys; they come from api_keys_file",
+            "admin-api-key": "nginx passes on /v1 only",
+            "config": "a file could set what Farrier sets; write the flags in args",
+            "download-dir": "models are fetched once, before the engine starts",
+            "device": "it is the host's accelerator",
+            "base-gpu-id": "it comes from the model's field gpus",
+            "gpu-id-step": "it comes from the model's field gpus",
+            **dict.fromkeys(("fastapi-root-path", "ssl-keyfile", "ssl-certfile"), _NGINX),
+            **dict.fromkeys(("tensor-parallel-size", "tp"), "args may have tp-size"),
+            **dict.fromkeys(("pipeline-parallel-size", "pp"), "args may have pp-size"),
+            **dict.fromkeys(("data-parallel-size", "dp"), "args may have dp-size"),
+            **dict.fromkeys(("nnodes", "node-rank", "dist-init-addr"), _ONE_UNIT),
+            "help": "it would print and exit",
+        }
+    ),
 )
 TRTLLM = Engine(
     name="trtllm",
-    has_command=True,
+    may_have_command=True,
     needs_gpus=True,
+    own_name=True,
+    sizes=("tp-size", "pp-size", "cp-size"),
     example=("/opt/trtllm/bin/trtllm-serve", "{path}", *_LISTENS),
+    reserved=MappingProxyType(
+        {
+            "host": _LOOPBACK,
+            "port": "it is the model's field port",
+            "revision": "it is the part of source behind the @",
+            "gpus-per-node": "it comes from the model's field gpus",
+            "grpc": "clients and the agent speak HTTP",
+            **dict.fromkeys(
+                ("tensor-parallel-size", "pipeline-parallel-size", "context-parallel-size"),
+                "args may have tp-size, pp-size and cp-size",
+            ),
+            **dict.fromkeys(
+                ("server-role", "metadata-server-config-file", "disagg-cluster-uri"), _ONE_UNIT
+            ),
+            "help": "it would print and exit",
+        }
+    ),
 )
 LLAMA_CPP = Engine(
     name="llama_cpp",

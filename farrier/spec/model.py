@@ -120,9 +120,9 @@ class Model:
 
     =============== ============================================================================
     ``name``        what clients write in the request's ``model`` field
-    ``engine``      ``vllm``, ``ollama``, ``llama_cpp``, ``transformers``; ``sglang``, ``trtllm``,
-                    ``tgi``, ``triton`` by a ``command``; ``custom`` for any other
-                    OpenAI-compatible server (docs/engines.md)
+    ``engine``      ``vllm``, ``sglang``, ``trtllm``, ``ollama``, ``llama_cpp``,
+                    ``transformers``; ``tgi``, ``triton`` by a ``command``; ``custom`` for any
+                    other OpenAI-compatible server (docs/engines.md)
     ``source``      ``path:/absolute/directory`` or ``path:/absolute/file.gguf`` on the host, or
                     ``hf:organisation/name@revision``; ``ollama:name:tag@digest`` for ``ollama``
     ``gpus``        indices of the GPUs as nvidia-smi numbers them; none where accelerator is cpu

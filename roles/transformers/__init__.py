@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from pyinfra import host
 
-from farrier.converge import Absent, Directory, packages, tree
-from farrier.converge.environments import Environment, environment
+from farrier.converge import Absent, tree
 from farrier.converge.typed import deploy
-from farrier.defaults import Default, Defaults
-from farrier.wheelhouse import Sources
+from farrier.converge.wheels import TORCH_CPU, Wheels, torch_cpu, wheel_settings
+from farrier.defaults import Defaults
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from farrier.converge.environments import Environment
 
 __all__ = ["DEFAULTS", "remove", "transformers", "transformers_environment"]
 
@@ -25,76 +26,38 @@ DEFAULTS = Defaults(
     " `/opt/farrier/transformers/<version>`. The wheels are downloaded once, on the operator's"
     " machine, and pushed to every host that needs them. `accelerator` chooses the lock: PyPI's"
     " torch for CUDA 13 (driver 580 or newer), or PyTorch's build for CPUs.",
-    (
-        Default(
-            "transformers_version",
-            "5.19.0",
-            "The version of Transformers; a lock for it has to be in the role.",
-        ),
-        Default(
-            "transformers_index_url",
-            None,
-            "Package index to ask instead of the one that pip is configured with.",
-        ),
-        Default(
-            "transformers_find_links",
-            [],
-            "Directories or pages with wheels, searched as well; pip's configured ones always are.",
-        ),
-        Default(
-            "transformers_torch_cpu_index",
-            "https://download.pytorch.org/whl/cpu",
-            "Where torch's CPU build comes from when find-links do not have it.",
-        ),
-        Default(
-            "transformers_packages",
-            ["python3-minimal"],
-            "Debian packages on every host that serves with it.",
-        ),
-        Default(
-            "transformers_cuda_packages",
-            ["gcc", "libc6-dev", "python3-dev"],
-            "Debian packages on CUDA hosts besides: Triton compiles its launchers at run time.",
-        ),
-        Default("transformers_cpu_packages", [], "Debian packages on CPU hosts besides."),
+    wheel_settings(
+        "transformers",
+        "5.19.0",
+        of=" of Transformers",
+        further=[torch_cpu("transformers")],
+        cuda=["gcc", "libc6-dev", "python3-dev"],
+        cuda_why="Triton compiles its launchers at run time",
+        cpu=[],
     ),
 )
 
 _HERE = Path(__file__).parent
 LOCKS = _HERE / "locks"
 SERVER = _HERE / "server"
-_NEEDS_MB = {"cpu": 2500, "cuda": 11000}
+WHEELS = Wheels(
+    "transformers",
+    LOCKS,
+    {"cpu": 2500, "cuda": 11000},
+    source=SERVER,
+    elsewhere=(TORCH_CPU,),
+)
 
 
 def transformers_environment(accelerator: str, settings: Mapping[str, Any]) -> Environment:
     """The environment of the server for hosts with this *accelerator*."""
-    locks = tuple(
-        (f"3.{path.stem.partition('cp3')[2]}", path)
-        for path in sorted(LOCKS.glob(f"{accelerator}-cp*.txt"))
-    )
-    index = settings["transformers_torch_cpu_index"]
-    return Environment(
-        thing="transformers",
-        release=settings["transformers_version"],
-        locks=locks,
-        needs_mb=_NEEDS_MB[accelerator],
-        sources=Sources(
-            settings["transformers_index_url"],
-            tuple(settings["transformers_find_links"]),
-            (("torch", index),) if accelerator == "cpu" else (),
-        ),
-        source=SERVER,
-    )
+    return WHEELS.environment(accelerator, settings)
 
 
 @deploy("Transformers")
 def transformers(accelerator: str) -> None:
     """Install the program; running engines keep the version they run."""
-    settings = DEFAULTS.read(host.data)
-    names = [*settings["transformers_packages"], *settings[f"transformers_{accelerator}_packages"]]
-    packages(name="Packages", names=names)
-    tree(Directory("/opt/farrier/transformers"), name="Directory")
-    environment(transformers_environment(accelerator, settings), name="Environment")
+    WHEELS.bring(accelerator, DEFAULTS.read(host.data))
 
 
 @deploy("Remove Transformers")

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from farrier.converge.environments import Environment
 from farrier.wheelhouse import Wheelhouse, fill
 from roles import transformers as role
 from tests.agent.host import free_port
@@ -28,9 +29,12 @@ PATIENCE = 900
 """Seconds for a start: importing torch with cold files takes most of them."""
 
 
-def python_of_the_lock(directory: Path) -> Path:
-    """An interpreter with what the role's lock for CPUs has, and the server, as on a host."""
-    wanted = role.transformers_environment("cpu", role.DEFAULTS.data())
+def python_of_the_lock(directory: Path, wanted: Environment | None = None) -> Path:
+    """An interpreter with what the lock of *wanted* for Python 3.11 has, as on a host.
+
+    Without *wanted*, with that of the role's lock for CPUs, and the server.
+    """
+    wanted = wanted or role.transformers_environment("cpu", role.DEFAULTS.data())
     lock = dict(wanted.locks)["3.11"]
     name = f"{wanted.thing}-{wanted.release}-py3.11"
     archive = fill(Wheelhouse(name, lock, "3.11", wanted.sources, wanted.source), say=print)
@@ -38,21 +42,13 @@ def python_of_the_lock(directory: Path) -> Path:
     with tarfile.open(archive) as tar:
         tar.extractall(wheels, filter="data")
     offline = ["-q", "--no-config", "--offline", "--no-index", "--python", str(python)]
-    (server,) = (wheels / "source").glob("*.whl")
+    of_the_lock = ["--find-links", str(wheels), "--require-hashes", f"{wheels}/requirements.txt"]
+    own = [["install", "--no-deps", str(wheel)] for wheel in (wheels / "source").glob("*.whl")]
     for words in (
         ["venv", "-q", "--no-config", "--no-project", "--python", "3.11", str(directory / "env")],
         *(
             ["pip", *way, *offline, "--cache-dir", str(directory / "cache")]
-            for way in (
-                [
-                    "sync",
-                    "--find-links",
-                    str(wheels),
-                    "--require-hashes",
-                    f"{wheels}/requirements.txt",
-                ],
-                ["install", "--no-deps", str(server)],
-            )
+            for way in (["sync", *of_the_lock], *own)
         ),
     ):
         subprocess.run([UV, *words], check=True)

@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from farrier.converge.templates import render
 from farrier.spec import AgentSettings, ApiKey, HostSpec, Model
@@ -33,7 +33,15 @@ from tests.tools import proxy
 
 TEMPLATES = Path(configuration.__file__).parent / "templates"
 
-__all__ = ["Gateway", "Host", "Request", "gateway", "key"]
+__all__ = ["Gateway", "Host", "Known", "Request", "gateway", "key"]
+
+
+class Known(Protocol):
+    """A host as the inventory has it."""
+
+    @property
+    def spec(self) -> HostSpec:
+        """Its name, its address, its ports, its models."""
 
 
 @dataclass(frozen=True)
@@ -341,7 +349,7 @@ def key(name: str, **limits: Any) -> ApiKey:
 @contextmanager
 def gateway(
     directory: Path,
-    hosts: Iterable[Host],
+    hosts: Iterable[Known],
     keys: Iterable[ApiKey] = (),
     *,
     open_access: bool = False,

@@ -123,6 +123,10 @@ def test_the_page_of_engines_is_as_the_adapters_say() -> None:
     is_as_made("farrier.engines_page")
 
 
+def test_the_page_of_fidelity_is_as_it_was_recorded() -> None:
+    is_as_made("farrier.fidelity_page")
+
+
 def test_every_metric_is_on_the_page_once() -> None:
     shown = [one.name for families in SUBJECTS.values() for one in families]
     assert sorted(shown) == sorted(one.name for one in FAMILIES)

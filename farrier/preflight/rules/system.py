@@ -11,9 +11,11 @@ if TYPE_CHECKING:
 
     from farrier.preflight.found import Case
 
-__all__ = ["CODES", "RULES", "SUPPORTED"]
+__all__ = ["CODES", "PYTHONS", "RULES", "SUPPORTED"]
 
-SUPPORTED = frozenset({"debian 12", "debian 13", "ubuntu 22.04", "ubuntu 24.04"})
+PYTHONS = {"debian 12": "3.11", "debian 13": "3.13", "ubuntu 22.04": "3.10", "ubuntu 24.04": "3.12"}
+"""Their own Python, by system."""
+SUPPORTED = frozenset(PYTHONS)
 """Systems that the roles were written for; on the Ubuntus they have not been run yet."""
 
 OS_UNSUPPORTED = Code(

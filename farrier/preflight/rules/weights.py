@@ -6,8 +6,9 @@ from math import gcd
 from typing import TYPE_CHECKING, Any
 
 from farrier.preflight.rules.models import COPY_FILE, gguf_path, model_path
+from farrier.preflight.rules.system import PYTHONS
 from farrier.preflight.verdict import Code, Reason
-from farrier.spec.engines import PARALLEL_FLAGS
+from farrier.spec.engines import ENGINES
 from farrier.weights.config import ModelConfig
 from farrier.weights.known import llama_cpp_architectures, vllm
 
@@ -41,14 +42,14 @@ HEADS = Code(
     "model-heads",
     "refuse",
     "The model's attention heads cannot be divided among so many GPUs (tensor parallelism).",
-    "models: {model} takes tensor-parallel-size {sizes}",
+    "models: {model} takes {flag} {sizes}",
     "inventory",
 )
 CONTEXT = Code(
     "model-context",
     "refuse",
     "The inventory asks for a longer context than the model was made for.",
-    'models: {model} args={{"max-model-len": {most}}}',
+    'models: {model} args={{"{flag}": {most}}}',
     "inventory",
 )
 GGUF_BROKEN = Code(
@@ -75,9 +76,32 @@ UNPINNED = Code(
     '{thing}_sha256 = "…"',
     "inventory",
 )
-LONGER = "VLLM_ALLOW_LONG_MAX_MODEL_LEN"
-_OVERRIDES = frozenset({"hf-overrides", "hf-config-path", "config-format", "model-impl"})
-"""Flags of vLLM after which its configuration is another than the file's."""
+UNLOCKED = Code(
+    "engine-unlocked",
+    "refuse",
+    "There is no lock of the engine's wheels, so hosts set up on different days would get different"
+    " ones: the role has none of its own, or the directory that `…_locks` names has none for this"
+    " accelerator. How a lock is made: docs/engines.md.",
+    '{thing}_locks = "…"',
+    "inventory",
+)
+OTHER_PYTHON = Code(
+    "engine-python",
+    "refuse",
+    "The engine's wheels are locked for other Pythons than the system's own. Where there are wheels"
+    " for it, a lock of yours may name them; else another system has to be installed.",
+    '{thing}_locks = "…"',
+    "inventory",
+)
+LONGER = {
+    "vllm": ("max-model-len", "VLLM_ALLOW_LONG_MAX_MODEL_LEN"),
+    "sglang": ("context-length", "SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN"),
+}
+"""The flag of an engine for the context's length, and the variable with which it takes any."""
+_OVERRIDES = frozenset(
+    {"hf-overrides", "hf-config-path", "config-format", "model-impl", "json-model-override-args"}
+)
+"""Flags of vLLM and SGLang after which the configuration is another than the file's."""
 
 
 def configs(case: Case, engine: str) -> Iterator[tuple[Model, ModelConfig]]:
@@ -85,7 +109,8 @@ def configs(case: Case, engine: str) -> Iterator[tuple[Model, ModelConfig]]:
     found = case.found.weights
     for model in case.wanted.spec.models if found else ():
         config = found.configs.get(model_path(model) or "") if found else None
-        if model.engine == engine and isinstance(config, ModelConfig):
+        own = ENGINES[engine].by_command(model.command)
+        if model.engine == engine and isinstance(config, ModelConfig) and not own:
             yield model, config
 
 
@@ -134,26 +159,29 @@ def architectures(case: Case) -> Iterator[Reason]:
 
 def _parallel(model: Model, cuda: bool) -> int:
     """How many GPUs share each layer."""
-    given: Any = model.args.get(PARALLEL_FLAGS[0])
+    flags = ENGINES[model.engine].sizes
+    given: Any = model.args.get(flags[0])
     if isinstance(given, int) and given > 0:
         return given
-    return 1 if any(flag in model.args for flag in PARALLEL_FLAGS) or not cuda else len(model.gpus)
+    return 1 if any(flag in model.args for flag in flags) or not cuda else len(model.gpus)
 
 
 def heads(case: Case) -> Iterator[Reason]:
     """Heads that can be divided among the GPUs."""
-    for model, config in configs(case, "vllm"):
-        size = _parallel(model, case.wanted.cuda)
-        if config.heads is None or _fits(config, size):
-            continue
-        sizes = [str(one) for one in range(1, 2 * size) if _fits(config, one)]
-        kept = f" and {config.kv_heads} of keys and values" if config.kv_heads else ""
-        yield HEADS.reason(
-            f"model {model.name}: {config.heads} attention heads{kept} cannot be divided among"
-            f" {size} GPUs",
-            model=model.name,
-            sizes=" or ".join(sizes),
-        )
+    for engine in (one for one in ENGINES.values() if one.sizes):
+        for model, config in configs(case, engine.name):
+            size = _parallel(model, case.wanted.cuda)
+            if config.heads is None or _fits(config, size):
+                continue
+            sizes = [str(one) for one in range(1, 2 * size) if _fits(config, one)]
+            kept = f" and {config.kv_heads} of keys and values" if config.kv_heads else ""
+            yield HEADS.reason(
+                f"model {model.name}: {config.heads} attention heads{kept} cannot be divided among"
+                f" {size} GPUs",
+                model=model.name,
+                flag=engine.sizes[0],
+                sizes=" or ".join(sizes),
+            )
 
 
 def _fits(config: ModelConfig, size: int) -> bool:
@@ -165,18 +193,20 @@ def _fits(config: ModelConfig, size: int) -> bool:
 
 def context(case: Case) -> Iterator[Reason]:
     """A context that the model has."""
-    for model, config in configs(case, "vllm"):
-        asked: Any = model.args.get("max-model-len")
-        if not isinstance(asked, int) or config.context is None or asked <= config.context:
-            continue
-        if model.env.get(LONGER) == "1" or (_OVERRIDES | {"rope-scaling"}) & model.args.keys():
-            continue
-        yield CONTEXT.reason(
-            f"model {model.name}: max-model-len {asked}, and the model has a context of"
-            f" {config.context} tokens",
-            model=model.name,
-            most=config.context,
-        )
+    for engine, (flag, allows) in LONGER.items():
+        for model, config in configs(case, engine):
+            asked: Any = model.args.get(flag)
+            if not isinstance(asked, int) or config.context is None or asked <= config.context:
+                continue
+            if model.env.get(allows) == "1" or (_OVERRIDES | {"rope-scaling"}) & model.args.keys():
+                continue
+            yield CONTEXT.reason(
+                f"model {model.name}: {flag} {asked}, and the model has a context of"
+                f" {config.context} tokens",
+                model=model.name,
+                flag=flag,
+                most=config.context,
+            )
 
 
 def ggufs(case: Case) -> Iterator[Reason]:
@@ -221,8 +251,32 @@ def pinned(case: Case) -> Iterator[Reason]:
             )
 
 
+def locked(case: Case) -> Iterator[Reason]:
+    """Programs made of wheels whose lock is there."""
+    for program in case.wanted.programs:
+        if not program.locked:
+            thing = program.name.partition(" ")[0]
+            yield UNLOCKED.reason(f"{program.name} has no lock of its wheels", thing=thing)
+
+
+def for_its_python(case: Case) -> Iterator[Reason]:
+    """Programs made of wheels whose lock is for the host's Python, unless they are there."""
+    python = PYTHONS.get(case.basics.system)
+    for program in case.wanted.programs if python else ():
+        if not program.pythons or program.path in case.basics.complete:
+            continue
+        if python not in program.pythons:
+            yield OTHER_PYTHON.reason(
+                f"{program.name} has no lock for Python {python}, which {case.basics.system} has"
+                f" (only for {', '.join(program.pythons)})",
+                thing=program.name.partition(" ")[0],
+            )
+
+
 CODES = (
     UNPINNED,
+    UNLOCKED,
+    OTHER_PYTHON,
     CONFIG_BROKEN,
     ARCHITECTURE,
     HEADS,
@@ -230,4 +284,4 @@ CODES = (
     GGUF_BROKEN,
     GGUF_ARCHITECTURE,
 )
-RULES = (pinned, readable, architectures, heads, context, ggufs)
+RULES = (pinned, locked, for_its_python, readable, architectures, heads, context, ggufs)

@@ -51,6 +51,8 @@ COPIED = (
 AWQ = replace(QWEN3, quantisation="awq")
 
 OLLAMA = Program("ollama 0.33.0", "/opt/farrier/ollama/0.33.0-None", 6000, pinned=False)
+TRTLLM = Program("trtllm 1.2.1", "/opt/farrier/trtllm/1.2.1-01234567", 20_000, locked=False)
+SGLANG = Program("sglang 0.5.23", "/opt/farrier/sglang/0.5.23-0", 16_000, pythons=("3.11", "3.12"))
 
 ROWS = {
     "an engine that could be anything": Row(
@@ -58,6 +60,37 @@ ROWS = {
         "refused",
         "engine-unpinned",
         'ollama_sha256 = "…"',
+        "inventory",
+    ),
+    "an engine whose wheels are not locked": Row(
+        Case(replace(case().wanted, programs=(TRTLLM,)), HEALTHY),
+        "refused",
+        "engine-unlocked",
+        'trtllm_locks = "…"',
+        "inventory",
+    ),
+    "an engine whose wheels are locked for other Pythons": Row(
+        Case(
+            replace(case().wanted, programs=(SGLANG,)),
+            replace(HEALTHY, basics=replace(HEALTHY.basics, system="debian 13")),
+        ),
+        "refused",
+        "engine-python",
+        'sglang_locks = "…"',
+        "inventory",
+    ),
+    "heads that three of SGLang's GPUs cannot share": Row(
+        serving(QWEN3, gpus=(0, 1, 2), engine="sglang", args={}),
+        "refused",
+        "model-heads",
+        "models: qwen takes tp-size 1 or 2 or 4",
+        "inventory",
+    ),
+    "a context that SGLang's model has not": Row(
+        serving(QWEN3, engine="sglang", args={"context-length": 65_536}),
+        "refused",
+        "model-context",
+        'models: qwen args={"context-length": 40960}',
         "inventory",
     ),
     "a model that nobody knows": Row(

@@ -1,4 +1,4 @@
-"""What versions of vLLM compiled, per replica: kept across restarts, gone with their version.
+"""What versions of engines compiled, per replica: kept across restarts, gone with their version.
 
 Each replica's unit keeps them in ``/var/lib/farrier/engines/<replica>/<release>``: byte code,
 Triton's kernels, torch.compile's graphs, vLLM's plan of its start. They are of no use to another

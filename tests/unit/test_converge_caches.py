@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from roles.vllm.caches import Forgotten
+from farrier.converge.caches import Forgotten
 
 OLD, NOW, NEXT = "0.31.0-0a1b2c3d", "0.32.0-11223344", "0.33.0-99999999"
 
