@@ -87,7 +87,7 @@ class Wanted:
     @property
     def models(self) -> tuple[Model, ...]:
         """Its replicas on GPUs."""
-        return tuple(model for model in self.spec.models if model.gpus)
+        return tuple(model for model in self.spec.carried if model.gpus)
 
     @property
     def gpus(self) -> int:
@@ -145,7 +145,7 @@ def _driver(spec: HostSpec, data: Any) -> DriverWanted:
 
 
 def _programs(spec: HostSpec, data: Any) -> tuple[Program, ...]:
-    engines = {model.engine for model in spec.models}
+    engines = {model.engine for model in spec.carried}
     programs = []
     for name in ("vllm", "transformers"):
         settings = _settings(name, data)

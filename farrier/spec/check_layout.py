@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from farrier.spec.check_hosts import BACKEND, NO_RAY, check_hosts
 from farrier.spec.engines import PARALLEL_FLAGS, Engine
 from farrier.spec.model import HubSource, Model, PathSource, parse_source
 from farrier.spec.problems import Finding
@@ -20,12 +21,15 @@ LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 def check_layout(model: Model, engine: Engine, accelerator: str) -> Iterator[Finding]:
     """Every problem of the layout of *model*, which *engine* serves on *accelerator*."""
     yield from _adapters(model, engine)
+    yield from check_hosts(model, engine)
     if not engine.parallel or not isinstance(model.args, Mapping):
         return
     yield from _ranks(model, model.args)
     yield from _speculation(model, model.args)
     if accelerator == "cuda":
         yield from _parallelism(model, model.args)
+    elif model.args.get(BACKEND) == "ray":
+        yield f"args.{BACKEND}", NO_RAY
 
 
 def _adapters(model: Model, engine: Engine) -> Iterator[Finding]:
@@ -134,15 +138,18 @@ def _parallelism(model: Model, args: Mapping[str, Any]) -> Iterator[Finding]:
         return
     if not any(flag in args for flag in PARALLEL_FLAGS):
         return  # the role then says --tensor-parallel-size, as many as there are gpus
-    needed = 1
+    first, needed = PARALLEL_FLAGS[0], 1
     for size in sizes.values():
         needed *= int(size)
-    if needed != len(gpus):
+    there = len(gpus) * model.spans
+    if needed != there:
         product = " x ".join(f"{flag} {size}" for flag, size in sizes.items() if flag in args)
+        on = f" on each of {model.spans} hosts" if model.spans > 1 else ""
+        leave = "leave these flags out" if on else f"set args={{'{first}': {len(gpus)}}}"
         yield (
             "gpus",
-            f"{list(gpus)} is {_count(len(gpus))}, but the engine would use {needed} "
-            f"({product}); set args={{'tensor-parallel-size': {len(gpus)}}} or change gpus",
+            f"{list(gpus)} is {_count(len(gpus))}{on}, but the engine would use {needed} "
+            f"({product}); {leave} or change gpus",
         )
 
 

@@ -35,6 +35,8 @@ FIELDS = (
     "replica",
     "start_timeout",
     "command",
+    "hosts",
+    "master_port",
 )
 PORTS = range(1024, 65536)
 

@@ -18,6 +18,8 @@ Argument = str | int | float | bool
 
 FIRST_PORT = 8101
 START_TIMEOUT = 600.0
+MASTER_PORT = 29501
+"""vLLM's own (0.32.0, config/parallel.py)."""
 
 _HUB = re.compile(
     r"(?P<repo>[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95})"
@@ -136,6 +138,9 @@ class Model:
     ``command``     not for ``vllm``, ``ollama`` and ``transformers``: the engine's argv, with
                     ``{host}`` ``{port}`` ``{model}`` and ``{path}`` (where ``source`` is on the
                     host)
+    ``hosts``       of a vLLM over several hosts: their names, first the one whose data this is,
+                    which clients ask (docs/layouts.md); each gives it its ``gpus``
+    ``master_port`` where they meet, at the first host's ``address``
     =============== ============================================================================
 
     Nothing is checked here: :func:`farrier.spec.read_host` reports every problem of an inventory
@@ -153,6 +158,8 @@ class Model:
     replica: str
     start_timeout: float
     command: tuple[str, ...] | None
+    hosts: tuple[str, ...]
+    master_port: int
     unknown: Mapping[str, object] = field(compare=False)
     place: Place = field(compare=False)
 
@@ -170,6 +177,8 @@ class Model:
         replica: str | None = None,
         start_timeout: float = START_TIMEOUT,
         command: Sequence[str] | None = None,
+        hosts: Sequence[str] = (),
+        master_port: int = MASTER_PORT,
         **unknown: object,
     ) -> None:
         values: dict[str, object] = {
@@ -184,6 +193,8 @@ class Model:
             "replica": name if replica is None else replica,
             "start_timeout": start_timeout,
             "command": _frozen(command),
+            "hosts": _frozen(hosts),
+            "master_port": master_port,
             "unknown": unknown,
             "place": _caller(),
         }
@@ -198,6 +209,11 @@ class Model:
     def unit(self) -> str:
         """The systemd unit that runs this replica."""
         return f"engine-{self.replica}.service"
+
+    @property
+    def spans(self) -> int:
+        """How many hosts this replica is spread over."""
+        return max(len(self.hosts), 1) if isinstance(self.hosts, tuple) else 1
 
     @property
     def adapters(self) -> tuple[str, ...]:
@@ -224,6 +240,7 @@ class Model:
     def to_json(self) -> dict[str, Any]:
         """This model as plain values; what looks like a secret is masked. Used by pyinfra."""
         shown = ("name", "replica", "engine", "source", "gpus", "port", "lora", "start_timeout")
+        shown += ("hosts", "master_port") if self.hosts else ()
         command = self.command
         if isinstance(command, tuple):
             command = tuple("***" if is_secret("", word) else word for word in command)

