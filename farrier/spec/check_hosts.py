@@ -25,7 +25,8 @@ def check_hosts(model: Model, engine: Engine) -> Iterator[Finding]:
     """Every problem of the hosts that *model* is to span, as far as it alone tells them."""
     names: Any = model.hosts
     if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
-        yield "hosts", f"must be a list of hosts' names, such as ['gpu01', 'gpu02'], not {shown(names)}"
+        example = "['gpu01', 'gpu02']"
+        yield "hosts", f"must be a list of hosts' names, such as {example}, not {shown(names)}"
         return
     if not is_whole(model.master_port) or model.master_port not in range(1024, 65536):
         yield "master_port", f"must be a port from 1024 to 65535, not {shown(model.master_port)}"

@@ -66,9 +66,8 @@ class HostSpec:
     the host's facts are read: other directories than the running host's are for tests, and for a
     look at a mounted image (``roots = {"sys": "/srv/tree/sys"}``). ``receivers`` are told of alerts
     by hosts of group monitor; ``receiver_secrets`` are what their files hold, by ``NAME.FIELD``,
-    and ``grafana_secrets`` the password of Grafana's administrator. ``members`` are this host's
-    shares of replicas whose heads are on other hosts; ``ranks`` are its places in replicas that
-    span several hosts, by their name on this host.
+    ``grafana_secrets`` the password of Grafana's administrator. ``members`` are its shares of other
+    hosts' replicas, ``ranks`` its places in those over several hosts, by their name here.
     """
 
     name: str
@@ -90,7 +89,7 @@ class HostSpec:
 
     @property
     def carried(self) -> tuple[Model, ...]:
-        """All that engines run of on this host: its replicas, and its shares of others."""
+        """All that engines run here: its replicas, and its shares of others."""
         return (*self.models, *self.members)
 
 

@@ -124,8 +124,8 @@ def _hosts(
     if model.hosts[0] != head.name:
         yield (
             "hosts",
-            f"begins with {shown(model.hosts[0])}, and this is {head.name}'s data: the model belongs"
-            " into the data of its first host, and of no other",
+            f"begins with {shown(model.hosts[0])}, and this is {head.name}'s data: the model has to"
+            " be in the data of its first host, and of no other",
         )
         return
     for name in model.hosts:

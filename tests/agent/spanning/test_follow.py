@@ -1,4 +1,4 @@
-"""A member follows its head: the real program, the real port of an agent, an engine of a few lines."""
+"""A member follows its head: the real program, an agent's real port, an engine of a few lines."""
 
 from __future__ import annotations
 
