@@ -109,7 +109,9 @@ def _heads(hosts: Iterable[HostSpec]) -> Iterator[tuple[HostSpec, int, Model]]:
     for host in hosts:
         for index, model in enumerate(host.models):
             names: Any = model.hosts
-            if isinstance(names, tuple) and len(names) > 1 and isinstance(model.replica, str):
+            if not isinstance(names, tuple) or not all(isinstance(one, str) for one in names):
+                continue
+            if len(names) > 1 and isinstance(model.replica, str) and is_whole(model.master_port):
                 yield host, index, model
 
 
@@ -158,16 +160,17 @@ def _is_ip(address: str) -> bool:
 
 def _port(head: HostSpec, model: Model) -> Iterator[tuple[str, str]]:
     port = model.master_port
-    taken = {
-        head.nginx_port: "nginx's port",
-        head.agent_port: "the agent's port",
-        head.agent.check_port: "the port on which gateways ask the agent",
-        9100: "node exporter's port",
-    }
+    claimed: list[tuple[Any, str]] = [
+        (head.nginx_port, "nginx's port"),
+        (head.agent_port, "the agent's port"),
+        (head.agent.check_port, "the port on which gateways ask the agent"),
+        (9100, "node exporter's port"),
+    ]
     for other in head.models:
-        taken[other.port] = f"the port of replica {other.replica!r}"
+        claimed.append((other.port, f"the port of replica {shown(other.replica)}"))
         if other is not model and other.hosts:
-            taken[other.master_port] = f"the master_port of replica {other.replica!r}"
+            claimed.append((other.master_port, f"the master_port of replica {shown(other.replica)}"))
+    taken = {one: owner for one, owner in claimed if is_whole(one)}  # the rest is told elsewhere
     if port in taken:
         free = next(one for one in range(29501, 65536) if one not in taken)
         yield "master_port", f"{port} is {taken[port]} on {head.name}; pick another, e.g. {free}"
