@@ -26,9 +26,9 @@ TRIED: Mapping[str, str] = MappingProxyType(
         "custom": "a stand-in, on hosts",
         "sglang": "a stand-in: it needs CUDA",
         "trtllm": "a stand-in: it needs CUDA",
-        "llama_cpp": "a stand-in; its build with a stand-in source",
+        "llama_cpp": "the real thing, built on a host, on CPUs",
         "ollama": "a stand-in: its program could not be had",
-        "transformers": "the real thing, on a CPU: served and drained on a host",
+        "transformers": "the real thing, on CPUs",
         "tgi": "a stand-in: it is an image only",
         "triton": "a stand-in: it is an image only",
     }

@@ -55,9 +55,7 @@ def lost_checks(site: Site, gateway: str, *, agents: bool = False) -> Iterator[N
 
 def down(site: Site, gateway: str) -> int:
     """How many servers' HTTP check has failed, of those that have one."""
-    stat = site.root(gateway, "echo 'show stat' | socat stdio /run/haproxy/admin.sock")
-    rows = [line.split(",") for line in stat.splitlines()]
-    return sum(row[17] == "DOWN" and "L7" in row[36] for row in rows if len(row) > 36)
+    return sum(row[17] == "DOWN" and "L7" in row[36] for row in site.servers(gateway))
 
 
 def lose_power(site: Site, host: str) -> None:

@@ -109,6 +109,18 @@ class Site:
             until(lambda: self.ready(host), 120, f"{host} serves")  # noqa: B023
         for gateway in self.gateways:
             until(lambda: len(self.models(gateway)) == 2, 30, f"{gateway} knows both models")  # noqa: B023
+            until(lambda: self.all_up(gateway), 60, f"{gateway} knows every replica as up")  # noqa: B023
+
+    def all_up(self, gateway: str) -> bool:
+        """Whether *gateway*'s checks find every replica well."""
+        states = {row[17] for row in self.servers(gateway) if not row[0].startswith("_")}
+        return states == {"UP"}
+
+    def servers(self, gateway: str) -> list[list[str]]:
+        """What *gateway*'s HAProxy says of each of its servers: the fields of ``show stat``."""
+        said = self.root(gateway, "echo 'show stat' | socat stdio /run/haproxy/admin.sock")
+        rows = [line.split(",") for line in said.splitlines()]
+        return [row for row in rows if len(row) > 36 and ":" in row[1]]
 
     # -- hosts -----------------------------------------------------------------------------------
 

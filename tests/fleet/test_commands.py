@@ -65,6 +65,7 @@ def test_a_host_that_does_not_answer_is_a_row_and_hides_none(site: Site) -> None
         took = time.monotonic() - began
     finally:
         until(lambda: site.ssh("gpu02", "echo on", check=False) == "on\n", 60, "gpu02 is back")
+        site.settle()
     said = {row["host"]: row for row in rows(done.stdout)}
     assert said["gpu02"]["error"]["kind"] == "NoAnswerError"
     assert all(row["error"] is None for host, row in said.items() if host != "gpu02")
@@ -77,6 +78,7 @@ def test_an_agent_that_is_stopped_is_told_with_the_step(site: Site) -> None:
         done = site.farrier("status", "gpu01", "gpu02", check=1)
     finally:
         site.root("gpu02", "systemctl start farrier-agent")
+        site.settle()
     assert "the agent does not answer" in done.stdout
     assert "systemctl status farrier-agent" in done.stdout
     assert "2 hosts: 1 ready, 1 without an answer" in done.stdout

@@ -74,5 +74,5 @@ def test_a_speed_that_is_too_low_is_measured_once_more(site: DriverSite, here: P
                     site.manners("gpu01", token_delay=0.02)
             assert process.wait(60) == 0, said
         nothing_lost(site, it)
-    assert "measuring once more: speed" in said
+    assert "measuring once more: first-token, speed" in said
     is_changed(site, "gpu01", NEW)
