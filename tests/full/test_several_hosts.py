@@ -46,7 +46,8 @@ class Spanning:
         self.addresses = {host.name: str(host.address) for host in lab.hosts}
         self.keys = tomllib.loads(lab.keys_file.read_text())["keys"]
         converge.models |= {HEAD: [BIG], MEMBER: [], "gpu03": []}
-        converge.data |= {host: {"nginx_clients": "keys", "agent_tick": 1.0} for host in (HEAD, MEMBER)}
+        said = {"nginx_clients": "keys", "agent_tick": 1.0}
+        converge.data |= dict.fromkeys((HEAD, MEMBER), said)
 
     def root(self, host: str, command: str) -> str:
         """What *command* printed on *host* as root; it has to end well."""
