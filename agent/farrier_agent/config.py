@@ -287,4 +287,6 @@ def dumps(config: AgentConfig) -> str:
     import tomli_w  # noqa: PLC0415 - see above
 
     data: dict[str, Any] = msgspec.to_builtins(config)
+    if not config.members:
+        del data["members"]  # a host without has the text it always had, and keeps its agent
     return tomli_w.dumps({key: value for key, value in data.items() if value is not None})

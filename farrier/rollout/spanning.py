@@ -2,7 +2,8 @@
 
 A rollout drains what is on the host that it changes. Of such a replica only the head can be
 drained, and a member that goes away takes the replica with it: so its host is left to a person, who
-is told the order. Restarting the head's host, or rebooting it, is as for any other: its members follow it.
+is told the order. Restarting the head's host, or rebooting it, is as for any other: its members
+follow it.
 """
 
 from __future__ import annotations

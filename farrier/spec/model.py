@@ -239,8 +239,8 @@ class Model:
 
     def to_json(self) -> dict[str, Any]:
         """This model as plain values; what looks like a secret is masked. Used by pyinfra."""
-        shown = ("name", "replica", "engine", "source", "gpus", "port", "lora", "start_timeout")
-        shown += ("hosts", "master_port") if self.hosts else ()
+        shown = ["name", "replica", "engine", "source", "gpus", "port", "lora", "start_timeout"]
+        shown += ["hosts", "master_port"] if self.hosts else []
         command = self.command
         if isinstance(command, tuple):
             command = tuple("***" if is_secret("", word) else word for word in command)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from farrier.spec.values import did_you_mean, is_whole, shown
 
@@ -47,7 +47,8 @@ class Rank:
         return self.addresses[self.number]
 
 
-class Found(NamedTuple):
+@dataclass(frozen=True)
+class Found:
     """Something wrong with the model of that index on *host*."""
 
     host: str
@@ -169,7 +170,9 @@ def _port(head: HostSpec, model: Model) -> Iterator[tuple[str, str]]:
     for other in head.models:
         claimed.append((other.port, f"the port of replica {shown(other.replica)}"))
         if other is not model and other.hosts:
-            claimed.append((other.master_port, f"the master_port of replica {shown(other.replica)}"))
+            claimed.append(
+                (other.master_port, f"the master_port of replica {shown(other.replica)}")
+            )
     taken = {one: owner for one, owner in claimed if is_whole(one)}  # the rest is told elsewhere
     if port in taken:
         free = next(one for one in range(29501, 65536) if one not in taken)

@@ -90,9 +90,7 @@ def unit_text(model: Model, spec: HostSpec, settings: Mapping[str, Any], program
     return text.replace(_STAND_IN, hashlib.sha256("\n".join(counts).encode()).hexdigest())
 
 
-def _command(
-    model: Model, spec: HostSpec, settings: Mapping[str, Any], program: str
-) -> list[str]:
+def _command(model: Model, spec: HostSpec, settings: Mapping[str, Any], program: str) -> list[str]:
     words = argv(model, spec, settings, program)
     rank = spec.ranks.get(model.replica)
     return [*follow(rank, AGENT), *words] if rank and rank.number else words

@@ -6,7 +6,6 @@ import subprocess
 import tomllib
 from collections.abc import Iterator, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest

@@ -150,7 +150,7 @@ def test_sizes_may_be_the_operators_as_long_as_they_use_every_gpu() -> None:
 
 def test_ray_is_refused_where_vllm_refuses_it() -> None:
     args = {"distributed-executor-backend": "ray"}
-    model = Model("tiny", source="path:/srv/models/tiny", args=args)  # type: ignore[arg-type]
+    model = Model("tiny", source="path:/srv/models/tiny", args=args)
     [(field, message)] = check_model(model, "cpu")
     assert field == "args.distributed-executor-backend"
     assert "does not support ray" in message

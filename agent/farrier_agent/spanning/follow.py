@@ -1,8 +1,9 @@
 """The program of a member's unit: its engine runs as long as the head's run that it joined.
 
 It waits until the head's agent tells of a run, starts the engine, and ends it when that run is
-over: the head was stopped, or ended and began anew. systemd then starts this program again, with the
-unit as it is by then. While the head's agent cannot be asked nothing is started and nothing ended.
+over: the head was stopped, or ended and began anew. systemd then starts this program again, with
+the unit as it is by then. While the head's agent cannot be asked nothing is started and nothing
+ended.
 
 SIGTERM is passed on, and waited for. Exit codes: 0 the run is over, or it was told to end; 2 wrong
 usage; else that of the engine, which ended by itself.
