@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import tomllib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -160,13 +161,23 @@ def test_models_and_adapters_are_served_by_their_names(layouts: Layouts) -> None
 
 def test_every_replica_is_scraped(layouts: Layouts) -> None:
     for host in GPUS:
-        page = asked((layouts.addresses[host], 9810), "/metrics").text.splitlines()
         for model in MODELS[host]:
-            mine = [line for line in page if f'replica="{model["replica"]}"' in line]
-            assert any(line.startswith("vllm:num_requests_running{") for line in mine)
-            lora = any(line.startswith("vllm:lora_requests_info{") for line in mine)
+            path = f"/replicas/{model['replica']}/v1/completions"
+            body = {"model": model["name"], "prompt": "apple", "max_tokens": 1}
+            assert layouts.ask(path, body, host, 8080).status == 200
+
+            def mine(host: str = host, replica: str = model["replica"]) -> list[str]:
+                page = asked((layouts.addresses[host], 9810), "/metrics").text.splitlines()
+                return [line for line in page if f'replica="{replica}"' in line]
+
+            def counted(mine: Callable[[], list[str]] = mine) -> bool:
+                return any(line.startswith("llm_requests_total{") for line in mine())
+
+            until(counted, 30, f"{host}'s agent has read of it in nginx's log")
+            engine = mine()
+            assert any(line.startswith("vllm:num_requests_running{") for line in engine)
+            lora = any(line.startswith("vllm:lora_requests_info{") for line in engine)
             assert lora == bool(model["lora"])
-            assert any(line.startswith("llm_requests_total{") for line in mine)
 
 
 def test_nothing_of_nginx_hides_a_request(layouts: Layouts) -> None:
@@ -215,7 +226,7 @@ def test_nothing_is_lost(layouts: Layouts, deed: Callable[[Layouts], None]) -> N
 def test_a_host_s_own_v1_loses_nothing_and_refuses_nothing(layouts: Layouts) -> None:
     """Two replicas behind one address, without a gateway, restarted one after the other."""
     layouts.settled()
-    plan = Plan(models=("tiny", "law"), seconds=3600, streams=3, posts=2, fresh=1, uploads=1)
+    plan = replace(LOAD, models=("tiny", "law"), streams=3, posts=2)
     with layouts.load(f"http://{layouts.addresses['gpu02']}:8080/v1", plan) as it:
         until(lambda: len(it.ledger.of("complete")) > 10, 120, "the load runs")
         before = layouts.root("gpu02", f"find {CACHES} -type f -printf %i:%T@: | md5sum")

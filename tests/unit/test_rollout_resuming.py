@@ -277,7 +277,7 @@ def test_one_that_starts_over_and_over_is_restarted_in_whichever_run_it_is() -> 
     assert still_to_restart(left, seen("c" * 32, phase="drained")) == ()
 
 
-@pytest.mark.parametrize("kind", RESTARTS)
+@pytest.mark.parametrize("kind", sorted(RESTARTS))
 def test_one_that_systemd_began_while_its_unit_was_changed_is_restarted(kind: Kind) -> None:
     left = record("drain", "act?")
     left.replicas[0].invocation_before = OLD
