@@ -49,5 +49,6 @@ def _by_hand(replica: str, head: str, hosts: tuple[str, ...]) -> RefusedError:
         f"replica {replica} spans {' and '.join(hosts)}: its hosts take a new configuration"
         " together, and a rollout takes one host after the other\n  nothing was changed",
         "pyinfra inventory deploys/llm.py, which restarts nothing; then farrier rollout restart"
-        f" --limit {head}, which its other hosts follow",
+        f" --limit {head}, which its other hosts follow; or leave {' and '.join(hosts)} out with"
+        " --limit",
     )

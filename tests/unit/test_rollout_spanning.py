@@ -38,6 +38,7 @@ def test_its_hosts_take_a_configuration_together(kind: Kind, host: Target) -> No
         refuse_spanning(kind, [OTHER, host])
     assert "replica big spans gpu01 and gpu02" in str(told.value)
     assert "farrier rollout restart --limit gpu01" in str(told.value)
+    assert "or leave gpu01 and gpu02 out with --limit" in str(told.value)
     refuse_spanning(kind, [OTHER])
 
 
