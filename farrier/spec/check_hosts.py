@@ -10,7 +10,7 @@ from farrier.spec.model import MASTER_PORT, Model, PathSource, parse_source
 from farrier.spec.problems import Finding
 from farrier.spec.values import is_whole, shown
 
-__all__ = ["BACKEND", "NO_RAY", "check_hosts"]
+__all__ = ["BACKEND", "NO_RAY", "check_hosts", "check_stages"]
 
 BACKEND = "distributed-executor-backend"
 NO_RAY = (
@@ -44,6 +44,24 @@ def check_hosts(model: Model, engine: Engine) -> Iterator[Finding]:
         yield "hosts", f"{list(names)} names a host twice"
     yield from _same_everywhere(model)
     yield from _sizes(model)
+
+
+def check_stages(model: Model) -> Iterator[Finding]:
+    """What vLLM's CPU platform starts with, and then answers no request (seen with 0.32.0).
+
+    Only its warm-up, which ``enforce-eager`` leaves out, makes the room for what a stage of the
+    pipeline takes from the one before: without it the first request ends the engine.
+    """
+    args = {str(flag).replace("_", "-"): value for flag, value in model.args.items()}
+    alone = any(flag in args for flag in PARALLEL_FLAGS)
+    stages = args.get("pipeline-parallel-size", 1 if alone else model.spans)
+    if args.get("enforce-eager") is True and isinstance(stages, int) and stages > 1:
+        yield (
+            "args.enforce-eager",
+            f"with {stages} stages of a pipeline vLLM on CPUs starts and answers no request"
+            " ('AssertionError' in sync_and_gather_intermediate_tensors, 0.32.0): leave it out, or"
+            f" set args={{'tensor-parallel-size': {stages}}}",
+        )
 
 
 def _same_everywhere(model: Model) -> Iterator[Finding]:

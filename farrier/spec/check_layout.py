@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from farrier.spec.check_hosts import BACKEND, NO_RAY, check_hosts
+from farrier.spec.check_hosts import BACKEND, NO_RAY, check_hosts, check_stages
 from farrier.spec.engines import PARALLEL_FLAGS, Engine
 from farrier.spec.model import HubSource, Model, PathSource, parse_source
 from farrier.spec.problems import Finding
@@ -28,7 +28,9 @@ def check_layout(model: Model, engine: Engine, accelerator: str) -> Iterator[Fin
     yield from _speculation(model, model.args)
     if accelerator == "cuda":
         yield from _parallelism(model, model.args)
-    elif model.args.get(BACKEND) == "ray":
+        return
+    yield from check_stages(model)
+    if model.args.get(BACKEND) == "ray":
         yield f"args.{BACKEND}", NO_RAY
 
 

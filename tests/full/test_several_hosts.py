@@ -26,7 +26,12 @@ BIG: Mapping[str, Any] = {
     "source": f"path:{TINY_MODEL}",
     "gpus": [],
     "hosts": [HEAD, MEMBER],
-    "args": {"enforce-eager": True, "max-model-len": 2048},
+    "args": {
+        "tensor-parallel-size": 2,
+        "dtype": "float32",  # bfloat16 needs AMX where the CPU names it, and not every VM lets it
+        "enforce-eager": True,
+        "max-model-len": 2048,
+    },
     "env": {
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",

@@ -156,6 +156,18 @@ def test_ray_is_refused_where_vllm_refuses_it() -> None:
     assert "does not support ray" in message
 
 
+def test_stages_of_a_pipeline_are_refused_where_vllm_serves_none_of_them() -> None:
+    eager = BIG | {"gpus": [], "args": {"enforce-eager": True}}
+    [(field, message)] = check_model(Model(**eager), "cpu")
+    assert field == "args.enforce-eager"
+    assert "set args={'tensor-parallel-size': 2}" in message
+    assert list(check_model(Model(**(BIG | {"args": {"enforce-eager": True}})), "cuda")) == []
+    for args in ({}, {"enforce-eager": True, "tensor-parallel-size": 2}):
+        assert list(check_model(Model(**(eager | {"args": args})), "cpu")) == []
+    alone = Model("a", source="path:/m", args={"enforce-eager": True})
+    assert list(check_model(alone, "cpu")) == []
+
+
 def test_ranks_are_divided_evenly_on_cpus() -> None:
     args = {"pipeline-parallel-size": 3}
     found = dict(check_model(Model(**(BIG | {"gpus": [], "args": args})), "cpu"))

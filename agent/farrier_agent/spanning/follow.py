@@ -39,7 +39,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--replica", required=True, help="the replica's name at its head")
     add("--every", type=float, default=1.0, help="seconds between two questions [%(default)s]")
     add("--patience", type=float, default=2.0, help="seconds for an answer [%(default)s]")
-    add("--grace", type=float, default=20.0, help="seconds from SIGTERM to SIGKILL [%(default)s]")
+    add("--grace", type=float, default=30.0, help="seconds from SIGTERM to SIGKILL [%(default)s]")
     add("command", nargs="+", help="the engine, after --")
     return parser.parse_args(arguments)
 
