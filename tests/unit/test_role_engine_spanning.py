@@ -169,9 +169,12 @@ def test_the_heads_unit_is_a_replicas_and_lets_only_its_hosts_in() -> None:
         "IPAddressAllow=localhost 192.0.2.1 192.0.2.2",
     ]
     assert len(lines(text, "ExecStop=")) == 3
-    assert lines(text, "Restart=") == ["Restart=on-failure"]
+    # vLLM ends with 0 when it has lost a rank (seen), and has to come back
+    assert lines(text, "Restart=") == ["Restart=always"]
+    assert lines(text, "StartLimitBurst=") != []
     alone = engine.unit_text(Model("a", source="path:/m", gpus=[0]), HEAD, SETTINGS, PROGRAM)
     assert lines(alone, "IPAddress") == []
+    assert lines(alone, "Restart=") == ["Restart=on-failure"]
 
 
 def test_a_members_unit_has_no_gate_and_follows_its_head() -> None:
