@@ -30,11 +30,13 @@ class Forgotten(FactBase[list[str]]):
         self,
         release: str,
         engines: str = "/var/lib/farrier/engines",
-        programs: str = "/opt/farrier/vllm",
+        programs: str = "/opt/farrier",
         units: str = "/etc/systemd/system",
         previous: str = "/var/lib/farrier/previous",
     ) -> str:
-        """Those of *release*, and of whatever a unit starts or would go back to, are not named."""
+        """Those of *release*, of what is there, and of what a unit starts or would go back to, are
+        not named.
+        """
         places = {"engines": engines, "programs": programs, "units": units, "previous": previous}
         named = "".join(f"{name}={shlex.quote(place)}; " for name, place in places.items())
         return f"""{named}
@@ -42,8 +44,10 @@ for cache in "$engines"/*/[0-9]*-*/; do
     cache=${{cache%/}} release=${{cache##*/}} digits=${{cache##*-}}
     case $digits in *[!0-9a-f]*) continue ;; esac
     [ ${{#digits}} = 8 ] && [ -d "$cache" ] && [ ! -L "$cache" ] || continue
-    [ "$release" != {shlex.quote(release)} ] && [ ! -e "$programs/$release" ] || continue
-    grep -qsF -- "$programs/$release/" "$units"/engine-*.service "$previous"/*.service && continue
+    [ "$release" != {shlex.quote(release)} ] || continue
+    set -- "$programs"/*/"$release" # whichever engine's version it is
+    [ ! -e "$1" ] || continue
+    grep -qsF -- "/$release/" "$units"/engine-*.service "$previous"/*.service && continue
     echo "$cache"
 done; true"""
 

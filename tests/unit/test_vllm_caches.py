@@ -21,7 +21,7 @@ def host(tmp_path: Path) -> Path:
         for other in ("cache", "huggingface", "models-0a1b2c3d", "0.1-short", "9-zzzzzzzz"):
             (tmp_path / "engines" / replica / other).mkdir()
     (tmp_path / "engines" / "tiny-1" / "0.30.0-aaaaaaaa").symlink_to(tmp_path)
-    (tmp_path / "programs" / NOW).mkdir(parents=True)
+    (tmp_path / "programs" / "vllm" / NOW).mkdir(parents=True)
     for place in ("units", "previous"):
         (tmp_path / place).mkdir()
     return tmp_path
@@ -41,7 +41,12 @@ def test_a_version_that_is_gone_leaves_no_caches(host: Path) -> None:
 
 @pytest.mark.parametrize("place", ["units/engine-tiny-1.service", "previous/engine-tiny-1.service"])
 def test_what_a_unit_runs_from_or_would_go_back_to_is_kept(host: Path, place: str) -> None:
-    (host / place).write_text(f"ExecStart={host}/programs/{OLD}/bin/python -m x\n")
+    (host / place).write_text(f"ExecStart={host}/programs/vllm/{OLD}/bin/python -m x\n")
+    assert forgotten(host) == []
+
+
+def test_another_engine_s_version_keeps_its_own(host: Path) -> None:
+    (host / "programs" / "transformers" / OLD).mkdir(parents=True)
     assert forgotten(host) == []
 
 

@@ -44,8 +44,8 @@ ENGINE = Engine(
     metrics="/metrics",
     load=_load,
     known="of llama-cpp-python 0.3.36",
-    sigterm="stops listening, cuts streams, and with requests left does not end by itself:"
-    " systemd's SIGKILL at the end of TimeoutStopSec= does it",
+    sigterm="cuts them, stops listening, and does not end by itself where there were any: systemd's"
+    " SIGKILL at the end of TimeoutStopSec= does it",
     counted="`llamacpp:requests_processing`, `llamacpp:requests_deferred` (with `--metrics`)",
     progress="`llamacpp:n_decode_total`, up to ten millions",
 )
