@@ -21,6 +21,7 @@ import roles.node_exporter
 import roles.nvidia_container_toolkit
 import roles.nvidia_driver
 import roles.ollama
+import roles.podman
 import roles.prometheus
 import roles.transformers
 import roles.vllm
@@ -89,6 +90,8 @@ if any(model.engine == "ollama" for model in spec.models):
     roles.ollama.ollama()
 if any(model.engine == "llama_cpp" and model.command is None for model in spec.models):
     roles.llama_cpp.llama_cpp(spec.accelerator)
+if any(model.parsed_image() for model in spec.models):
+    roles.podman.podman(spec)
 
 if "gpu" in spec.groups:
     roles.engine.engine(spec, unit_texts)

@@ -4,8 +4,8 @@
     pyinfra inventory deploys/remove.py --data role=all --limit gpu03
 
 A role is removed from the hosts whose groups have it. Removing ``engine`` drains the replicas: it
-waits for the requests in flight. Removing ``nginx``, ``vllm``, ``transformers``, ``ollama`` or
-``base`` alone cuts them.
+waits for the requests in flight. Removing ``nginx``, ``vllm``, ``transformers``, ``ollama``,
+``podman`` or ``base`` alone cuts them.
 ``nvidia_driver`` is refused while engines run, and purges the packages that Farrier installed for
 it. Debian's other packages, the models in /srv/models, the users, Prometheus' samples,
 Alertmanager's silences and Grafana's database stay. A following deploys/llm.py brings everything
@@ -28,6 +28,7 @@ import roles.node_exporter
 import roles.nvidia_container_toolkit
 import roles.nvidia_driver
 import roles.ollama
+import roles.podman
 import roles.prometheus
 import roles.transformers
 import roles.vllm
@@ -47,6 +48,7 @@ REMOVALS = {
     "ollama": ("gpu", roles.ollama.remove),
     "transformers": ("gpu", roles.transformers.remove),
     "llama_cpp": ("gpu", roles.llama_cpp.remove),
+    "podman": ("gpu", roles.podman.remove),
     "nvidia_container_toolkit": ("gpu", roles.nvidia_container_toolkit.remove),
     "cuda_toolkit": ("gpu", roles.cuda_toolkit.remove),
     "nvidia_driver": ("gpu", roles.nvidia_driver.remove),
@@ -72,7 +74,7 @@ for role, (group, remove) in REMOVALS.items():
     told = {"engine": f"removing engine waits until what {names} serves has ended"}
     if asked != "all":
         told |= dict.fromkeys(
-            ("nginx", "vllm", "transformers", "base"),
+            ("nginx", "vllm", "transformers", "podman", "base"),
             f"removing {role} cuts what {names} serves; nothing is drained",
         )
     for model in spec.members if role in told else ():

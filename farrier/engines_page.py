@@ -29,8 +29,8 @@ TRIED: Mapping[str, str] = MappingProxyType(
         "llama_cpp": "the real thing, built on a host, on CPUs",
         "ollama": "a stand-in: its program could not be had",
         "transformers": "the real thing, on CPUs",
-        "tgi": "a stand-in: it is an image only",
-        "triton": "a stand-in: it is an image only",
+        "tgi": "a stand-in: its own image could not be had",
+        "triton": "a stand-in in an image, on hosts, by the real podman: its own could not be had",
     }
 )
 """What the agent was tried with, for each engine."""
@@ -66,6 +66,49 @@ in; the address has to be `{host}`.
                    "--model-path", "{path}", "--served-model-name", "{model}",
                    "--host", "{host}", "--port", "{port}", "--tp-size", "2", "--enable-metrics"])
 
+"""
+
+_IMAGES = """
+## From an image
+
+TGI and Triton exist only as images, and any engine that is started by a command may be one. The
+model says which image; its `command` is then a program in that, with all of its arguments (the
+image's own entry point does not count):
+
+    Model("chat", engine="tgi", source="path:/srv/models/chat", gpus=[0, 1],
+          image="ghcr.io/huggingface/text-generation-inference@sha256:…",    # a digest, no tag
+          command=["/tgi-entrypoint.sh", "--model-id", "{path}", "--num-shard", "2",
+                   "--hostname", "{host}", "--port", "{port}"])
+    Model("chat", engine="tgi", …, image_archive="/srv/images/tgi-3.3.7.tar@sha256:…")
+
+`image_archive` is what `podman save` or `docker save` wrote of one image: a path on the operator's
+machine, or an address. It is fetched once per fleet and pushed. The role
+[`podman`](roles/podman.md) pulls or loads the image in a converge, before its unit is written, and
+nothing is pulled at a start. Another digest is another unit: a restart is pending until a rollout,
+and the image from before stays for the way back (`podman image ls`; `podman image rm` is yours).
+
+- It is the same unit, gate, drain and user, its main process `podman run`
+  ([architecture.md](architecture.md#engines-in-images) says how). In the container the engine is
+  `farrier-engine` with no capability; the image is read-only, and so is the model, which lies where
+  it lies on the host (links that lead out of its directory lead nowhere). What it writes goes to
+  the replica's state directory, its home, or to `/tmp`, which is memory.
+- Its GPUs come by CDI: `nvidia_container_toolkit = True` ([driver.md](driver.md#containers)). It
+  sees those of `gpus` only, numbered from 0.
+- **TGI's own images since 3.1** keep their Python under `/root`, where only root may go
+  ([issue 3082](https://github.com/huggingface/text-generation-inference/issues/3082)), and end with
+  `libpython3.11.so.1.0: cannot open shared object file`. Two lines make one that others may run, to
+  be saved as an archive: `FROM ghcr.io/huggingface/text-generation-inference:3.3.7` and
+  `RUN chmod 755 /root`.
+
+What of it was tried (`tests/full/test_images.py`): Debian's podman 4.3 and 5.4, crun and
+catatonit on the lab's hosts, with an image of one layer (a Python and the stand-in, in Triton's
+dialect), from an archive and from a stand-in for a registry: served, drained under load,
+restarted, rebooted, changed for another image, killed in each of its processes, stopped with an
+engine that ignores SIGTERM; archives and registries that refuse, or have not what is asked. CDI
+was tried with devices that are none, overlay storage by hand (the lab's disks take none: its
+layers are copies). What was not: the engines' own images, TGI's dialect on a host (it wants
+GPUs), a GPU, a registry with TLS or with a login that succeeds, and podman's session keyring
+(which the lab's hosts may not make).
 """
 
 _LLAMA_CPP = """
@@ -169,6 +212,7 @@ def page() -> str:
         _lines(lines),
         _AFTER,
         _lines(commands),
+        _IMAGES,
         _LLAMA_CPP,
         _OLLAMA,
         _TRANSFORMERS,

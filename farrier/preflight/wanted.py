@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from farrier.explain import Target
 from farrier.nvidia.versions import CUDA_DRIVERS, DriverVersion, cuda_needs
+from farrier.spec import ArchiveImage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,7 +67,8 @@ class Wanted:
     """A host as the inventory wants it.
 
     *ssh* is the command that logs in to it. *container_toolkit* says that the role of that name
-    looks after containers' ways to the GPUs.
+    looks after containers' ways to the GPUs. *no_archives* are image archives that the inventory
+    names by a path, and that are not on the operator's machine.
     """
 
     spec: HostSpec
@@ -73,6 +76,7 @@ class Wanted:
     programs: tuple[Program, ...] = ()
     ssh: str = ""
     container_toolkit: bool = False
+    no_archives: frozenset[str] = frozenset()
 
     @property
     def host(self) -> str:
@@ -126,7 +130,14 @@ def wanted(spec: HostSpec, data: Any) -> Wanted:
         _programs(spec, data),
         target.ssh,
         container_toolkit=bool(containers.get("nvidia_container_toolkit")),
+        no_archives=_no_archives(spec),
     )
+
+
+def _no_archives(spec: HostSpec) -> frozenset[str]:
+    images = (model.parsed_image() for model in spec.models)
+    paths = (one.url for one in images if isinstance(one, ArchiveImage) and one.local)
+    return frozenset(path for path in paths if not Path(path).is_file())
 
 
 def _driver(spec: HostSpec, data: Any) -> DriverWanted:

@@ -8,6 +8,7 @@ from farrier.spec.access import OPEN_ACCESS
 from farrier.spec.agent import AgentSettings
 from farrier.spec.fleet import Fleet, check, read_fleet
 from farrier.spec.host import HostSpec, read_host
+from farrier.spec.images import ArchiveImage, RegistryImage
 from farrier.spec.keys import ApiKey, KeysError, read_keys
 from farrier.spec.model import Argument, HubSource, Model, OllamaSource, PathSource, parse_source
 from farrier.spec.problems import Place, Problem, SpecError, report
@@ -18,6 +19,7 @@ __all__ = [
     "OPEN_ACCESS",
     "AgentSettings",
     "ApiKey",
+    "ArchiveImage",
     "Argument",
     "Fleet",
     "HostSpec",
@@ -32,6 +34,7 @@ __all__ = [
     "Problem",
     "Rank",
     "Receiver",
+    "RegistryImage",
     "Slack",
     "SpecError",
     "Webhook",

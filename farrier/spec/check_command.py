@@ -38,7 +38,8 @@ def check_command(model: Model, engine: Engine) -> Iterator[Finding]:
         yield "command", "must be a list of texts without line breaks"
         return
     if not command[0].startswith("/"):
-        yield "command", f"{command[0]!r}: the program needs its absolute path on the host"
+        where = "in its image" if model.image or model.image_archive else "on the host"
+        yield "command", f"{command[0]!r}: the program needs its absolute path {where}"
     yield from _words(model, command)
     if not any("{port}" in word or str(model.port) in word for word in command):
         yield "command", "says nowhere on which port to listen: put {port} where it belongs"

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from farrier.spec.check_command import NO_SECRETS, check_command
+from farrier.spec.check_image import check_image
 from farrier.spec.check_layout import check_layout
 from farrier.spec.engines import ENGINES, PARALLEL_FLAGS, RESERVED_ENV, Engine
 from farrier.spec.model import HubSource, Model, OllamaSource, is_secret, parse_source
@@ -35,6 +36,8 @@ FIELDS = (
     "replica",
     "start_timeout",
     "command",
+    "image",
+    "image_archive",
     "hosts",
     "master_port",
 )
@@ -74,6 +77,7 @@ def check_model(model: Model, accelerator: str) -> Iterator[Finding]:
     if model.source or engine.needs_source:
         yield from _source(model, engine)
     yield from check_command(model, engine)
+    yield from check_image(model, engine)
     yield from _args(model, engine)
     yield from check_layout(model, engine, accelerator)
 

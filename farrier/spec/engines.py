@@ -209,15 +209,15 @@ TGI = Engine(
     has_command=True,
     needs_gpus=True,
     example=(
-        *("/opt/tgi/bin/text-generation-launcher", "--model-id", "{path}"),
-        *("--hostname", "{host}", "--port", "{port}"),
+        *("/tgi-entrypoint.sh", "--model-id", "{path}", "--hostname", "{host}"),
+        *("--port", "{port}"),
     ),
 )
 TRITON = Engine(
     name="triton",
     has_command=True,
     example=(
-        *("/opt/tritonserver/bin/python", "/opt/tritonserver/python/openai/main.py"),
+        *("/usr/bin/python3", "/opt/tritonserver/python/openai/openai_frontend/main.py"),
         *("--model-repository", "{path}", "--host", "{host}", "--openai-port", "{port}"),
     ),
 )

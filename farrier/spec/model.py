@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
+from farrier.spec.images import ArchiveImage, RegistryImage, parse_archive, parse_image
 from farrier.spec.problems import NOWHERE, Place
 
 __all__ = ["Argument", "HubSource", "Model", "OllamaSource", "PathSource", "parse_source"]
@@ -138,6 +139,9 @@ class Model:
     ``command``     not for ``vllm``, ``ollama`` and ``transformers``: the engine's argv, with
                     ``{host}`` ``{port}`` ``{model}`` and ``{path}`` (where ``source`` is on the
                     host)
+    ``image``       the image that ``command`` is in and runs from, by podman:
+                    ``registry/name@sha256:digest``
+    ``image_archive`` the same from a file: ``/path/on/this/machine.tar@sha256:hash``
     ``hosts``       of a vLLM over several hosts: their names, first the one whose data this is,
                     which clients ask (docs/layouts.md); each gives it its ``gpus``
     ``master_port`` where they meet, at the first host's ``address``
@@ -158,6 +162,8 @@ class Model:
     replica: str
     start_timeout: float
     command: tuple[str, ...] | None
+    image: str
+    image_archive: str
     hosts: tuple[str, ...]
     master_port: int
     unknown: Mapping[str, object] = field(compare=False)
@@ -177,6 +183,8 @@ class Model:
         replica: str | None = None,
         start_timeout: float = START_TIMEOUT,
         command: Sequence[str] | None = None,
+        image: str = "",
+        image_archive: str = "",
         hosts: Sequence[str] = (),
         master_port: int = MASTER_PORT,
         **unknown: object,
@@ -193,6 +201,8 @@ class Model:
             "replica": name if replica is None else replica,
             "start_timeout": start_timeout,
             "command": _frozen(command),
+            "image": image,
+            "image_archive": image_archive,
             "hosts": _frozen(hosts),
             "master_port": master_port,
             "unknown": unknown,
@@ -224,6 +234,15 @@ class Model:
         """The source, typed. Raises :class:`ValueError` if it is none."""
         return parse_source(self.source)
 
+    def parsed_image(self) -> RegistryImage | ArchiveImage | None:
+        """The image that its engine runs from, None for one that is installed on the host.
+
+        Raises :class:`ValueError` if what stands there is none.
+        """
+        if self.image:
+            return parse_image(self.image)
+        return parse_archive(self.image_archive) if self.image_archive else None
+
     def custom_argv(self, host: str, path: str) -> tuple[str, ...]:
         """``command`` with its placeholders filled in; *path* is the model's directory."""
         values = {
@@ -239,7 +258,10 @@ class Model:
 
     def to_json(self) -> dict[str, Any]:
         """This model as plain values; what looks like a secret is masked. Used by pyinfra."""
-        shown = ["name", "replica", "engine", "source", "gpus", "port", "lora", "start_timeout"]
+        shown = [
+            *("name", "replica", "engine", "source", "gpus", "port", "lora", "start_timeout"),
+            *("image", "image_archive"),
+        ]
         shown += ["hosts", "master_port"] if self.hosts else []
         command = self.command
         if isinstance(command, tuple):

@@ -12,6 +12,7 @@ from farrier.converge.typed import deploy
 from farrier.defaults import Default, Defaults
 from farrier.spec.engines import ENGINES
 from roles.engine.commands import argv, command_line, environment, prepared, systemd_quote
+from roles.engine.containers import is_container
 from roles.engine.operations import accounts, orphans
 from roles.engine.previous import keep_previous
 from roles.engine.spanning import follow, let_in
@@ -61,7 +62,7 @@ _TEMPLATE = Path(__file__).parent / "templates" / "engine.service.j2"
 AGENT = "/opt/farrier/agent/current"
 """Where the agent's role keeps the program that drains."""
 _STAND_IN = "@CONFIG_HASH@"
-_BESIDE = ("#", "ExecStartPre=", "ExecStop=", "ExecStopPost=")
+_BESIDE = ("#", "ExecStartPre=", "ExecStop=", "ExecStopPost=", "RestartForceExitStatus=")
 """Beginnings of the unit's lines that a running engine needs no restart for."""
 
 
@@ -72,6 +73,7 @@ def unit_text(model: Model, spec: HostSpec, settings: Mapping[str, Any], program
         model=model,
         user=ENGINES[model.engine].user,
         accelerator=spec.accelerator,
+        container=is_container(model),
         settings=settings,
         agent=AGENT,
         command=command_line(_command(model, spec, settings, program)),

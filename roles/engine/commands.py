@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from farrier.spec import HubSource, OllamaSource, PathSource
 from farrier.spec.engines import ENGINES, PARALLEL_FLAGS
+from roles.engine.containers import container_argv, is_container
 from roles.engine.spanning import meeting, serve, spanning
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ def argv(model: Model, spec: HostSpec, settings: Mapping[str, Any], program: str
     if ENGINES[model.engine].by_command(model.command):
         source = model.parsed_source() if model.source else None
         path = str(source.path) if isinstance(source, PathSource) else ""
-        return list(model.custom_argv(LOOPBACK, path))
+        command = list(model.custom_argv(LOOPBACK, path))
+        return container_argv(model, spec, command) if is_container(model) else command
     if model.engine == "ollama":
         return [f"{program}/bin/ollama", "serve"]
     if model.engine == "llama_cpp":
@@ -117,6 +119,9 @@ def _sizes(model: Model, spec: HostSpec) -> list[str]:
 
 def environment(model: Model, spec: HostSpec, program: str) -> dict[str, str]:
     """The engine's environment: every cache in the replica's own state directory."""
+    if is_container(model):
+        # podman's own: what the engine can write is nowhere that root's podman reads settings from
+        return {"HOME": "/root"}
     state = f"/var/lib/farrier/engines/{model.replica}"
     values = {"HOME": state, "XDG_CACHE_HOME": f"{state}/cache"}
     if spec.accelerator == "cuda":

@@ -17,9 +17,9 @@ __all__ = ["DEFAULTS", "nvidia_container_toolkit", "remove"]
 DEFAULTS = Defaults(
     "nvidia_container_toolkit",
     "NVIDIA's container toolkit from its own repository, held at one version, with a CDI"
-    " specification of the loaded driver and links in `/dev/char`. Off unless asked for: Farrier's"
-    " engines are no containers. A container engine is configured where the inventory names it,"
-    " and never restarted.",
+    " specification of the loaded driver and links in `/dev/char`. Off unless asked for: only"
+    " engines in images need it (they get their GPUs by CDI). A container engine is configured"
+    " where the inventory names it, and never restarted.",
     (
         Default("nvidia_container_toolkit", False, "Whether the host has it."),
         Default(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from pyinfra.api import FactBase
 
-from farrier.converge.commands import Script, last_lines
+from farrier.converge.commands import Script
 from roles.nvidia_driver.guard import blacklist, preferences, trial_preferences
 from roles.nvidia_driver.look import STATE
 from roles.nvidia_driver.simulation import Simulation, parse_simulation
@@ -240,18 +240,22 @@ _PROGRESS = re.compile(
     r"|Fetched |dpkg: warning: downgrading "
 )
 """What dpkg and apt say of each package that goes well: the cause stands between such lines."""
+_CAUSE = re.compile(r"farrier: .* ")
+"""What the program says of a failure: a sentence. A phase is one word."""
 
 
 def explain(output: str) -> str:
     """Cause and next step of a transaction that failed, from the end of its log."""
-    lines = [line for line in output.splitlines() if not _PROGRESS.match(line)]
-    said = [at for at, line in enumerate(lines) if " " in line.removeprefix("farrier: ") != line]
-    told = lines[said[-1]].removeprefix("farrier: ") if said else ""
-    # where more follows, that is the cause, and what came before it led there
-    cause = "\n".join(lines[said[-1] + 1 :]) if said else ""
+    lines = [line for line in output.splitlines() if line.strip() and not _PROGRESS.match(line)]
+    causes = [at for at, line in enumerate(lines) if _CAUSE.match(line)]
+    told, shown = "", lines
+    if causes:
+        told = f": {lines[causes[-1]].removeprefix('farrier: ')}"
+        shown = lines[causes[-1] + 1 :] or lines  # what follows it belongs to it
+    said = "\n".join(shown[-30:])
     return (
-        f"the driver's transaction failed{': ' + told if told else ''}\n"
-        f"{last_lines(cause.strip() or chr(10).join(lines), 30)}\n"
+        f"the driver's transaction failed{told}\n"
+        f"{said}\n"
         f"Look at: {LOG} on the host; put that right, then run the deploy again: it goes on where"
         " this one ended"
     )

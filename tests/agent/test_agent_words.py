@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import queue
 import socket
+import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 from farrier_agent.control.protocol import Done, Drain, Failed, Journal, Ready
 from farrier_agent.draining.record import Phase
 
-from tests.agent.host import FAKES, PROMPT, Host, free_port, replica, until
+from tests.agent.host import FAKES, PATIENCE, PROMPT, Host, free_port, replica, until
 from tests.agent.replicas import UNIT, counts, needs_another_user, result, serving
 from tests.agent.standin import Client
 
@@ -56,10 +59,18 @@ def test_systemctl_status_shows_a_drain_and_how_many_it_waits_for(host: Host) ->
     path = str(host.root / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
         server.bind(path)
-        server.settimeout(10)
+        said: queue.Queue[str] = queue.Queue()
+
+        def listen() -> None:
+            with suppress(OSError):
+                while text := server.recv(4096):
+                    said.put(text.decode())
+
+        # as systemd does, at once and always: a dozen datagrams unread, and whoever tells it waits
+        threading.Thread(target=listen, daemon=True).start()
 
         def hears(text: str) -> None:
-            while text not in server.recv(4096).decode():
+            while text not in said.get(timeout=PATIENCE):
                 pass
 
         one = replica()
@@ -73,6 +84,9 @@ def test_systemctl_status_shows_a_drain_and_how_many_it_waits_for(host: Host) ->
         hears("STATUS=tiny: draining, 2 in flight")
         host.nginx.let_go()
         hears("STATUS=tiny: drained")
+        host.stop()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
+            end.sendto(b"", path)
 
 
 @needs_another_user

@@ -223,6 +223,16 @@ def test_nothing_is_lost(layouts: Layouts, deed: Callable[[Layouts], None]) -> N
     assert refused <= {"small"}, "of the others somebody served all the time"
 
 
+def test_one_whose_core_is_killed_comes_back_by_itself(layouts: Layouts) -> None:
+    """vLLM ends with 0 then: systemd would take that for the end that somebody wanted."""
+    until(partial(layouts.serves, "gpu03"), WARM, "gpu03 serves")
+    layouts.root("gpu03", "pkill -KILL -f ^VLLM::EngineCore")
+    until(lambda: not layouts.serves("gpu03"), 60, "its gate is closed")
+    until(partial(layouts.serves, "gpu03"), WARM, "systemd starts it, the agent warms it up")
+    show = layouts.lab.ssh("gpu03", "systemctl show -P NRestarts engine-tiny")
+    assert show.stdout.strip() == "1"
+
+
 def test_a_host_s_own_v1_loses_nothing_and_refuses_nothing(layouts: Layouts) -> None:
     """Two replicas behind one address, without a gateway, restarted one after the other."""
     layouts.settled()

@@ -13,7 +13,7 @@ HOST = "gpu03"
 ROLES = [
     *("agent", "alertmanager", "base", "cuda_toolkit", "engine", "gateway", "grafana"),
     *("llama_cpp", "nginx", "node_exporter", "nvidia_container_toolkit", "nvidia_driver"),
-    *("ollama", "prometheus", "transformers", "vllm"),
+    *("ollama", "podman", "prometheus", "transformers", "vllm"),
 ]
 
 

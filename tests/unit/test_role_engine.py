@@ -291,6 +291,12 @@ def test_what_is_done_around_an_engine_is_no_reason_to_restart_it() -> None:
     assert before == engine.config_hash(unit(BASE, nvml))
 
 
+def test_a_vllm_whose_core_died_is_started_again_though_it_ends_with_0() -> None:
+    assert "RestartForceExitStatus=0" in unit(BASE).splitlines()
+    other = replace(BASE, engine="custom", command=("/opt/x/serve", "{host}", "{port}"), args={})
+    assert "RestartForceExitStatus" not in unit(other)
+
+
 def test_the_unit_is_safe_whatever_its_arguments_are() -> None:
     model = Model(**TINY, args={"x": 'a" ExecStartPost=/bin/evil "%h'}, env={"B": "c\\"})
     lines = unit(model).splitlines()

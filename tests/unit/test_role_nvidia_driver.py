@@ -375,6 +375,16 @@ def test_a_failed_build_tells_the_compilers_words() -> None:
     assert "/var/lib/farrier/nvidia/log" in told
 
 
+def test_what_apt_says_of_a_failed_build_is_not_told_before_the_compilers_words() -> None:
+    told = explain(
+        "Setting up x\nE: Sub-process /usr/bin/dpkg returned an error code (1)\n"
+        "farrier: x/1 could not be built for kernel 6.1; the compiler said:\n"
+        "x.c:1:2: error: stand-in\n"
+    ).splitlines()
+    assert "could not be built for kernel 6.1" in told[0]
+    assert told[1] == "x.c:1:2: error: stand-in"
+
+
 def test_what_a_package_complained_of_is_not_lost_among_those_that_went_well() -> None:
     well = "".join(f"Preparing to unpack {n}\nUnpacking {n}\nSetting up {n}\n" for n in range(20))
     failed = "no space left on device\ndpkg: error processing package x (--configure):\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from farrier.preflight.verdict import Code, Reason
+from farrier.spec import ArchiveImage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +34,21 @@ DEV_CHAR_MISSING = Code(
     "NVIDIA's device nodes have no links in /dev/char: systemctl daemon-reload takes the GPUs away"
     " from running containers (NVIDIA/nvidia-container-toolkit issue 48).",
     "nvidia-ctk system create-dev-char-symlinks --create-all",
+)
+IMAGE_WITHOUT_CDI = Code(
+    "image-without-cdi",
+    "refuse",
+    "An engine in an image is to have GPUs, and there is no CDI specification by which podman could"
+    " give them: the container does not start.",
+    "nvidia_container_toolkit = True",
+    "inventory",
+)
+ARCHIVE_MISSING = Code(
+    "image-archive-missing",
+    "refuse",
+    "An image archive (image_archive='/path…') is not on the operator's machine.",
+    "ls -l {path}",
+    "operator",
 )
 
 
@@ -65,6 +81,26 @@ def device_links(case: Case) -> Iterator[Reason]:
     )
 
 
+def engines_in_images(case: Case) -> Iterator[Reason]:
+    """Their archives, and their way to the GPUs."""
+    facts = case.found.containers
+    for model in case.wanted.spec.models:
+        image = model.parsed_image()
+        if isinstance(image, ArchiveImage) and image.url in case.wanted.no_archives:
+            yield ARCHIVE_MISSING.reason(
+                f"model {model.name}: the image archive {image.url} is not on this machine: save it"
+                " there (podman save -o FILE IMAGE), or correct image_archive",
+                path=image.url,
+            )
+        needs_cdi = image is not None and case.wanted.cuda and model.gpus
+        if needs_cdi and facts and not facts.cdi and not case.wanted.container_toolkit:
+            yield IMAGE_WITHOUT_CDI.reason(
+                f"model {model.name} runs from an image on GPUs"
+                f" {', '.join(map(str, model.gpus))}, and the host has no CDI specification of"
+                " NVIDIA's devices: let the role nvidia_container_toolkit bring it"
+            )
+
+
 def _reason(case: Case, code: Code, told: str, path: str = "") -> Reason:
     """The role ``nvidia_container_toolkit`` writes all of it anew, where the host is to have it."""
     if case.wanted.container_toolkit:
@@ -72,5 +108,5 @@ def _reason(case: Case, code: Code, told: str, path: str = "") -> Reason:
     return code.reason(told, path=path)
 
 
-CODES = (CDI_STALE, CDI_MISSING, DEV_CHAR_MISSING)
-RULES = (cdi, device_links)
+CODES = (CDI_STALE, CDI_MISSING, DEV_CHAR_MISSING, IMAGE_WITHOUT_CDI, ARCHIVE_MISSING)
+RULES = (cdi, device_links, engines_in_images)

@@ -126,7 +126,7 @@ not_built() { # MODULE/VERSION KERNEL
 
 compiler_said() { # the first errors of a log, else its end
     awk '{ end[NR % 25] = $0 }
-        /error|Error|\*\*\*/ && errors < 8 { errors++; print }
+        /(error|Error|ERROR): |\*\*\* |Error [0-9]/ && errors < 8 { errors++; print }
         END { if (!errors) for (n = NR - 24; n <= NR; n++) if (n > 0) print end[n % 25] }'
 }
 

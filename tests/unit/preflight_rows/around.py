@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from farrier.facts.containers import CdiSpec
 from farrier.facts.driver import Module
 from farrier.facts.fabric import Service
 from farrier.facts.kernel import Kernel
+from farrier.spec import Model
 from tests.unit.preflight_hosts import (
     BUILT,
     HEALTHY,
     NEXT,
     ROLE,
     RUNNING,
+    SPEC,
     VERSION,
     case,
     seen,
@@ -26,6 +30,22 @@ from tests.unit.preflight_rows.parts import (
     Row,
     kernels,
 )
+
+ARCHIVE = "/srv/images/tgi.tar"
+IN_AN_IMAGE = replace(
+    SPEC,
+    models=(
+        Model(
+            "chat",
+            engine="tgi",
+            source="path:/srv/models/qwen",
+            gpus=[0],
+            image_archive=f"{ARCHIVE}@sha256:{'ab' * 32}",
+            command=["/tgi-entrypoint.sh", "--hostname", "{host}", "--port", "{port}"],
+        ),
+    ),
+)
+_THERE = case(spec=IN_AN_IMAGE)
 
 ROWS = {
     # Kernels
@@ -177,5 +197,19 @@ ROWS = {
         "attention",
         "dev-char-missing",
         "nvidia-ctk system create-dev-char-symlinks --create-all",
+    ),
+    "an image is to have GPUs that nobody can give it": Row(
+        case(spec=IN_AN_IMAGE, containers={"cdi": (), "toolkit": None}),
+        "refused",
+        "image-without-cdi",
+        "nvidia_container_toolkit = True",
+        "inventory",
+    ),
+    "an image archive is not there": Row(
+        replace(_THERE, wanted=replace(_THERE.wanted, no_archives=frozenset({ARCHIVE}))),
+        "refused",
+        "image-archive-missing",
+        f"ls -l {ARCHIVE}",
+        "operator",
     ),
 }
