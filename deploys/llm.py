@@ -71,7 +71,7 @@ unit_texts = {
     model.unit: roles.engine.unit_text(
         model, spec, engine_settings, program.get(model.engine, "/usr")
     )
-    for model in spec.models
+    for model in spec.carried
 }
 
 if "gpu" in spec.groups:
@@ -79,7 +79,7 @@ if "gpu" in spec.groups:
 
 roles.agent.agent(
     spec,
-    {model.replica: roles.engine.config_hash(unit_texts[model.unit]) for model in spec.models},
+    {model.replica: roles.engine.config_hash(unit_texts[model.unit]) for model in spec.carried},
     engine_settings,
     gateways=bool(fleet.group("gateway")),
     fleet=fleet.hosts.values(),
@@ -90,7 +90,7 @@ roles.agent.agent(
 if "gateway" in spec.groups:
     roles.gateway.gateway(spec, fleet.hosts.values())
 
-if any(model.engine == "vllm" for model in spec.models):
+if any(model.engine == "vllm" for model in spec.carried):
     roles.vllm.vllm(spec.accelerator)
 if any(model.engine == "transformers" for model in spec.models):
     roles.transformers.transformers(spec.accelerator)

@@ -81,6 +81,14 @@ for role, (group, remove) in REMOVALS.items():
             ("nginx", "vllm", "transformers", "sglang", "trtllm", "podman", "base"),
             f"removing {role} cuts what {names} serves; nothing is drained",
         )
+    for model in spec.members if role in told else ():
+        rank = spec.ranks[model.replica]
+        host.log_styled(
+            f"removing {role} takes {rank.replica} of {rank.head} down, which has rank"
+            f" {rank.number} here: drain it there first",
+            fg="yellow",
+            log_func=logger.warning,
+        )
     if role in told and spec.models:
         host.log_styled(
             told[role],

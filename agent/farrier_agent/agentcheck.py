@@ -12,6 +12,9 @@ two answers, both complete, for a bare ``ready`` does not undo an earlier ``down
 Agents ask one another ``serves NAME``: ``yes`` where the replica takes requests and nothing is held
 against it for which it may be drained, else ``no``.
 
+The other hosts of a replica that spans several ask ``run NAME`` of its head: ``running ID``, or
+``ended`` (:mod:`.spanning.runs`).
+
 What is not a name (other bytes, too many of them, none in time) is closed without an answer. Then
 HAProxy leaves the server as it is (2.6: still ``UP``, its agent check ``L7RSP`` or ``L7TOUT``): a
 question that was not understood changes nothing. The host's gate decides anyway.
@@ -24,6 +27,8 @@ import logging
 import re
 import socket
 from collections.abc import Callable
+
+from farrier_agent.spanning.runs import RUN
 
 __all__ = ["MAX_CONNECTIONS", "MAX_QUESTION", "PATIENCE", "SERVES", "YES", "AgentCheck", "name_in"]
 
@@ -56,7 +61,8 @@ class AgentCheck:
 
     *takes_requests* says of a replica's name whether new requests may be sent to it: False also for
     a name that is none. It is called in the event loop for each question, so it only looks up.
-    *serves* says whether another host may rely on it; None: as *takes_requests*.
+    *serves* says whether another host may rely on it; None: as *takes_requests*. *run* is the
+    answer about its unit's run; None: none.
     """
 
     def __init__(
@@ -65,9 +71,11 @@ class AgentCheck:
         listener: socket.socket,
         *,
         serves: Callable[[str], bool] | None = None,
+        run: Callable[[str], bytes | None] = lambda _name: None,
     ) -> None:
         self._takes_requests = takes_requests
         self._serves = serves or takes_requests
+        self._run = run
         self._listener = listener
         self._silent: dict[_Question, None] = {}  # by age: a dict keeps the order
         self.answered = 0
@@ -95,6 +103,9 @@ class AgentCheck:
 
     def answer(self, question: bytes) -> bytes | None:
         """The answer to a whole line; None for one that gets none."""
+        if question.startswith(RUN):
+            name = name_in(question[len(RUN) :])
+            return None if name is None else self._run(name)
         name = name_in(question.removeprefix(SERVES))
         if name is None:
             return None

@@ -26,6 +26,7 @@ __all__ = [
     "SCHEMA",
     "AgentConfig",
     "ConfigError",
+    "Member",
     "Peer",
     "Replica",
     "dumps",
@@ -63,6 +64,22 @@ class Replica(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     unit: str
     port: Port
     adapters: list[str] = []
+    gpus: list[int] = []
+    config_hash: str
+
+
+class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """This host's share of a replica whose head, with the gate and the drain, is on another host.
+
+    ``name`` is its own, ``replica`` that of the whole, of which it is number ``rank`` from 1.
+    ``head`` is the head's host.
+    """
+
+    name: Label
+    replica: Label
+    rank: Annotated[int, msgspec.Meta(ge=1)]
+    head: str
+    unit: str
     gpus: list[int] = []
     config_hash: str
 
@@ -110,6 +127,9 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     ``fabric``: whether GPUs need NVIDIA's fabric manager; ``auto`` goes by what they say
     themselves. ``peers`` are the replicas of the same models on other hosts: asked whether they
     serve, before a drain that nobody wanted.
+
+    ``members`` are this host's shares of replicas whose heads are on other hosts. Their units are
+    watched and told with the host's own; nothing here starts, drains or judges them.
 
     ``settle_seconds`` is how long a draining replica still takes requests, 0 without a gateway;
     ``drain_seconds`` and ``drain_policy`` hold where who asks for a drain does not say otherwise.
@@ -163,6 +183,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     notices: Literal["aws", "gcp", "azure"] | None = None
     notices_address: str = "169.254.169.254:80"
     replicas: list[Replica] = []
+    members: list[Member] = []
 
     def __post_init__(self) -> None:
         for name in ("listen", "check_listen", "notices_address", "gateway_tls"):
@@ -178,6 +199,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
                 raise ValueError(f"{name} {path!r} is not an absolute path")
         for field in ("name", "unit", "port"):
             values = [getattr(replica, field) for replica in self.replicas]
+            values += [getattr(member, field) for member in self.members if field != "port"]
             twice = sorted({str(value) for value in values if values.count(value) > 1})
             if twice:
                 raise ValueError(f"two replicas have the {field} {', '.join(twice)}")
@@ -265,4 +287,6 @@ def dumps(config: AgentConfig) -> str:
     import tomli_w  # noqa: PLC0415 - see above
 
     data: dict[str, Any] = msgspec.to_builtins(config)
+    if not config.members:
+        del data["members"]  # a host without has the text it always had, and keeps its agent
     return tomli_w.dumps({key: value for key, value in data.items() if value is not None})

@@ -165,7 +165,8 @@ class Daemon:
             yield loop.create_task(server.serve())
         if check := self._listeners.get("check"):
             serves = self._hardware.guard.relied_on
-            self._check = AgentCheck(self._takes_requests, check, serves=serves)
+            run = self._house.run_of
+            self._check = AgentCheck(self._takes_requests, check, serves=serves, run=run)
             yield loop.create_task(self._serve_check(self._check))
         if self._noticing:
             yield loop.create_task(self._noticing.run())

@@ -81,7 +81,9 @@ class Hardware:
         self._gpus = GpuCollector(config.nvml_library, tick=tick)
         self._xids = XidLog(Path(config.kmsg), state / "xids.json", boot_id=self._boot_id)
         self._pci = PciCollector(Path(config.sys_root))
-        self._processes = ProcessCollector(Path(config.proc_root), config.replicas)
+        self._processes = ProcessCollector(
+            Path(config.proc_root), [*config.replicas, *config.members]
+        )
         self._inventory = Inventory(
             state / "gpus.json", {one.name: one.gpus for one in config.replicas}
         )

@@ -40,6 +40,7 @@ from farrier.rollout.plan import BOARDS, Kind, Plan
 from farrier.rollout.preparing import every, new_ledger, refuse_gaps
 from farrier.rollout.rollback import failed_before, say_what_comes_back
 from farrier.rollout.rolling import Rolling
+from farrier.rollout.spanning import refuse_spanning
 from farrier.rollout.store import Store
 from farrier.rollout.telling import Telling
 
@@ -68,7 +69,7 @@ def begin(kind: Kind, given: dict[str, Any], command: tuple[str, ...] = ()) -> N
     with errors(as_json=as_json):
         check_hook(given["hook_before"])
         check_hook(given["hook_after"])
-        fleet = _limited(given["inventory"], given["limit"])
+        fleet = _limited(given["inventory"], given["limit"], kind)
         hosts = fleet.hosts
         given["limit"] = fleet.chosen
         word = given.pop("gpu", None)
@@ -194,9 +195,11 @@ def _interrupts(tell: Callable[[str, str], None], stop: threading.Event) -> Iter
             signal.signal(one, handler)
 
 
-def _limited(inventory: str, limit: tuple[str, ...]) -> Fleet:
+def _limited(inventory: str, limit: tuple[str, ...], kind: Kind | None = None) -> Fleet:
     fleet = read_fleet_targets(inventory, limit)
     hosts = serving(fleet)
+    if kind is not None:
+        refuse_spanning(kind, (one for one in fleet if limit or one.name in hosts))
     if not hosts:
         raise UsageError("no host of the inventory serves a model")
     chosen = tuple(one.name for one in fleet if one.name in hosts)

@@ -79,7 +79,7 @@ def _resolved(inventory: str, limit: tuple[str, ...]) -> dict[str, Any]:
 
 def _target(spec: HostSpec, host: Host) -> Target:
     from farrier.fleet.logins import login_of  # noqa: PLC0415
-    from farrier.fleet.target import ReplicaOf, Target  # noqa: PLC0415
+    from farrier.fleet.target import MemberOf, ReplicaOf, Target  # noqa: PLC0415
 
     return Target(
         name=spec.name,
@@ -87,10 +87,16 @@ def _target(spec: HostSpec, host: Host) -> Target:
         address=spec.address,
         login=login_of(spec.name, cast("Any", host.data).dict()),
         replicas=tuple(
-            ReplicaOf(model.name, model.replica, model.unit, model.port) for model in spec.models
+            ReplicaOf(model.name, model.replica, model.unit, model.port, model.hosts)
+            for model in spec.models
         ),
         agent_port=spec.agent_port,
         nginx_port=spec.nginx_port,
+        members=tuple(
+            MemberOf(rank.replica, rank.number, rank.head, model.unit)
+            for model in spec.members
+            if (rank := spec.ranks[model.replica])
+        ),
     )
 
 

@@ -10,7 +10,7 @@ import msgspec
 
 from farrier import explain
 
-__all__ = ["FleetTargets", "Login", "ReplicaOf", "Target"]
+__all__ = ["FleetTargets", "Login", "MemberOf", "ReplicaOf", "Target"]
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,26 @@ class Login:
 
 @dataclass(frozen=True)
 class ReplicaOf:
-    """One replica of ``model`` on a host: its name, unit and the engine's loopback port."""
+    """One replica of ``model`` on a host: its name, unit and the engine's loopback port.
+
+    ``hosts`` are all that it spans, this one first; none where it is on this one alone.
+    """
 
     model: str
     replica: str
     unit: str
     port: int
+    hosts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class MemberOf:
+    """A host's share, of that ``rank``, of the ``replica`` whose head is on host ``head``."""
+
+    replica: str
+    rank: int
+    head: str
+    unit: str
 
 
 @dataclass(frozen=True)
@@ -79,6 +93,7 @@ class Target:
     replicas: tuple[ReplicaOf, ...] = ()
     agent_port: int = 9810
     nginx_port: int = 8080
+    members: tuple[MemberOf, ...] = ()
 
     def replica(self, name: str) -> ReplicaOf | None:
         """The replica called *name*."""

@@ -93,7 +93,7 @@ def questions(wanted: Wanted, *, all_of_them: bool = False) -> Questions:
 
     A converge asks hosts without a GPU the basics only; *all_of_them* is for a look without one.
     """
-    models = wanted.spec.models
+    models = wanted.spec.carried
     paths = {path for model in models for path in model_paths(model)}
     adapters = {path for model in models for path in adapter_paths(model)}
     files = {path for model in models if (path := gguf_path(model))}

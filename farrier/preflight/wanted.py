@@ -95,7 +95,7 @@ class Wanted:
     @property
     def models(self) -> tuple[Model, ...]:
         """Its replicas on GPUs."""
-        return tuple(model for model in self.spec.models if model.gpus)
+        return tuple(model for model in self.spec.carried if model.gpus)
 
     @property
     def gpus(self) -> int:
@@ -165,7 +165,7 @@ def _driver(spec: HostSpec, data: Any) -> DriverWanted:
 
 
 def _programs(spec: HostSpec, data: Any) -> tuple[Program, ...]:
-    engines = _installed(spec.models)
+    engines = _installed(spec.carried)
     programs = []
     for name in ("vllm", "transformers", "sglang", "trtllm"):
         settings = _settings(name, data)

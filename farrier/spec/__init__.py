@@ -13,6 +13,7 @@ from farrier.spec.keys import ApiKey, KeysError, read_keys
 from farrier.spec.model import Argument, HubSource, Model, OllamaSource, PathSource, parse_source
 from farrier.spec.problems import Place, Problem, SpecError, report
 from farrier.spec.receivers import Mail, PagerDuty, Receiver, Slack, Webhook
+from farrier.spec.spanning import Rank
 
 __all__ = [
     "OPEN_ACCESS",
@@ -31,6 +32,7 @@ __all__ = [
     "PathSource",
     "Place",
     "Problem",
+    "Rank",
     "Receiver",
     "RegistryImage",
     "Slack",

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from farrier.spec.check_hosts import BACKEND, NO_RAY, check_hosts, check_stages
 from farrier.spec.engines import Engine
 from farrier.spec.model import HubSource, Model, PathSource, parse_source
 from farrier.spec.problems import Finding
@@ -20,6 +21,7 @@ LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 def check_layout(model: Model, engine: Engine, accelerator: str) -> Iterator[Finding]:
     """Every problem of the layout of *model*, which *engine* serves on *accelerator*."""
     yield from _adapters(model, engine)
+    yield from check_hosts(model, engine)
     if not isinstance(model.args, Mapping) or engine.by_command(model.command):
         return
     if engine.parallel:
@@ -27,6 +29,10 @@ def check_layout(model: Model, engine: Engine, accelerator: str) -> Iterator[Fin
         yield from _speculation(model, model.args)
     if engine.sizes and accelerator == "cuda":
         yield from _parallelism(model, model.args, engine.sizes)
+    if engine.parallel and accelerator != "cuda":
+        yield from check_stages(model)
+        if model.args.get(BACKEND) == "ray":
+            yield f"args.{BACKEND}", NO_RAY
 
 
 def _adapters(model: Model, engine: Engine) -> Iterator[Finding]:
@@ -139,15 +145,18 @@ def _parallelism(
         return
     if not any(flag in args for flag in flags):
         return  # the role then says the first of them, as many as there are gpus
-    needed = 1
+    first, needed = flags[0], 1
     for size in sizes.values():
         needed *= int(size)
-    if needed != len(gpus):
+    there = len(gpus) * model.spans
+    if needed != there:
         product = " x ".join(f"{flag} {size}" for flag, size in sizes.items() if flag in args)
+        on = f" on each of {model.spans} hosts" if model.spans > 1 else ""
+        leave = "leave these flags out" if on else f"set args={{'{first}': {len(gpus)}}}"
         yield (
             "gpus",
-            f"{list(gpus)} is {_count(len(gpus))}, but the engine would use {needed} "
-            f"({product}); set args={{'{flags[0]}': {len(gpus)}}} or change gpus",
+            f"{list(gpus)} is {_count(len(gpus))}{on}, but the engine would use {needed} "
+            f"({product}); {leave} or change gpus",
         )
 
 

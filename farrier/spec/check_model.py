@@ -45,6 +45,8 @@ FIELDS = (
     "command",
     "image",
     "image_archive",
+    "hosts",
+    "master_port",
 )
 PORTS = range(1024, 65536)
 

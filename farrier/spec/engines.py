@@ -110,8 +110,12 @@ VLLM = Engine(
             "enable-ssl-refresh": _NGINX,
             "api-server-count": _ONE_SERVER,
             **dict.fromkeys(
+                ("headless", "nnodes", "node-rank", "master-addr"),
+                "it comes from the model's field hosts, for one replica over several hosts",
+            ),
+            "master-port": "it is the model's field master_port",
+            **dict.fromkeys(
                 (
-                    *("headless", "nnodes", "node-rank", "master-addr", "master-port"),
                     *("data-parallel-rank", "data-parallel-start-rank"),
                     *("data-parallel-size-local", "data-parallel-address"),
                     *("data-parallel-rpc-port", "data-parallel-hybrid-lb"),

@@ -11,6 +11,7 @@ from farrier.spec.check_layout import clashes
 from farrier.spec.host import HostSpec, read_host
 from farrier.spec.places import argument_place
 from farrier.spec.problems import NOWHERE, Place, Problem, SpecError
+from farrier.spec.spanning import spread, with_ranks
 
 __all__ = ["Fleet", "check", "read_fleet"]
 
@@ -70,7 +71,8 @@ def read_fleet(
     if not any("gateway" in spec.groups for spec in hosts.values()):
         problems += [_unreachable(name, where(name, "nginx_clients")) for name in behind]
     problems += _clashing(hosts.values())
-    return Fleet(hosts, tuple(problems))
+    problems += _spanning(hosts)
+    return Fleet(with_ranks(hosts), tuple(problems))
 
 
 def check(fleet: Fleet) -> None:
@@ -94,6 +96,15 @@ def _clashing(hosts: Collection[HostSpec]) -> Iterator[Problem]:
                     place = argument_place(model.place, field) if model.place.file else NOWHERE
                     path = f"models[{index}].{field}"
                     yield Problem(place.file, place.line, host.name, path, message)
+
+
+def _spanning(hosts: Mapping[str, HostSpec]) -> Iterator[Problem]:
+    """What is wrong with replicas over several hosts."""
+    for found in spread(hosts):
+        model = hosts[found.host].models[found.index]
+        place = argument_place(model.place, found.field) if model.place.file else NOWHERE
+        path = f"models[{found.index}].{found.field}"
+        yield Problem(place.file, place.line, found.host, path, found.message)
 
 
 def _unreachable(host: str, place: Place) -> Problem:

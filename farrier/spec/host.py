@@ -24,6 +24,7 @@ from farrier.spec.model import FIRST_PORT, Model
 from farrier.spec.places import argument_place
 from farrier.spec.problems import NOWHERE, Place, Problem
 from farrier.spec.receivers import Receiver, check_durations, check_receivers
+from farrier.spec.spanning import Rank
 
 __all__ = ["FIELDS", "HostSpec", "read_host"]
 
@@ -65,7 +66,8 @@ class HostSpec:
     the host's facts are read: other directories than the running host's are for tests, and for a
     look at a mounted image (``roots = {"sys": "/srv/tree/sys"}``). ``receivers`` are told of alerts
     by hosts of group monitor; ``receiver_secrets`` are what their files hold, by ``NAME.FIELD``,
-    and ``grafana_secrets`` the password of Grafana's administrator.
+    ``grafana_secrets`` the password of Grafana's administrator. ``members`` are its shares of other
+    hosts' replicas, ``ranks`` its places in those over several hosts, by their name here.
     """
 
     name: str
@@ -82,6 +84,13 @@ class HostSpec:
     receivers: tuple[Receiver, ...] = ()
     receiver_secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     grafana_secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    members: tuple[Model, ...] = ()
+    ranks: Mapping[str, Rank] = field(default_factory=dict)
+
+    @property
+    def carried(self) -> tuple[Model, ...]:
+        """All that engines run here: its replicas, and its shares of others."""
+        return (*self.models, *self.members)
 
 
 def read_host(

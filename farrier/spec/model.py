@@ -19,6 +19,8 @@ Argument = str | int | float | bool
 
 FIRST_PORT = 8101
 START_TIMEOUT = 600.0
+MASTER_PORT = 29501
+"""vLLM's own (0.32.0, config/parallel.py)."""
 
 _HUB = re.compile(
     r"(?P<repo>[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95})"
@@ -140,6 +142,9 @@ class Model:
     ``image``       the image that ``command`` is in and runs from, by podman:
                     ``registry/name@sha256:digest``
     ``image_archive`` the same from a file: ``/path/on/this/machine.tar@sha256:hash``
+    ``hosts``       of a vLLM over several hosts: their names, first the one whose data this is,
+                    which clients ask (docs/layouts.md); each gives it its ``gpus``
+    ``master_port`` where they meet, at the first host's ``address``
     =============== ============================================================================
 
     Nothing is checked here: :func:`farrier.spec.read_host` reports every problem of an inventory
@@ -159,6 +164,8 @@ class Model:
     command: tuple[str, ...] | None
     image: str
     image_archive: str
+    hosts: tuple[str, ...]
+    master_port: int
     unknown: Mapping[str, object] = field(compare=False)
     place: Place = field(compare=False)
 
@@ -178,6 +185,8 @@ class Model:
         command: Sequence[str] | None = None,
         image: str = "",
         image_archive: str = "",
+        hosts: Sequence[str] = (),
+        master_port: int = MASTER_PORT,
         **unknown: object,
     ) -> None:
         values: dict[str, object] = {
@@ -194,6 +203,8 @@ class Model:
             "command": _frozen(command),
             "image": image,
             "image_archive": image_archive,
+            "hosts": _frozen(hosts),
+            "master_port": master_port,
             "unknown": unknown,
             "place": _caller(),
         }
@@ -208,6 +219,11 @@ class Model:
     def unit(self) -> str:
         """The systemd unit that runs this replica."""
         return f"engine-{self.replica}.service"
+
+    @property
+    def spans(self) -> int:
+        """How many hosts this replica is spread over."""
+        return max(len(self.hosts), 1) if isinstance(self.hosts, tuple) else 1
 
     @property
     def adapters(self) -> tuple[str, ...]:
@@ -242,10 +258,11 @@ class Model:
 
     def to_json(self) -> dict[str, Any]:
         """This model as plain values; what looks like a secret is masked. Used by pyinfra."""
-        shown = (
+        shown = [
             *("name", "replica", "engine", "source", "gpus", "port", "lora", "start_timeout"),
             *("image", "image_archive"),
-        )
+        ]
+        shown += ["hosts", "master_port"] if self.hosts else []
         command = self.command
         if isinstance(command, tuple):
             command = tuple("***" if is_secret("", word) else word for word in command)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from farrier_agent.config import AgentConfig, Peer, Replica
+from farrier_agent.config import AgentConfig, Member, Peer, Replica
 
 from farrier.spec.engines import ENGINES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from farrier.spec import HostSpec
+    from farrier.spec import HostSpec, Model
 
 __all__ = ["CONTROL_GROUP", "WEB_CONFIG", "agent_config"]
 
@@ -88,10 +88,24 @@ def agent_config(
             )
             for model in spec.models
         ],
+        members=[_member(model, spec, hashes) for model in spec.members],
     )
     if said.notices_address is None:
         return config
     return msgspec.structs.replace(config, notices_address=said.notices_address)
+
+
+def _member(model: Model, spec: HostSpec, hashes: Mapping[str, str]) -> Member:
+    rank = spec.ranks[model.replica]
+    return Member(
+        name=model.replica,
+        replica=rank.replica,
+        rank=rank.number,
+        head=rank.head,
+        unit=model.unit,
+        gpus=list(model.gpus),
+        config_hash=hashes[model.replica],
+    )
 
 
 def _models(fleet: Iterable[HostSpec]) -> list[str]:

@@ -15,6 +15,7 @@ from roles.engine.commands import argv, command_line, environment, prepared, sys
 from roles.engine.containers import is_container
 from roles.engine.operations import accounts, orphans
 from roles.engine.previous import keep_previous
+from roles.engine.spanning import follow, let_in
 from roles.engine.waiting import ready
 
 if TYPE_CHECKING:
@@ -75,7 +76,9 @@ def unit_text(model: Model, spec: HostSpec, settings: Mapping[str, Any], program
         container=is_container(model),
         settings=settings,
         agent=AGENT,
-        command=command_line(argv(model, spec, settings, program)),
+        command=command_line(_command(model, spec, settings, program)),
+        member=model in spec.members,
+        let_in=let_in(rank) if (rank := spec.ranks.get(model.replica)) else "",
         prepare=command_line(before) if (before := prepared(model, program)) else "",
         start_check=" ".join(start_check(model, spec)),
         client_port=spec.nginx_port,
@@ -89,9 +92,16 @@ def unit_text(model: Model, spec: HostSpec, settings: Mapping[str, Any], program
     return text.replace(_STAND_IN, hashlib.sha256("\n".join(counts).encode()).hexdigest())
 
 
+def _command(model: Model, spec: HostSpec, settings: Mapping[str, Any], program: str) -> list[str]:
+    words = argv(model, spec, settings, program)
+    rank = spec.ranks.get(model.replica)
+    return [*follow(rank, AGENT), *words] if rank and rank.number else words
+
+
 def start_check(model: Model, spec: HostSpec) -> list[str]:
     """The program that lets *model*'s engine start, with its arguments; no word has a space."""
     words = ["start_check", model.replica, "--unit", model.unit]
+    words += ["--member"] if model in spec.members else []
     if spec.accelerator != "cuda" or not model.gpus:
         return words
     words += ["--gpus", ",".join(map(str, model.gpus))]
@@ -99,7 +109,7 @@ def start_check(model: Model, spec: HostSpec) -> list[str]:
         words += ["--nvml-library", spec.agent.nvml_library]
     others = [
         other.unit
-        for other in spec.models
+        for other in spec.carried
         if other.replica != model.replica and set(other.gpus) & set(model.gpus)
     ]
     return [*words, *(["--may-share", *others] if others else [])]
@@ -114,7 +124,7 @@ def config_hash(unit: str) -> str:
 @deploy("Engine")
 def engine(spec: HostSpec, unit_texts: Mapping[str, str]) -> None:
     """Write the units of *unit_texts* and start those that are not running."""
-    users = sorted({ENGINES[model.engine].user for model in spec.models})
+    users = sorted({ENGINES[model.engine].user for model in spec.carried})
     accounts(users, name="Users")
     keep_previous(
         {model.replica: config_hash(unit_texts[model.unit]) for model in spec.models},
@@ -141,23 +151,23 @@ def serve(spec: HostSpec, unit_texts: Mapping[str, str]) -> None:
 @deploy("Remove engines")
 def remove(spec: HostSpec) -> None:
     """Stop the engines of *spec*, which drains them, and remove their units and records."""
-    units(*(Unit(model.unit, stopped=True) for model in spec.models), name="Stopped")
+    units(*(Unit(model.unit, stopped=True) for model in spec.carried), name="Stopped")
     tree(
-        *(Absent(f"/etc/systemd/system/{model.unit}") for model in spec.models),
+        *(Absent(f"/etc/systemd/system/{model.unit}") for model in spec.carried),
         *(
             Absent(f"/var/lib/farrier/previous/engine-{model.replica}.{suffix}")
-            for model in spec.models
+            for model in spec.carried
             for suffix in ("service", "put-back")
         ),
-        *(Absent(f"/var/lib/farrier/engines/{model.replica}") for model in spec.models),
+        *(Absent(f"/var/lib/farrier/engines/{model.replica}") for model in spec.carried),
         *(
             Absent(f"/var/lib/farrier/replicas/{model.replica}.{suffix}")
-            for model in spec.models
+            for model in spec.carried
             for suffix in ("json", "lock", "new", "bad", "health.json")
         ),
         *(
             Absent(f"/run/farrier/{place}{model.replica}")
-            for model in spec.models
+            for model in spec.carried
             for place in ("open/", "started/", "agent/evidence-")
         ),
         name="Units and caches",

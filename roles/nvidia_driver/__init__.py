@@ -126,7 +126,7 @@ def _driver(spec: HostSpec, *, may_change: bool) -> None:
     )
     transacted(spec.roots, name="Packages and kernel modules")
     tree(*_files(values), name="Module options", _if=lambda: not decided("leave"))
-    settled(bool(spec.models) and not may_change, spec.roots, name="Boot images and daemons")
+    settled(bool(spec.carried) and not may_change, spec.roots, name="Boot images and daemons")
 
 
 def _offered(values: Mapping[str, Any]) -> tuple[str, ...]:

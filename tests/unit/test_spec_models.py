@@ -12,6 +12,7 @@ from farrier.spec import OPEN_ACCESS, HubSource, Model, PathSource, read_host
 from farrier.spec.check_layout import clashes, draft_of
 
 ONE_UNIT = "a replica is one unit"
+SPAN = "it comes from the model's field hosts"
 BAD_LORA: list[tuple[Any, str, str]] = [
     (["law"], "lora", "must be a dict such as {'law':"),
     ({"l w": "path:/a"}, "lora", "other characters"),
@@ -134,8 +135,8 @@ MISTAKES: list[tuple[Any, str, str]] = [
      "args.lora-modules", "leave it out"),
     # one unit for a replica
     *((Model("a", args={flag: 2}, **GOOD), f"args.{flag}", "Farrier sets this itself: " + why)
-      for flag, why in (("api-server-count", "one API server"), ("nnodes", ONE_UNIT),
-                        ("data-parallel-size-local", ONE_UNIT), ("headless", ONE_UNIT))),
+      for flag, why in (("api-server-count", "one API server"), ("nnodes", SPAN),
+                        ("data-parallel-size-local", ONE_UNIT), ("headless", SPAN))),
     (Model("a", source="path:/m", gpus=[0, 1], args={"prefill-context-parallel-size": 4}),
      "gpus", "would use 4 (prefill-context-parallel-size 4)"),
     # speculative decoding, prefix caching

@@ -12,7 +12,7 @@ import msgspec
 
 from farrier_agent.collectors import CollectError
 from farrier_agent.collectors.blocking import BlockedError, Blocking
-from farrier_agent.config import Replica
+from farrier_agent.config import Member, Replica
 from farrier_agent.gpus import Gpu, GpuProcess, Gpus, UnitOnGpu
 from farrier_agent.procfs import Process, look
 
@@ -51,7 +51,7 @@ class Attributed(NamedTuple):
 
 def attribute(
     gpus: Gpus,
-    replicas: Iterable[Replica],
+    replicas: Iterable[Replica | Member],
     look: Callable[[int], Process | None],
     household: Collection[str] = HOUSEHOLD,
 ) -> Attributed:
@@ -84,7 +84,7 @@ def attribute(
     return Attributed(_replace(gpus, devices=tuple(devices)), tuple(units), frozenset(unknown))
 
 
-def _allowed(replicas: Iterable[Replica]) -> dict[str, frozenset[int]]:
+def _allowed(replicas: Iterable[Replica | Member]) -> dict[str, frozenset[int]]:
     return {replica.unit: frozenset(replica.gpus) for replica in replicas}
 
 
@@ -134,7 +134,7 @@ def _units(gpu: Gpu, processes: Sequence[GpuProcess]) -> Iterator[UnitOnGpu]:
 class ProcessCollector:
     """Looks at the processes on the GPUs in procfs at *proc_root*."""
 
-    def __init__(self, proc_root: Path, replicas: Sequence[Replica]) -> None:
+    def __init__(self, proc_root: Path, replicas: Sequence[Replica | Member]) -> None:
         self._proc_root = proc_root
         self._replicas = tuple(replicas)
         self._thread = Blocking("process")

@@ -45,6 +45,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("replica")
+    add("--member", action="store_true", help="a share of a replica: it has no gate, no record")
     add("--unit", required=True, help="the engine's unit")
     add("--gpus", type=_numbers, default=[], help="NVML indices, as 0,1; none on a CPU host")
     add("--may-share", nargs="*", default=(), metavar="UNIT", help="units on the same GPUs")
@@ -66,8 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Say whether the engine may start. Returns the exit code."""
     options = parse(arguments)
     try:
-        _close(options)
-        _record(options)
+        if not options.member:
+            _close(options)
+            _record(options)
         end = time.monotonic() + options.patience
         _until_free(lambda: _left_over(options), end)
         if options.gpus:

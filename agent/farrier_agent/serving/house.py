@@ -25,6 +25,7 @@ from farrier_agent.serving.healing import Health
 from farrier_agent.serving.life import Life, seen
 from farrier_agent.serving.looking import Looker
 from farrier_agent.serving.view import drain, why_not_ready
+from farrier_agent.spanning.runs import told
 from farrier_agent.status import Unit
 from farrier_agent.units.state import UnitState, plain
 from farrier_agent.units.watch import Units
@@ -120,7 +121,8 @@ class House:
         self._config = config
         self._changed = changed
         self._of_unit = {replica.unit: replica.name for replica in config.replicas}
-        names = (*self._of_unit, *OWN_UNITS, *map(evidence_unit, self._of_unit.values()))
+        self._own = (*OWN_UNITS, *(member.unit for member in config.members))
+        names = (*self._of_unit, *self._own, *map(evidence_unit, self._of_unit.values()))
         self.units = Units(names, path=Path(config.bus), changed=self._unit_changed)
         self.actor = Actor(config, self.units)
         connections = Connections([replica.port for replica in config.replicas], config.tick)
@@ -179,9 +181,17 @@ class House:
         return tuple(found)
 
     def own_units(self) -> tuple[Unit, ...]:
-        """The host's own units, those that it has."""
-        found = (self.units.state(name) for name in OWN_UNITS)
+        """The host's own units, those that it has, and its shares of other hosts' replicas."""
+        found = (self.units.state(name) for name in self._own)
         return tuple(plain(unit) for unit in found if unit and unit.load_state != "not-found")
+
+    def run_of(self, name: str) -> bytes | None:
+        """Which run of replica *name* there is, for its members; None where that is not known."""
+        for unit, replica in self._of_unit.items():
+            if replica == name:
+                state = self.units.state(unit)
+                return None if state is None else told(state)
+        return None
 
     def _unit_changed(self, before: UnitState | None, now: UnitState) -> None:  # noqa: ARG002
         name = self._of_unit.get(now.name)

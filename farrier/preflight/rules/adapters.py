@@ -55,7 +55,7 @@ _HIGHEST = LORA_RANKS[-1]
 def _adapters(case: Case) -> Iterator[tuple[Model, str, Adapter]]:
     """Each adapter of each model that could be read, with its directory."""
     found = case.found.weights
-    for model in case.wanted.spec.models if found else ():
+    for model in case.wanted.spec.carried if found else ():
         for path in adapter_paths(model):
             adapter = found.adapters.get(path) if found else None
             if isinstance(adapter, Adapter):
@@ -65,7 +65,7 @@ def _adapters(case: Case) -> Iterator[tuple[Model, str, Adapter]]:
 def there(case: Case) -> Iterator[Reason]:
     """Adapters that are on the host."""
     found = case.found.weights
-    for model in case.wanted.spec.models if found else ():
+    for model in case.wanted.spec.carried if found else ():
         for path in adapter_paths(model):
             if found and path not in found.adapters:
                 yield LORA_MISSING.reason(

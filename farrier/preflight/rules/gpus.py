@@ -113,12 +113,12 @@ def weights_fit(case: Case) -> Iterator[Reason]:
         sizes = [memory.get(index) for index in model.gpus]
         if found is None or found.weights_mb is None or _SHRINKS & model.args.keys():
             continue
-        there = sum(size for size in sizes if size is not None)
+        there = sum(size for size in sizes if size is not None) * model.spans
         if None in sizes or found.weights_mb <= there:
             continue
         yield GPU_MEMORY.reason(
             f"the weights of {model.name} are {found.weights_mb} MiB, and its"
-            f" {len(sizes)} GPUs have {there} MiB together",
+            f" {len(sizes) * model.spans} GPUs have {there} MiB together",
             model=model.name,
             needed=found.weights_mb,
         )

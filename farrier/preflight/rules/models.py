@@ -87,7 +87,7 @@ def adapter_paths(model: Model) -> tuple[str, ...]:
 
 def models_are_there(case: Case) -> Iterator[Reason]:
     """Whole directories."""
-    every = [(model, path) for model in case.wanted.spec.models for path in model_paths(model)]
+    every = [(model, path) for model in case.wanted.spec.carried for path in model_paths(model)]
     for model, path in every:
         found = case.basics.models.get(path)
         if found is None or found.state == "ok":
@@ -117,7 +117,7 @@ def models_are_there(case: Case) -> Iterator[Reason]:
 def files_are_there(case: Case) -> Iterator[Reason]:
     """GGUF files."""
     found = case.found.weights
-    for model in case.wanted.spec.models if found else ():
+    for model in case.wanted.spec.carried if found else ():
         path = gguf_path(model)
         file = found.ggufs.get(path) if found and path else None
         if path and file and file.size is None:

@@ -51,6 +51,7 @@ def wanted_ports(spec: HostSpec) -> dict[int, str]:
     if "monitor" in spec.groups:
         ports[9090] = "prometheus.service"
         ports[ALERTMANAGER] = "prometheus-alertmanager.service"
+    ports |= {model.master_port: model.unit for model in spec.models if model.spans > 1}
     return ports | {model.port: model.unit for model in spec.models}
 
 

@@ -107,7 +107,7 @@ _OVERRIDES = frozenset(
 def configs(case: Case, engine: str) -> Iterator[tuple[Model, ModelConfig]]:
     """Each model of *engine* with what its config.json says."""
     found = case.found.weights
-    for model in case.wanted.spec.models if found else ():
+    for model in case.wanted.spec.carried if found else ():
         config = found.configs.get(model_path(model) or "") if found else None
         own = ENGINES[engine].by_command(model.command)
         if model.engine == engine and isinstance(config, ModelConfig) and not own:
@@ -212,7 +212,7 @@ def context(case: Case) -> Iterator[Reason]:
 def ggufs(case: Case) -> Iterator[Reason]:
     """GGUF files that are there, whole, and of a known architecture."""
     found = case.found.weights
-    for model in case.wanted.spec.models if found else ():
+    for model in case.wanted.spec.carried if found else ():
         path = gguf_path(model)
         file = found.ggufs.get(path) if found and path else None
         if path is None or file is None or file.size is None:
