@@ -176,6 +176,7 @@ def environment(model: Model, spec: HostSpec, program: str) -> dict[str, str]:
             "VLLM_HOST_IP": LOOPBACK,
             **_WORKERS,
             "VLLM_NO_USAGE_STATS": "1",
+            **(_compiled_for_cpu(f"{state}/{release}") if spec.accelerator == "cpu" else {}),
         }
     if model.engine in {"sglang", "trtllm"}:
         values |= {
@@ -216,6 +217,14 @@ def environment(model: Model, spec: HostSpec, program: str) -> dict[str, str]:
         values |= {"VLLM_HOST_IP": rank.address}
         del values["GLOO_SOCKET_IFNAME"], values["NCCL_SOCKET_IFNAME"]
     return values | dict(model.env)
+
+
+def _compiled_for_cpu(caches: str) -> dict[str, str]:
+    """Where vLLM keeps the C++ of a request with logprobs, unless it compiles the model, too.
+
+    Then it says a directory of its own; without either it would be /tmp, which a unit's end clears.
+    """
+    return {"TORCHINDUCTOR_CACHE_DIR": f"{caches}/inductor"}
 
 
 def ollama_store(model: Model) -> str:
