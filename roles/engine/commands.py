@@ -176,8 +176,8 @@ def environment(model: Model, spec: HostSpec, program: str) -> dict[str, str]:
             "VLLM_HOST_IP": LOOPBACK,
             **_WORKERS,
             "VLLM_NO_USAGE_STATS": "1",
-            **(_compiled_for_cpu(f"{state}/{release}") if spec.accelerator == "cpu" else {}),
         }
+        values |= _compiler(model, f"{state}/{release}") if spec.accelerator == "cpu" else {}
     if model.engine in {"sglang", "trtllm"}:
         values |= {
             "PATH": f"{program}/bin:/usr/local/cuda/bin:/usr/local/bin:/usr/bin:/bin",
@@ -219,12 +219,14 @@ def environment(model: Model, spec: HostSpec, program: str) -> dict[str, str]:
     return values | dict(model.env)
 
 
-def _compiled_for_cpu(caches: str) -> dict[str, str]:
-    """Where vLLM keeps the C++ of a request with logprobs, unless it compiles the model, too.
+def _compiler(model: Model, caches: str) -> dict[str, str]:
+    """What vLLM on a CPU is told of torch's compiler.
 
-    Then it says a directory of its own; without either it would be /tmp, which a unit's end clears.
+    The first request with logprobs compiles C++ for minutes, even with ``enforce-eager``: who wants
+    nothing compiled gets that (the same function, as plain torch). Else it is kept.
     """
-    return {"TORCHINDUCTOR_CACHE_DIR": f"{caches}/inductor"}
+    eager = {"TORCHDYNAMO_DISABLE": "1"} if model.args.get("enforce-eager") is True else {}
+    return {"TORCHINDUCTOR_CACHE_DIR": f"{caches}/inductor", **eager}
 
 
 def ollama_store(model: Model) -> str:

@@ -32,8 +32,8 @@ DEFAULTS = Defaults(
         further=[torch_cpu("vllm")],
         cuda=["gcc", "libc6-dev", "python3-dev"],
         cuda_why="Triton compiles its launchers at run time",
-        # torch.compile makes C++ of the model, and of what a request with logprobs asks for
         cpu=["g++", "libc6-dev", "libnuma1", "python3-dev"],
+        cpu_why="torch compiles C++ at run time",
     ),
 )
 

@@ -121,6 +121,21 @@ def test_environment_of_vllm() -> None:
     assert cpu["TORCHINDUCTOR_CACHE_DIR"].startswith(f"{state}{PROGRAM.rpartition('/')[2]}/")
 
 
+def test_on_cpus_what_logprobs_take_is_compiled_once_for_each_version_or_never() -> None:
+    values = environment(Model(**TINY | {"gpus": []}), CPU, PROGRAM)
+    kept = f"/var/lib/farrier/engines/tiny/{PROGRAM.rpartition('/')[2]}/inductor"
+    assert values["TORCHINDUCTOR_CACHE_DIR"] == kept
+    assert "TORCHDYNAMO_DISABLE" not in values
+    eager = {"gpus": [], "args": {"enforce-eager": True}}
+    values = environment(Model(**TINY | eager), CPU, PROGRAM)
+    assert values["TORCHDYNAMO_DISABLE"] == "1"
+    own = Model(**TINY | eager, env={"TORCHDYNAMO_DISABLE": "0"})
+    assert environment(own, CPU, PROGRAM)["TORCHDYNAMO_DISABLE"] == "0"
+    # CUDA's units are as they were: no replica is to be restarted for it.
+    names = environment(Model(**TINY | {"args": {"enforce-eager": True}}), CUDA, PROGRAM)
+    assert not {"TORCHINDUCTOR_CACHE_DIR", "TORCHDYNAMO_DISABLE"} & names.keys()
+
+
 def test_environment_by_kind_of_source_and_host() -> None:
     hub = environment(Model(**TINY | {"source": "hf:a/b@main"}), CUDA, PROGRAM)
     assert "HF_HUB_OFFLINE" not in hub
