@@ -1,7 +1,8 @@
 """Models that cannot start, and the words with which they are refused.
 
 docs/engines.md lists them; ``tests/full/test_bad_input.py`` puts those with a code on a host and
-compares what was told, letter by letter. ``{path}`` is the model's directory or file, ``{ssh}`` the host.
+compares what was told, letter by letter. ``{path}`` is the model's directory or file, ``{ssh}`` the
+command that reaches the host.
 """
 
 from __future__ import annotations
