@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import zipfile
@@ -62,13 +63,15 @@ def started(model: Model, project: building.Project, home: Path) -> Iterator[Cli
         "CUDA_VISIBLE_DEVICES": ",".join(map(str, model.gpus)),
         "STANDIN_ACCOUNT": str(home / "executed"),
     }
-    with subprocess.Popen([sys.executable, *start], env=env) as process:
+    command = [sys.executable, *start]
+    with subprocess.Popen(command, env=env, start_new_session=True) as process:
         try:
             client = Client(model.port)
             until(lambda: listens(client))
             yield client
         finally:
-            process.terminate()
+            # its workers ignore SIGTERM, and there is no unit here that ends them
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize(
