@@ -216,7 +216,7 @@ def test_a_reboot_under_load_loses_nothing(it: Standins, host: str) -> None:
         it.nothing_lost(case, ledger, rebooted=True)
 
 
-@pytest.mark.parametrize("case", [OWN, CODER], ids=["ollama", "sglang"])
+@pytest.mark.parametrize("case", [OWN, CODER, PULLED], ids=["ollama", "sglang", "ollama-cpu"])
 def test_another_version_and_back_under_load(it: Standins, case: Case) -> None:
     versions = [it.version(case)]
     names = [one[f"{case.thing}_version"] for one in it.made.settings]
@@ -356,13 +356,14 @@ def test_heads_that_cannot_be_divided_are_refused(it: Standins) -> None:
 def test_what_is_removed_leaves_nothing(it: Standins, host: str) -> None:
     cases = [case for case in CASES if case.host == host]
     fleet = it.fleet
-    run = fleet.converge("--data", "role=all", deploy="deploys/remove.py", limit=[host])
-    assert run.returncode == 0, run.last_words()
-    again = fleet.converge("--data", "role=all", deploy="deploys/remove.py", limit=[host])
-    assert (again.returncode, again.changed(host)) == (0, []), again.last_words()
+    for role in ("engine", *sorted({case.thing for case in cases})):
+        run = fleet.converge("--data", f"role={role}", deploy="deploys/remove.py", limit=[host])
+        assert run.returncode == 0, run.last_words()
+        again = fleet.converge("--data", f"role={role}", deploy="deploys/remove.py", limit=[host])
+        assert (again.returncode, again.changed(host)) == (0, []), again.last_words()
     for case in cases:
         left = (
-            f"/opt/farrier /etc/systemd/system/{case.unit}.service"
+            f"/opt/farrier/{case.thing} /etc/systemd/system/{case.unit}.service"
             f" /var/lib/farrier/engines/{case.replica} /var/lib/farrier/replicas/{case.replica}.*"
             f" /run/farrier/open/{case.replica} /run/farrier/started/{case.replica}"
         )
