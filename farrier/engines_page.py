@@ -94,6 +94,31 @@ and `{path}` are filled in; the address has to be `{host}`.
 
 """
 
+_VLLM = """
+## vLLM
+
+How it is laid out on a host is in [layouts.md](layouts.md).
+
+- The first request with `logprobs` makes vLLM compile, even with `enforce-eager`, and the whole
+  engine stands still meanwhile. So the agent asks for them before the gate opens: the step
+  `logprobs` of its warm-up, and no other measures what that takes.
+- On CPUs that is C++, by g++ with Python's headers (`vllm_cpu_packages`): 111 s on two busy cores,
+  three times the rest of the start, once for each version and replica, as what was compiled is kept
+  with its other caches (`TORCHINDUCTOR_CACHE_DIR`). Without a compiler the request is answered 500
+  (`InvalidCxxCompiler`) and the engine ends, whoever asked.
+- With `enforce-eager` on CPUs nothing is to be compiled, and nothing is: its unit sets
+  `TORCHDYNAMO_DISABLE=1`, after which the same function of torch takes 0.1 s at its first call and
+  no compiler. `env={"TORCHDYNAMO_DISABLE": "0"}` is vLLM's own way.
+- Seen with vLLM 0.32.0 on CPUs, before that variable was set: nothing else was compiled for a
+  request with `enforce-eager`.
+  Asked, one after the other: `top_logprobs`, `prompt_logprobs` (short and long), `echo`,
+  `temperature`, `seed`, `top_p`, `top_k`, `min_p`, penalties, `logit_bias`, `bad_words`,
+  `min_tokens`, `allowed_token_ids`, `n`, `response_format` (both), structured outputs by a regular
+  expression and by a choice, and 3 and 16 requests with logprobs at once: each answered within
+  0.3 s, and no file more in the cache.
+
+"""
+
 _PYTHON = """
 ## SGLang
 
@@ -283,6 +308,7 @@ def page() -> str:
         _AFTER,
         _lines(commands),
         _STANDINS,
+        _VLLM,
         _PYTHON,
         _IMAGES,
         _LLAMA_CPP,

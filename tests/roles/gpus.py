@@ -20,7 +20,8 @@ GPU_TREE = "/opt/fake-gpu"
 DRIVER_LOADED = (
     "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release Build\n"
 )
-FIRST_BUS = 0x18
+FIRST_BUS, BETWEEN = 0x18, 8
+"""Where the fake NVML has them (tests/fakes/nvml/devices.c)."""
 
 
 def believes_in_gpus(fleet: Fleet, host: str, count: int = 1) -> dict[str, Any]:
@@ -39,7 +40,8 @@ def believes_in_gpus(fleet: Fleet, host: str, count: int = 1) -> dict[str, Any]:
         f" mkdir -p {GPU_TREE}/sys/bus/pci/drivers/nvidia",
     )
     for index in range(count):
-        function = f"{GPU_TREE}/sys/bus/pci/devices/0000:{FIRST_BUS + index:02x}:00.0"
+        bus = FIRST_BUS + index * BETWEEN
+        function = f"{GPU_TREE}/sys/bus/pci/devices/0000:{bus:02x}:00.0"
         for name, value in {"vendor": "0x10de", "device": "0x2330", "class": "0x030200"}.items():
             fleet.put(host, f"{function}/{name}", f"{value}\n")
         fleet.root(host, f"ln -sfn ../../drivers/nvidia {function}/driver")

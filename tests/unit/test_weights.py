@@ -112,6 +112,16 @@ def test_what_the_engines_know() -> None:
     assert known.quantisations["fp8"] == 75
     assert min(known.quantisations.values()) >= 50
     assert max(known.quantisations.values()) <= max(CAPABILITY.values())
+    before = vllm("0.31.0")  # which a fleet may be put back to
+    assert before is not None
+    assert known.architectures - before.architectures == {
+        "ClefOmniForJointSchema",
+        "EmbeddingGemma2Model",
+        "ExaoneMoEForCausalLM",
+        "MiniCPMV4_7ForConditionalGeneration",
+    }
+    assert before.model_types < known.model_types
+    assert before.quantisations == known.quantisations
     assert vllm("9.9.9") is vllm("../x") is vllm("") is None
     assert {"llama", "qwen3", "gemma3"} < llama_cpp_architectures()
 

@@ -80,8 +80,8 @@ UNLOCKED = Code(
     "engine-unlocked",
     "refuse",
     "There is no lock of the engine's wheels, so hosts set up on different days would get different"
-    " ones: the role has none of its own, or the directory that `…_locks` names has none for this"
-    " accelerator. How a lock is made: docs/engines.md.",
+    " ones: the role has none of its own, or of another version, or the directory that `…_locks`"
+    " names has none for this accelerator. How a lock is made: docs/engines.md, docs/layouts.md.",
     '{thing}_locks = "…"',
     "inventory",
 )
@@ -257,6 +257,13 @@ def locked(case: Case) -> Iterator[Reason]:
         if not program.locked:
             thing = program.name.partition(" ")[0]
             yield UNLOCKED.reason(f"{program.name} has no lock of its wheels", thing=thing)
+        elif program.other:
+            thing = program.name.partition(" ")[0]
+            yield UNLOCKED.reason(
+                f"{program.name} has no lock of its wheels: that which there is locks"
+                f" {program.other}",
+                thing=thing,
+            )
 
 
 def for_its_python(case: Case) -> Iterator[Reason]:
