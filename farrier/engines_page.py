@@ -63,17 +63,18 @@ its SHA-256; wheels with locks, by `…_locks` and `…_find_links`; an image ar
 NVML's, and CDI devices that are none. On Debian 12 all four on one host, on Debian 13 Ollama on a
 CPU. So what was shown is the roles, the units, the adapters, the gate and the drain:
 
-- from bare to serving by one converge; a second one changes nothing; what the engines tell, in
+- from bare to serving; a second converge changes nothing; what the engines tell, in
   Prometheus;
 - drained and made ready again, restarted, rebooted under load: no request lost, none executed
   twice, by the stand-ins' own account;
-- what SIGTERM alone does to each: Ollama's cuts its streams, SGLang's serves on and says that it is
-  not ready, the others finish what they have;
-- another version beside the first and back, under load (Ollama, SGLang); a process that is killed;
-- refused: another pin than what the library has, wheels and tarballs with another hash, a host
-  whose Python has no lock, heads that cannot be divided; removed, with nothing left.
+- what SIGTERM alone does: Ollama's cuts its streams, SGLang's serves on and says that it is not
+  ready, TensorRT-LLM's finishes what it has; a process that is killed comes back (not TGI's: what
+  both do to an image is in `tests/full/test_images.py`);
+- another version beside the first and back, under load (Ollama, SGLang);
+- a pin that is another than the library's serves nothing; `/api/…` and `/debug/pprof` are closed.
 
-What real programs do in their places was not shown: kernels, memory, the time that a start takes,
+Not on these hosts: what is refused beforehand (`tests/unit`) and the roles' removal. What real
+programs do in their places was not shown: kernels, memory, the time that a start takes,
 tensor parallelism, and whatever of their behaviour the facts of their sources do not say.
 
 """
