@@ -7,7 +7,6 @@ else is what it is on an operator's hosts.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -42,7 +41,7 @@ BURST = Plan(
 def it(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standins]:
     """Both hosts after their first converge, from bare."""
     made = Made(tmp_path_factory.mktemp("standins"))
-    with lab_of_tests(os.environ.get("FARRIER_LAB", "depot"), HOSTS) as lab:
+    with lab_of_tests("depot", HOSTS) as lab:
         address = str(lab.definition.gateway)
         with mirror(made.directory / "mirror", address, made.asked) as url:
             made.make(url)
