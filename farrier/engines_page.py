@@ -25,12 +25,12 @@ TRIED: Mapping[str, str] = MappingProxyType(
     {
         "vllm": "the real thing, on CPUs",
         "custom": "a stand-in, on hosts",
-        "sglang": "a stand-in: it needs CUDA",
-        "trtllm": "a stand-in: it needs CUDA",
+        "sglang": "a stand-in in a wheel of its name, on a host: it needs CUDA",
+        "trtllm": "a stand-in in a wheel of its name, on a host: it needs CUDA",
         "llama_cpp": "the real thing, built on a host, on CPUs",
-        "ollama": "a stand-in: its program could not be had",
+        "ollama": "a stand-in in a release tarball, on hosts: its program could not be had",
         "transformers": "the real thing, on CPUs",
-        "tgi": "a stand-in: its own image could not be had",
+        "tgi": "a stand-in in an image, on a host, by the real podman: its own could not be had",
         "triton": "a stand-in in an image, on hosts, by the real podman: its own could not be had",
     }
 )
@@ -50,6 +50,33 @@ and SIGTERM is sent when none is left. What differs is how the agent asks it, on
 under load, or a stand-in that speaks its dialect (`tests/fakes/engine`: one program, each dialect
 as data, written after the sources of the version that is named), with a warm-up, a look at its
 work, and its SIGTERM. What engines answer to OpenAI's client is in [fidelity.md](fidelity.md).
+
+"""
+
+_STANDINS = """
+## What was tried on stand-ins
+
+Of Ollama, SGLang, TensorRT-LLM and TGI the programs themselves were not there to be run: CUDA
+wheels without a GPU, a tarball and images that could not be fetched. `tests/full/test_standins.py`
+has their roles bring programs of the same name instead, which take the flags that the units say and
+serve with the stand-in, in that engine's dialect: a tarball of Ollama's layout from a mirror, by
+its SHA-256; wheels with locks, by `…_locks` and `…_find_links`; an image archive. GPUs are a fake
+NVML's, and CDI devices that are none. On Debian 12 all four on one host, on Debian 13 Ollama on a
+CPU. So what was shown is the roles, the units, the adapters, the gate and the drain:
+
+- from bare to serving; a second converge changes nothing; what the engines tell, in
+  Prometheus;
+- drained and made ready again, restarted, rebooted under load: no request lost, none executed
+  twice, by the stand-ins' own account;
+- what SIGTERM alone does: Ollama's cuts its streams, SGLang's serves on and says that it is not
+  ready, TensorRT-LLM's finishes what it has; a process that is killed comes back (not TGI's: what
+  both do to an image is in `tests/full/test_images.py`);
+- another version beside the first and back, under load (Ollama, SGLang);
+- a pin that is another than the library's serves nothing; `/api/…` and `/debug/pprof` are closed.
+
+Not on these hosts: what is refused beforehand (`tests/unit`) and the roles' removal. What real
+programs do in their places was not shown: kernels, memory, the time that a start takes,
+tensor parallelism, and whatever of their behaviour the facts of their sources do not say.
 
 """
 
@@ -177,9 +204,8 @@ dialect), from an archive and from a stand-in for a registry: served, drained un
 restarted, rebooted, changed for another image, killed in each of its processes, stopped with an
 engine that ignores SIGTERM; archives and registries that refuse, or have not what is asked. CDI
 was tried with devices that are none, overlay storage by hand (the lab's disks take none: its
-layers are copies). What was not: the engines' own images, TGI's dialect on a host (it wants
-GPUs), a GPU, a registry with TLS or with a login that succeeds, and podman's session keyring
-(which the lab's hosts may not make).
+layers are copies). What was not: the engines' own images, a GPU, a registry with TLS or with a
+login that succeeds, and podman's session keyring (which the lab's hosts may not make).
 """
 
 _LLAMA_CPP = """
@@ -294,6 +320,7 @@ def page() -> str:
         _lines(lines),
         _AFTER,
         _lines(commands),
+        _STANDINS,
         _VLLM,
         _PYTHON,
         _IMAGES,

@@ -16,8 +16,8 @@ import pytest
 
 from farrier.lab import TINY_MODEL, Lab
 from tests.fakes.engine.packing import packed
-from tests.fakes.nvml import build as fake_nvml
 from tests.roles.converging import Converge
+from tests.roles.gpus import GPU_STATE, GPU_TREE, believes_in_gpus
 from tests.roles.traffic import Plan, Traffic
 
 __all__ = [
@@ -64,16 +64,6 @@ STAND_IN: Mapping[str, Any] = {
 
 STAND_IN_PATIENCE = 5
 """Seconds from SIGTERM to SIGKILL: some manners wait for it."""
-
-NVML = "/opt/fake-nvml/libnvidia-ml.so.1"
-GPU_STATE = "/etc/fake-nvml.state"
-"""The state file of the fake NVML on the host that has one."""
-
-GPU_TREE = "/opt/fake-gpu"
-"""A stand-in for what the kernel says of one H100 whose driver is loaded, on the same host."""
-DRIVER_LOADED = (
-    "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release Build\n"
-)
 
 
 @dataclass(frozen=True)
@@ -140,22 +130,6 @@ class Fleet:
         engine = packed()
         for host in ("gpu02", "gpu03"):
             self.put_bytes(host, _STAND_IN_PATH, engine, mode="755")
-        library = fake_nvml.build(self.converge.directory / "nvml").read_bytes()
-        self.put_bytes("gpu02", NVML, library, mode="755")
-        self.put("gpu02", GPU_STATE, "count 1\n0.temperature 41\n")
-        self.put("gpu02", f"{GPU_TREE}/proc/driver/nvidia/version", DRIVER_LOADED)
-        function = f"{GPU_TREE}/sys/bus/pci/devices/0000:18:00.0"
-        for name, value in {"vendor": "0x10de", "device": "0x2330", "class": "0x030200"}.items():
-            self.put("gpu02", f"{function}/{name}", f"{value}\n")
-        self.put("gpu02", f"{GPU_TREE}/dev/kmsg", "")
-        libraries = f"{GPU_TREE}/usr/lib/x86_64-linux-gnu"
-        self.put("gpu02", f"{libraries}/libcuda.so.580.95.05", "stand-in\n")
-        self.root(
-            "gpu02",
-            f"ln -sfn libcuda.so.580.95.05 {libraries}/libcuda.so.1;"
-            f" mkdir -p {GPU_TREE}/sys/bus/pci/drivers/nvidia;"
-            f" ln -sfn ../../drivers/nvidia {function}/driver",
-        )
         # The lab has a gateway; these tests are clients of the hosts themselves.
         self.converge.everywhere = {"nginx_clients": "keys"}
         self.converge.models |= {
@@ -166,13 +140,9 @@ class Fleet:
         }
         self.converge.data |= {
             "gpu02": {
-                "accelerator": "cuda",
-                "agent_nvml_library": NVML,
+                **believes_in_gpus(self, "gpu02"),
                 "agent_tick": 1.0,
                 "engine_stop_timeout": STAND_IN_PATIENCE,
-                # The preflight looks at a tree that stands for a host with a GPU and its driver.
-                "nvidia_driver_source": "none",
-                "roots": {name: f"{GPU_TREE}/{name}" for name in ("proc", "sys", "usr", "dev")},
             },
             "gpu03": {"agent_tick": 1.0, "engine_stop_timeout": STAND_IN_PATIENCE},
         }

@@ -210,8 +210,7 @@ def test_the_store_before_stays_and_older_ones_go(place: Path) -> None:
 
 @contextmanager
 def served(place: Path, port: int, on_gpus: float) -> Iterator[None]:
-    env = {**environ(place, "a", port), "FAKE_OLLAMA_MODEL": "qwen"}
-    env["FAKE_OLLAMA_ON_GPUS"] = str(on_gpus)
+    env = {**environ(place, "a", port), "FAKE_OLLAMA_ON_GPUS": str(on_gpus)}
     with subprocess.Popen([place / "bin/ollama", "serve"], env=env, stderr=-3) as process:
         try:
             yield

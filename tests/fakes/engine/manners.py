@@ -13,7 +13,8 @@
 
 - ``cut``: it dies at once (Ollama, llama-server);
 - ``drain``: it stops listening, finishes what runs, and exits;
-- ``finish``: it serves on, new requests too, until none is left, and exits (SGLang);
+- ``finish``: it serves on, new requests too, until none is left, and exits (SGLang); what tells
+  whether it is ready says that it is not;
 - ``abort``, ``close``: as above, for requests that run and for new ones, until none is left (vLLM,
   by source, does the first);
 - ``500``, ``503``: what runs is finished, new requests get that status (vLLM with

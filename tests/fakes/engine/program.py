@@ -111,7 +111,7 @@ def _end(engine: Engine, linger: float) -> int | None:
         engine.conduct.freeze()
         return None
     elif manner == "finish":
-        pass  # until nothing is left, below
+        engine.leaving = True  # until nothing is left, below
     elif manner == "drain":
         engine.stop_listening()
         engine.refuses = 503  # for a connection that was kept alive

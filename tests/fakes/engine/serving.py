@@ -48,6 +48,7 @@ class Engine(ThreadingHTTPServer):
     """The listening engine: what it serves, how, and since when it is healthy.
 
     ``refuses`` is the status with which it refuses every new request, None while it does not.
+    ``leaving``: it says that it is not ready, and serves on (SGLang after SIGTERM).
     """
 
     daemon_threads = True
@@ -72,6 +73,7 @@ class Engine(ThreadingHTTPServer):
         self.conduct = conduct
         self.work = work
         self.refuses: int | None = None
+        self.leaving = False
         self._unhealthy_while = unhealthy_while
         self._healthy_at = time.monotonic() + start_delay
         self._last_metrics = b""
@@ -127,7 +129,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         dialect = self.server.dialect
         if self.path in dialect.ready:
-            self._send(200 if self.server.healthy() else dialect.starting, b"")
+            ready = self.server.healthy() and not self.server.leaving
+            self._send(200 if ready else dialect.starting, b"")
         elif self.path in dialect.alive:
             self._send(200, b"running")
         elif self.path == "/executed":

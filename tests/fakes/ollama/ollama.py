@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""``ollama serve | list | pull NAME | create NAME -f FILE | cp FROM TO``: see the package."""
+"""``ollama serve | list | pull NAME | create NAME -f FILE | cp FROM TO | --version``."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ manners = importlib.import_module("engine.manners")
 dialects = importlib.import_module("engine.dialects")
 work = importlib.import_module("engine.work")
 
+VERSION = "0.33.0-standin"
 ADDRESS = os.environ.get("OLLAMA_HOST", "127.0.0.1:11434").rpartition(":")
 
 
@@ -55,6 +56,10 @@ class Handler(serving.Handler):  # type: ignore[misc, name-defined]
             self._send_json(200, {"models": [{"name": name} for name in names]})
         elif self.path == "/v1/models":
             self._send_json(200, {"object": "list", "data": [{"id": name} for name in names]})
+        elif self.path == "/api/version":
+            self._send_json(200, {"version": VERSION})
+        elif self.path.startswith("/debug/pprof/"):
+            self._send(200, b"what Go's own page tells of the program")
         else:
             super().do_GET()
 
@@ -65,6 +70,13 @@ class Handler(serving.Handler):  # type: ignore[misc, name-defined]
         request: Any = self._read_json()
         why = self._managed(request)
         self._send_json(404 if why else 200, {"error": why} if why else {"status": "success"})
+
+    def _complete(self, request: object) -> None:
+        """One of its store's models, which is loaded when it is asked for it."""
+        name = str(request.get("model")) if isinstance(request, dict) else ""
+        if tagged(name) in Store().names():
+            self.server.names, self.server.model = (name,), name
+        super()._complete(request)
 
     def _managed(self, request: dict[str, str]) -> str | None:
         """Why the store could not be changed, or None."""
@@ -86,18 +98,17 @@ class Handler(serving.Handler):  # type: ignore[misc, name-defined]
 
 def serve() -> int:
     """Until SIGTERM, which cuts what runs."""
-    dialect = dialects.DIALECTS["ollama"]
     on_gpus = float(os.environ.get("FAKE_OLLAMA_ON_GPUS", "1"))
-    conduct = manners.Conduct(manners.Manners(token_delay=0.0, on_gpus=on_gpus))
-    model = os.environ.get("FAKE_OLLAMA_MODEL", "tiny")
+    delay = float(os.environ.get("STANDIN_TOKEN_DELAY", "0"))
+    account = os.environ.get("STANDIN_ACCOUNT")
     engine = serving.Engine(
         (ADDRESS[0], int(ADDRESS[2])),
-        model,
-        conduct,
-        work.Work(),
+        "none",
+        manners.Conduct(manners.Manners(token_delay=delay, on_gpus=on_gpus)),
+        work.Work(0, Path(account) if account else None),
         start_delay=0.0,
         unhealthy_while=None,
-        dialect=dialect,
+        dialect=dialects.DIALECTS["ollama"],
     )
     engine.RequestHandlerClass = Handler
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -124,6 +135,8 @@ def main(argv: list[str]) -> int:
     match argv:
         case ["serve"]:
             return serve()
+        case ["--version"]:
+            print(f"ollama version is {VERSION}")
         case ["list"]:
             print(*(one["name"] for one in ask("GET", "/api/tags")["models"]), sep="\n")
         case ["pull", name]:

@@ -1,0 +1,1 @@
+"""Not SGLang: a stand-in with its name."""

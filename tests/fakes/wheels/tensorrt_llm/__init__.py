@@ -1,0 +1,1 @@
+"""Not TensorRT-LLM: a stand-in with its name."""
