@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from farrier_agent.config import AgentConfig, Member, Peer, Replica
 
+from farrier.spec.check_hosts import is_over_ray
 from farrier.spec.engines import ENGINES
+from roles.engine.ray import tells
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -105,6 +107,7 @@ def _member(model: Model, spec: HostSpec, hashes: Mapping[str, str]) -> Member:
         unit=model.unit,
         gpus=list(model.gpus),
         config_hash=hashes[model.replica],
+        cluster=tells(model.replica) if is_over_ray(model) and rank.number == 0 else None,
     )
 
 
