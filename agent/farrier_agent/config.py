@@ -73,7 +73,7 @@ class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     ``name`` is its own, ``replica`` that of the whole, of which it is number ``rank``. ``head`` is
     the head's host, which by Ray has a share, too: rank 0, and ``cluster`` is the file in which its
-    node tells how the cluster is.
+    node tells how the cluster of so many ``nodes`` is.
     """
 
     name: Label
@@ -84,6 +84,7 @@ class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     gpus: list[int] = []
     config_hash: str
     cluster: str | None = None
+    nodes: int | None = None
 
 
 class Peer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -292,6 +293,7 @@ def dumps(config: AgentConfig) -> str:
     if not config.members:
         del data["members"]  # a host without has the text it always had, and keeps its agent
     for member in data.get("members", ()):
-        if member["cluster"] is None:
-            del member["cluster"]
+        for name in ("cluster", "nodes"):
+            if member[name] is None:
+                del member[name]
     return tomli_w.dumps({key: value for key, value in data.items() if value is not None})

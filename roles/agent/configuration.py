@@ -9,7 +9,7 @@ from farrier_agent.config import AgentConfig, Member, Peer, Replica
 
 from farrier.spec.check_hosts import is_over_ray
 from farrier.spec.engines import ENGINES
-from roles.engine.ray import tells
+from farrier.spec.ray import tells
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -99,6 +99,7 @@ def agent_config(
 
 def _member(model: Model, spec: HostSpec, hashes: Mapping[str, str]) -> Member:
     rank = spec.ranks[model.replica]
+    tells_it = is_over_ray(model) and rank.number == 0
     return Member(
         name=model.replica,
         replica=rank.replica,
@@ -107,7 +108,8 @@ def _member(model: Model, spec: HostSpec, hashes: Mapping[str, str]) -> Member:
         unit=model.unit,
         gpus=list(model.gpus),
         config_hash=hashes[model.replica],
-        cluster=tells(model.replica) if is_over_ray(model) and rank.number == 0 else None,
+        cluster=tells(model.replica) if tells_it else None,
+        nodes=rank.size if tells_it else None,
     )
 
 

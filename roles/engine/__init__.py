@@ -12,11 +12,12 @@ from farrier.converge.typed import deploy
 from farrier.defaults import Default, Defaults
 from farrier.spec.check_hosts import is_over_ray
 from farrier.spec.engines import ENGINES
+from farrier.spec.ray import session
 from roles.engine.commands import argv, command_line, environment, prepared, systemd_quote
 from roles.engine.containers import is_container
 from roles.engine.operations import accounts, orphans
 from roles.engine.previous import keep_previous
-from roles.engine.ray import TOKEN, home, session
+from roles.engine.ray import TOKEN, home
 from roles.engine.spanning import follow, let_in
 from roles.engine.waiting import ready
 

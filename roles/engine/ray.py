@@ -7,16 +7,16 @@ engine, on the head, begins when the cluster is whole.
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING
 
 from farrier.spec.check_hosts import is_over_ray
+from farrier.spec.ray import session, tells
 from farrier.spec.spanning import RAY_PORTS
 
 if TYPE_CHECKING:
     from farrier.spec import HostSpec, Model, Rank
 
-__all__ = ["TOKEN", "awaited", "home", "node", "of_ray", "session", "tells"]
+__all__ = ["TOKEN", "awaited", "home", "node", "of_ray"]
 
 NODE = "/opt/farrier/vllm/ray-node"
 """The program around Ray's own, that the role ``vllm`` puts there."""
@@ -45,16 +45,6 @@ def home(model: Model, spec: HostSpec) -> str:
     if is_over_ray(model) and model not in spec.members:
         return f"{model.replica}-ray"
     return model.replica
-
-
-def session(name: str) -> str:
-    """Where the node *name* has its sockets: a path of 107 bytes has to hold 62 of Ray's own."""
-    return f"/run/farrier/ray-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-
-
-def tells(name: str) -> str:
-    """The file in which the head's node, *name*, tells how the cluster is."""
-    return f"{session(name)}/cluster.json"
 
 
 def node(model: Model, rank: Rank, program: str) -> list[str]:

@@ -17,8 +17,8 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 EVERY = 2.0
 """Seconds between two looks."""
@@ -36,10 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.execvp(options.command[0], options.command)  # noqa: S606 - the unit's own words
     if options.tell:
         threading.Thread(target=watch, args=(options,), daemon=True).start()
-    from ray.scripts.scripts import main as ray  # noqa: PLC0415 - a second
-
     sys.argv = ["ray", *options.command]
-    ray()
+    import_module("ray.scripts.scripts").main()
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -74,9 +72,7 @@ def lacking(nodes: Mapping[str, float], hosts: Mapping[str, str], gpus: int) -> 
 
 def nodes_of(address: str) -> dict[str, float]:
     """The GPUs of each node that lives, by its address. Raises what Ray raises."""
-    from ray._raylet import GcsClient  # noqa: PLC0415 - a second
-
-    client: Any = GcsClient(address=address)
+    client = import_module("ray._raylet").GcsClient(address=address)
     return {
         one.node_manager_address: one.resources_total.get("GPU", 0.0)
         for one in client.get_all_node_info(timeout=PATIENCE).values()

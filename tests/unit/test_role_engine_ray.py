@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from farrier_agent.config import dumps, loads
 
 from farrier.spec import HostSpec, Model, read_fleet
 from farrier.spec.check_model import check_model
+from farrier.spec.ray import session
 from farrier.wheelhouse import split_lock, with_lock
 from roles import engine
+from roles.agent import DEFAULTS as AGENT
+from roles.agent import agent_config
 from roles.engine.commands import argv, environment
-from roles.engine.ray import session
 from roles.vllm import DEFAULTS, LOCKS, NODE, RAY_LOCK, ray_node, vllm_environment
 from tests.unit.test_spec_spanning import Host
 
@@ -237,6 +240,25 @@ def test_rays_lock_adds_to_vllms_and_contradicts_nothing(lock: Path) -> None:
     assert with_lock(with_lock(lock, RAY_LOCK), RAY_LOCK).read_text() == "".join(both.values())
     needs = ("click", "filelock", "jsonschema", "packaging", "protobuf", "pyyaml", "requests")
     assert set(needs) <= set(there)
+
+
+def test_the_agents_are_told_of_the_nodes_and_the_heads_of_the_cluster(
+    hosts: dict[str, HostSpec],
+) -> None:
+    for name, spec in hosts.items():
+        config = agent_config(
+            spec,
+            AGENT.data(),
+            {one.replica: "hash" for one in spec.carried},
+            SETTINGS,
+            gateways=False,
+            fleet=list(hosts.values()),
+        )
+        assert loads(dumps(config)) == config
+        [one] = config.members
+        assert (one.unit, one.replica, one.gpus) == ("engine-big-ray.service", "big", [0, 1])
+        told = (f"{session('big-ray')}/cluster.json", 2) if name == "gpu01" else (None, None)
+        assert (one.cluster, one.nodes) == told
 
 
 def test_what_a_cluster_lacks_is_said_by_host() -> None:
