@@ -77,12 +77,12 @@ def of_ray(model: Model, spec: HostSpec, rank: Rank) -> dict[str, str]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": TOKEN,
         "RAY_USAGE_STATS_ENABLED": "0",
-        # Of a host that is gone without a word the head knows after 15 s, and a node that its head
-        # is gone after 10: else after a minute and more.
-        "RAY_health_check_period_ms": "3000",
-        "RAY_health_check_timeout_ms": "3000",
+        # Of a host that is gone without a word the head knows within 45 s, and a node that its head
+        # is gone after 20. Less is a verdict on hosts that are merely busy.
+        "RAY_health_check_period_ms": "5000",
+        "RAY_health_check_timeout_ms": "10000",
         "RAY_health_check_failure_threshold": "3",
-        "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
+        "RAY_gcs_rpc_server_reconnect_timeout_s": "20",
         # its logs are in memory
         "RAY_ROTATION_MAX_BYTES": str(16 << 20),
         "RAY_ROTATION_BACKUP_COUNT": "1",
