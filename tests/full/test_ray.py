@@ -205,8 +205,9 @@ def test_a_heads_gcs_that_is_killed_takes_all_with_it_and_all_comes_back(cluster
 
 def test_an_engine_does_not_start_while_a_node_is_missing_and_says_which(cluster: Cluster) -> None:
     cluster.settled()
+    before = cluster.run(HEAD, ENGINE)
     cluster.root(MEMBER, f"systemctl stop {NODE}")
-    until(lambda: cluster.told().get("nodes") == 1, 60, "the head has a cluster of one")
+    until(lambda: cluster.run(HEAD, ENGINE) != before, 120, "the engine began anew")
     missing = f"waiting for Ray: gpu02 ({cluster.addresses[MEMBER]}) is not there"
     until(lambda: missing in cluster.journal(HEAD, ENGINE), 60, "the engine says who is missing")
     assert cluster.root(HEAD, "ls /run/farrier/open") == ""
@@ -225,14 +226,6 @@ def test_a_stop_of_the_heads_node_ends_the_engine_first(cluster: Cluster) -> Non
     assert engine <= node
     cluster.root(HEAD, f"systemctl start {ENGINE}")
     cluster.settled()
-
-
-@pytest.mark.parametrize("host", [MEMBER, HEAD])
-def test_a_reboot_of_either_host(cluster: Cluster, host: str) -> None:
-    before = cluster.runs()
-    cluster.lab.reboot(host)
-    cluster.anew(before)
-    assert cluster.told()["nodes"] == 2
 
 
 def test_a_removal_leaves_nothing(cluster: Cluster) -> None:
