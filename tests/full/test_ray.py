@@ -216,18 +216,6 @@ def test_an_engine_does_not_start_while_a_node_is_missing_and_says_which(cluster
     cluster.settled()
 
 
-def test_a_stop_of_the_heads_node_ends_the_engine_first(cluster: Cluster) -> None:
-    cluster.settled()
-    cluster.root(HEAD, f"systemctl stop {NODE}")
-    states = cluster.root(HEAD, f"systemctl show -P ActiveState {ENGINE} {NODE}").split()
-    assert states == ["inactive", "inactive"]
-    ended = "systemctl show -P InactiveEnterTimestampMonotonic"
-    engine, node = (int(cluster.root(HEAD, f"{ended} {unit}")) for unit in (ENGINE, NODE))
-    assert engine <= node
-    cluster.root(HEAD, f"systemctl start {ENGINE}")
-    cluster.settled()
-
-
 def test_a_removal_leaves_nothing(cluster: Cluster) -> None:
     run = cluster.converge("--data", "role=engine", deploy="deploys/remove.py", timeout=600)
     assert run.returncode == 0, run.last_words()
