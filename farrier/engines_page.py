@@ -13,6 +13,7 @@ from types import MappingProxyType
 from farrier_agent.engines import ENGINES as ADAPTERS
 from farrier_agent.engines import Engine as Adapter
 
+from farrier.engine_refusals import REFUSALS
 from farrier.generated import row, writing
 from farrier.spec.engines import ENGINES, Engine
 
@@ -65,6 +66,31 @@ and `{path}` are filled in; the address has to be `{host}`.
           command=["/opt/sglang/bin/python", "-m", "sglang.launch_server",
                    "--model-path", "{path}", "--served-model-name", "{model}",
                    "--host", "{host}", "--port", "{port}", "--tp-size", "2", "--enable-metrics"])
+
+"""
+
+_VLLM = """
+## vLLM
+
+How it is laid out on a host is in [layouts.md](layouts.md).
+
+- The first request with `logprobs` makes vLLM compile, even with `enforce-eager`, and the whole
+  engine stands still meanwhile. So the agent asks for them before the gate opens: the step
+  `logprobs` of its warm-up, and no other measures what that takes.
+- On CPUs that is C++, by g++ with Python's headers (`vllm_cpu_packages`): 111 s on two busy cores,
+  three times the rest of the start, once for each version and replica, as what was compiled is kept
+  with its other caches (`TORCHINDUCTOR_CACHE_DIR`). Without a compiler the request is answered 500
+  (`InvalidCxxCompiler`) and the engine ends, whoever asked.
+- With `enforce-eager` on CPUs nothing is to be compiled, and nothing is: its unit sets
+  `TORCHDYNAMO_DISABLE=1`, and the first request with `logprobs` took no longer than the one without
+  before it (0.2 s), without a compiler. `env={"TORCHDYNAMO_DISABLE": "0"}` is vLLM's own way.
+- Seen with vLLM 0.32.0 on CPUs, before that variable was set: nothing else was compiled for a
+  request with `enforce-eager`.
+  Asked, one after the other: `top_logprobs`, `prompt_logprobs` (short and long), `echo`,
+  `temperature`, `seed`, `top_p`, `top_k`, `min_p`, penalties, `logit_bias`, `bad_words`,
+  `min_tokens`, `allowed_token_ids`, `n`, `response_format` (both), structured outputs by a regular
+  expression and by a choice, and 3 and 16 requests with logprobs at once: each answered within
+  0.3 s, and no file more in the cache.
 
 """
 
@@ -225,6 +251,17 @@ an environment with locks of its own, so its Transformers may be newer than vLLM
   of `engine_stop_timeout`), ends the rest with an error and exits with 0.
 """
 
+_REFUSED = """
+## What cannot start
+
+Each of these with a code was put on a bare lab host, all in one inventory, and refused with these
+words and exit code 3, by `farrier preflight` and by the deploy, and nothing on the host was another
+than before ([preflight.md](preflight.md)). GPUs were files that stand for T4s. What has no code is
+found by the deploy alone, when its turn comes; tests look for the beginning of these two messages.
+*Shown by* is a part of `make test-full`; `{…}` is what differs.
+
+"""
+
 _PROGRESS = """
 ## Progress
 
@@ -257,15 +294,37 @@ def page() -> str:
         _lines(lines),
         _AFTER,
         _lines(commands),
+        _VLLM,
         _PYTHON,
         _IMAGES,
         _LLAMA_CPP,
         _OLLAMA,
         _TRANSFORMERS,
+        _REFUSED,
+        _lines(_refusals()),
         _PROGRESS,
         _lines(progress),
     )
     return "".join(parts)
+
+
+def _refusals() -> list[str]:
+    return [
+        "| what | code | message | next | shown by |",
+        "|---|---|---|---|---|",
+        *(
+            row(
+                [
+                    one.what,
+                    f"`{one.code}`" if one.code else "",
+                    f"`{one.message}`",
+                    f"`{one.repair.replace('{{', '{').replace('}}', '}')}`",
+                    one.shown_by,
+                ]
+            )
+            for one in REFUSALS.values()
+        ),
+    ]
 
 
 def _lines(lines: list[str]) -> str:

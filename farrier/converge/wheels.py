@@ -103,11 +103,12 @@ def wheel_settings(
     cuda: Sequence[str] = (),
     cuda_why: str = "",
     cpu: Sequence[str] | None = None,
+    cpu_why: str = "",
 ) -> tuple[Default, ...]:
     """The settings that the role *thing* shares with its like, and *further* ones of its own.
 
     *of* goes behind the words "The version". *cuda* and *cpu* are Debian packages on such hosts,
-    *cuda_why* is what they are for; no *cpu*: it has no build for one.
+    *cuda_why* and *cpu_why* are what they are for; no *cpu*: it has no build for one.
     """
     return (
         Default(
@@ -144,7 +145,13 @@ def wheel_settings(
             f"Debian packages on CUDA hosts besides: {cuda_why}.",
         ),
         *(
-            [Default(f"{thing}_cpu_packages", list(cpu), "Debian packages on CPU hosts besides.")]
+            [
+                Default(
+                    f"{thing}_cpu_packages",
+                    list(cpu),
+                    f"Debian packages on CPU hosts besides{cpu_why and ': '}{cpu_why}.",
+                )
+            ]
             if cpu is not None
             else []
         ),

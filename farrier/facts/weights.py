@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from pyinfra.api import FactBase
 
 import farrier.weights.gguf
+import farrier.weights.safetensors
 from farrier.weights.adapter import Adapter, parse_adapter
 from farrier.weights.config import ConfigError, ModelConfig
 from farrier.weights.config import parse as parse_config
@@ -44,12 +45,14 @@ class GgufFound:
 class WeightsFacts:
     """By the paths that were asked about; what is not there is absent.
 
-    *configs* and *adapters* may hold a problem instead, in words.
+    *configs* and *adapters* may hold a problem instead, in words. *shards* are the safetensors
+    files that no engine could load, with what is wrong.
     """
 
     configs: Mapping[str, ModelConfig | str] = field(default_factory=dict)
     adapters: Mapping[str, Adapter | str] = field(default_factory=dict)
     ggufs: Mapping[str, GgufFound] = field(default_factory=dict)
+    shards: Mapping[str, str] = field(default_factory=dict)
 
 
 MOST_JSON = 262_144
@@ -61,11 +64,22 @@ SECONDS = 20
 
 _SCRIPT = r"""
 told() { # WORD FILE PATH: the file, unless it is too long
+    [ ! -d "$2" ] || echo "$1 -directory $3"
     [ -f "$2" ] || return
+    [ -s "$2" ] || { echo "$1 -empty $3"; return; }
     [ "$(stat -Lc %s "$2")" -le __MOST__ ] && echo "$1 $(base64 -w0 < "$2") $3"
 }
 for d in __MODELS__; do told config "$d/config.json" "$d"; done
 for d in __ADAPTERS__; do told adapter "$d/adapter_config.json" "$d"; done
+headers() { cat <<'FARRIER_HEADERS'
+__HEADERS__
+FARRIER_HEADERS
+}
+for d in __MODELS__; do
+    set -- "$d"/*.safetensors
+    [ -e "$1" ] && has python3 &&
+        headers | timeout -k 2 __SECONDS__ python3 -I - "$@" 2>/dev/null
+done
 reader() { cat <<'FARRIER_READER'
 __READER__
 FARRIER_READER
@@ -90,7 +104,8 @@ class Weights(FactBase[WeightsFacts | None]):
         adapters: Sequence[str] = (),
         ggufs: Sequence[str] = (),
     ) -> str:
-        """Two processes for each model; one of Python for each GGUF, where there is one."""
+        """Three processes for each model, of which one is Python, and one for each GGUF."""
+        headers = Path(farrier.weights.safetensors.__file__).read_text(encoding="utf-8")
         reader = Path(farrier.weights.gguf.__file__).read_text(encoding="utf-8") if ggufs else ""
         values = {
             "__MOST__": str(MOST_JSON),
@@ -99,6 +114,7 @@ class Weights(FactBase[WeightsFacts | None]):
             "__MODELS__": " ".join(map(shlex.quote, models)),
             "__ADAPTERS__": " ".join(map(shlex.quote, adapters)),
             "__GGUFS__": " ".join(map(shlex.quote, ggufs)),
+            "__HEADERS__": headers if models else "",
             "__READER__": reader,
         }
         script = _SCRIPT
@@ -121,6 +137,7 @@ def parse(output: Sequence[str]) -> WeightsFacts:
     configs: dict[str, ModelConfig | str] = {}
     adapters: dict[str, Adapter | str] = {}
     ggufs: dict[str, GgufFound] = {}
+    shards: dict[str, str] = {}
     for line in output:
         kind, _, rest = line.partition(" ")
         said, _, path = rest.partition(" ")
@@ -131,11 +148,13 @@ def parse(output: Sequence[str]) -> WeightsFacts:
                 configs[path] = _config(said)
             case "adapter":
                 adapters[path] = _adapter(said)
+            case "shard":
+                shards[path] = _bytes(said).decode(errors="replace")
             case "gguf":
                 ggufs[path] = GgufFound(int(said) if said.isdigit() else None)
             case "read" | "head" if path in ggufs:
                 ggufs[path] = _gguf(ggufs[path], kind, said)
-    return WeightsFacts(configs, adapters, ggufs)
+    return WeightsFacts(configs, adapters, ggufs, shards)
 
 
 def _bytes(said: str) -> bytes:
@@ -145,7 +164,12 @@ def _bytes(said: str) -> bytes:
         return b""
 
 
+_NO_FILE = {"-directory": "is a directory", "-empty": "is empty"}
+
+
 def _config(said: str) -> ModelConfig | str:
+    if said in _NO_FILE:
+        return _NO_FILE[said]
     try:
         return parse_config(_bytes(said))
     except ConfigError as error:
@@ -153,6 +177,8 @@ def _config(said: str) -> ModelConfig | str:
 
 
 def _adapter(said: str) -> Adapter | str:
+    if said in _NO_FILE:
+        return _NO_FILE[said]
     try:
         return parse_adapter(_bytes(said))
     except ConfigError as error:

@@ -91,7 +91,7 @@ for d in __MODELS__; do
         mb=$((bytes / 1048576))
     fi
     if [ ! -d "$d" ]; then state=no-directory;
-    elif [ ! -s "$d/config.json" ]; then state=no-config.json;
+    elif [ ! -e "$d/config.json" ]; then state=no-config.json;
     elif [ -f "$d/model.safetensors.index.json" ]; then
         for shard in $(grep -o ': *"[^"/]*\.safetensors"' "$d/model.safetensors.index.json" |
             tr -d '": ' | sort -u); do

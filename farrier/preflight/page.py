@@ -84,9 +84,9 @@ built with; for `custom` engines none is known. `roots` in a host's data, such a
 `{{"sys": "/srv/tree/sys"}}`, makes it read `/sys`, `/proc`, `/dev`, `/etc`, `/lib/modules`,
 `/boot`, `/run`, `/usr` or `/var` elsewhere: for tests, and for a look at a mounted image.
 
-What an engine knows (architectures, quantisations) is kept for vLLM 0.32.0; other versions are
-asked about heads and context only. Of a GGUF the whole head is read where the host has a Python 3,
-else its first 64 KiB, in which a file that is cut short is not noticed.
+What an engine knows (architectures, quantisations) is kept for vLLM 0.31.0 and 0.32.0; other
+versions are asked about heads and context only. Of a GGUF the whole head is read where the host has
+a Python 3, else its first 64 KiB, in which a file that is cut short is not noticed.
 
 What is unknown gives no reason: a GPU whose memory the driver does not tell, a size that could not
 be read, a tool that is not installed.

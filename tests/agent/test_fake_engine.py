@@ -274,6 +274,7 @@ def test_a_prompt_may_be_its_death_and_the_account_knows_it(tmp_path: Path) -> N
     with engine(account) as (client, process):
         assert client.manners(dies_on="drop tables")[0] == 200
         assert client.chat("well")[0] == 200
+        client.ends("length")
         body = {"model": "tiny", "user": "ill", "prompt": "please drop tables"}
         with pytest.raises((http.client.HTTPException, OSError)):
             client.ask("POST", "/v1/completions", body)

@@ -11,7 +11,7 @@ import pytest
 from farrier_agent.engines import ENGINES, Answer, Question
 from farrier_agent.engines.generation import GENERATIONS
 from farrier_agent.loopback import asker
-from farrier_agent.warmup import WarmUp, warm_up
+from farrier_agent.warmup import WarmUp, generate, warm_up
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -19,6 +19,7 @@ from tests.agent.host import free_port
 from tests.agent.standin import engine
 
 SHORT, STREAM = GENERATIONS
+CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 
 
 def warmed(
@@ -49,29 +50,28 @@ def warmed(
 @pytest.mark.parametrize(
     ("kind", "steps"),
     [
-        ("vllm", ["health", "model", "short generation", "stream"]),
+        ("vllm", ["health", "model", "short generation", "stream", "logprobs"]),
         ("openai", ["model", "short generation", "stream"]),
     ],
 )
-def test_an_engine_that_serves_is_warm_after_two_real_generations(
-    kind: str, steps: list[str]
-) -> None:
+def test_an_engine_that_serves_is_warm_after_real_generations(kind: str, steps: list[str]) -> None:
     with engine() as (client, _):
         result, _ = warmed(client.port, kind=kind)
         assert result.warm
         assert [done.title for done in result.done] == steps
-        client.ends("length", "length")
-        assert client.executed()["begun"] == 2
+        generations = len(steps) - steps.index("short generation")
+        client.ends(*["length"] * generations)
+        assert client.executed()["begun"] == generations
 
 
 def test_each_adapter_has_to_generate_too() -> None:
     with engine("--adapter=law", "--adapter=chess") as (client, _):
         result, _ = warmed(client.port, adapters=["law", "chess"])
         assert result.warm
-        assert [done.title for done in result.done][3:] == [
-            *("stream", "short generation of law", "short generation of chess")
+        assert [done.title for done in result.done][4:] == [
+            *("logprobs", "short generation of law", "short generation of chess")
         ]
-        client.ends(*["length"] * 4)
+        client.ends(*["length"] * 5)
         result, _ = warmed(client.port, adapters=["law", "lost"], deadline=4)
     assert result.why is not None
     assert result.why.startswith("short generation of lost: /v1/chat/completions answers 404: The")
@@ -170,6 +170,38 @@ def test_a_model_without_a_chat_template_is_asked_for_plain_text() -> None:
 
     assert asyncio.run(warm_up(ask, ENGINES["openai"], "tiny", deadline=1)).warm
     assert asked == ["/v1/models", *["/v1/chat/completions", "/v1/completions"] * 2]
+
+
+@pytest.mark.parametrize(
+    ("refused", "asked"),
+    [
+        ([], [(CHAT, True)]),
+        ([CHAT], [(CHAT, True), (TEXT, True)]),
+        (["logprobs"], [(CHAT, True), (TEXT, True), (CHAT, False)]),
+    ],
+)
+def test_vllm_is_asked_for_logprobs_before_any_client_does(
+    refused: list[str], asked: list[tuple[str, bool]]
+) -> None:
+    """What they take is compiled when they are first asked for. One that gives none is warm too."""
+    heard = []
+
+    async def ask(question: Question, _: float) -> Answer:
+        if question.body is None:
+            return Answer(200, b'{"data": [{"id": "tiny"}]}')
+        said = json.loads(question.body)
+        heard.append((question.path, bool(said.get("logprobs"))))
+        if question.path in refused or (said.get("logprobs") and "logprobs" in refused):
+            return Answer(400)
+        whole = b'{"choices": [{"finish_reason": "length"}]}'
+        return Answer(200, b"data: " + whole + b"\n\ndata: [DONE]\n" if said["stream"] else whole)
+
+    assert asyncio.run(warm_up(ask, ENGINES["vllm"], "tiny", deadline=1)).warm
+    assert heard[-len(asked) :] == asked
+    assert not any(logprobs for _, logprobs in heard[: -len(asked)])
+    heard.clear()
+    assert asyncio.run(generate(ask, ENGINES["vllm"], "tiny", deadline=1)) is None
+    assert not any(logprobs for _, logprobs in heard), "one that may be wedged compiles nothing"
 
 
 def test_an_error_in_a_stream_of_status_200_is_told() -> None:

@@ -225,8 +225,9 @@ def test_a_model_that_is_not_there(site: Site) -> None:
         look = site.look()
         assert (look.state, look.codes) == ("refused", ["model-incomplete"])
         assert "one.safetensors, two.safetensors" in look.reason("model-incomplete")["message"]
-        for file in ("one.safetensors", "two.safetensors", "model.safetensors.index.json"):
-            (here / file).write_text(index)
+        (here / "model.safetensors.index.json").write_text(index)
+        for file in ("one.safetensors", "two.safetensors"):
+            (here / file).write_bytes(b"\x02" + bytes(7) + b"{}")
         site.repair(look.reason("model-incomplete"))
         assert site.look().state == "ready"
     finally:

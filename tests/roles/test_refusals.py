@@ -237,6 +237,7 @@ def test_a_model_that_is_not_on_the_host(fleet: Fleet, converge: Converge) -> No
         assert_refused(run, "model tiny", f"{place} has no config.json", "rsync", status=3)
         assert run.changed(VICTIM) == []
         fleet.put(VICTIM, f"{place}/config.json", "{}")
+        fleet.put_bytes(VICTIM, f"{place}/model.safetensors", b"\x02" + bytes(7) + b"{}")
         run = converge(limit=PAIR, models=models)
         assert run.returncode == 0, run.last_words()
     finally:

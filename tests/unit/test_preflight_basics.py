@@ -77,6 +77,7 @@ def test_the_script_on_a_real_machine(tmp_path: Path) -> None:
         str(model(tmp_path / "it's whole", shards=2, there=2)),
         str(model(tmp_path / "half", shards=3, there=1)),
         str(model(tmp_path / "empty", config="")),
+        str(tmp_path),
         str(tmp_path / "absent"),
     ]
     (tmp_path / "built").mkdir()
@@ -91,6 +92,7 @@ def test_the_script_on_a_real_machine(tmp_path: Path) -> None:
     assert list(facts.models.values()) == [
         ModelFound("ok", 6),
         ModelFound("shards", 3, missing),
+        ModelFound("ok"),
         ModelFound("no-config.json"),
         ModelFound("no-directory"),
     ]

@@ -67,6 +67,23 @@ def test_programs_that_will_be_installed() -> None:
     assert wanted(replace(SPEC, models=()), {}).programs == ()
 
 
+def test_a_version_whose_lock_is_not_there_is_refused(tmp_path: Path) -> None:
+    """Else the wheels of the role's own version would lie in a directory that says another."""
+    (program,) = wanted(SPEC, {}).programs
+    assert program.other == ""
+    meant = wanted(SPEC, {"vllm_version": "0.31.0"})
+    (reason,) = [
+        one for one in judge(Case(meant, HEALTHY)).reasons if one.code == "engine-unlocked"
+    ]
+    locked = roles.vllm.DEFAULTS.data()["vllm_version"]
+    assert "vllm 0.31.0 has no lock" in reason.message
+    assert f"locks {locked}" in reason.message
+    (tmp_path / "cuda-cp312.txt").write_text("torch==2.13.0\nvllm==0.31.0 \\\n")
+    mine = {"vllm_version": "0.31.0", "vllm_locks": str(tmp_path)}
+    (program,) = wanted(SPEC, mine).programs
+    assert (program.locked, program.other) == (True, "")
+
+
 def test_a_role_looks_after_containers_where_it_is_asked_for() -> None:
     assert not wanted(SPEC, {}).container_toolkit
     meant = wanted(SPEC, {"nvidia_container_toolkit": True})

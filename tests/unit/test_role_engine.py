@@ -115,7 +115,25 @@ def test_environment_of_vllm() -> None:
     assert [name for name in caches if not values[name].startswith(state)] == []
     # What one version cached is of no use to the next one, and may break it.
     other = environment(Model(**TINY), CUDA, "/opt/farrier/vllm/0.33.0-12345678")
-    assert other["VLLM_CACHE_ROOT"] != values["VLLM_CACHE_ROOT"]
+    assert [name for name in caches[1:] if other[name] == values[name]] == []
+    # Without it what a CPU's torch.compile made would be in the unit's own /tmp.
+    cpu = environment(Model(**TINY | {"gpus": []}), CPU, PROGRAM)
+    assert cpu["TORCHINDUCTOR_CACHE_DIR"].startswith(f"{state}{PROGRAM.rpartition('/')[2]}/")
+
+
+def test_on_cpus_what_logprobs_take_is_compiled_once_for_each_version_or_never() -> None:
+    values = environment(Model(**TINY | {"gpus": []}), CPU, PROGRAM)
+    kept = f"/var/lib/farrier/engines/tiny/{PROGRAM.rpartition('/')[2]}/inductor"
+    assert values["TORCHINDUCTOR_CACHE_DIR"] == kept
+    assert "TORCHDYNAMO_DISABLE" not in values
+    eager = {"gpus": [], "args": {"enforce-eager": True}}
+    values = environment(Model(**TINY | eager), CPU, PROGRAM)
+    assert values["TORCHDYNAMO_DISABLE"] == "1"
+    own = Model(**TINY | eager, env={"TORCHDYNAMO_DISABLE": "0"})
+    assert environment(own, CPU, PROGRAM)["TORCHDYNAMO_DISABLE"] == "0"
+    # CUDA's units are as they were: no replica is to be restarted for it.
+    names = environment(Model(**TINY | {"args": {"enforce-eager": True}}), CUDA, PROGRAM)
+    assert not {"TORCHINDUCTOR_CACHE_DIR", "TORCHDYNAMO_DISABLE"} & names.keys()
 
 
 def test_environment_by_kind_of_source_and_host() -> None:

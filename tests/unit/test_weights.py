@@ -21,10 +21,13 @@ from farrier.weights.adapter import Adapter, parse_adapter
 from farrier.weights.config import ConfigError, ModelConfig
 from farrier.weights.config import parse as read
 from farrier.weights.known import CAPABILITY, llama_cpp_architectures, vllm
+from farrier.weights.safetensors import problem
 from tests.unit.ggufs import gguf
 from tests.unit.preflight_hosts import QWEN, SPEC, bus, case
 from tests.unit.preflight_rows.weights import AWQ, QWEN3, T4, serving
 
+HEADER = b'{"a": {"dtype": "F32", "shape": [64], "data_offsets": [0, 256]}}'
+TINY = len(HEADER).to_bytes(8, "little") + HEADER + bytes(256)
 LLAMA = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
@@ -112,6 +115,16 @@ def test_what_the_engines_know() -> None:
     assert known.quantisations["fp8"] == 75
     assert min(known.quantisations.values()) >= 50
     assert max(known.quantisations.values()) <= max(CAPABILITY.values())
+    before = vllm("0.31.0")  # which a fleet may be put back to
+    assert before is not None
+    assert known.architectures - before.architectures == {
+        "ClefOmniForJointSchema",
+        "EmbeddingGemma2Model",
+        "ExaoneMoEForCausalLM",
+        "MiniCPMV4_7ForConditionalGeneration",
+    }
+    assert before.model_types < known.model_types
+    assert before.quantisations == known.quantisations
     assert vllm("9.9.9") is vllm("../x") is vllm("") is None
     assert {"llama", "qwen3", "gemma3"} < llama_cpp_architectures()
 
@@ -220,6 +233,53 @@ def test_the_script_reads_a_real_disk(tmp_path: Path, python: bool) -> None:
     assert found.ggufs[str(cut)].problem.startswith("is cut short")
     assert "no GGUF file" in found.ggufs[str(page)].problem
     assert found.ggufs[str(tmp_path / "none.gguf")].size is None
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "is empty"),
+        (b"\x02", "is cut short: 1 of at least 10 bytes"),
+        (b"\x02" + bytes(7) + b"{}", None),
+        (TINY, None),
+        (TINY[:-1], f"is cut short: {len(TINY) - 1} of {len(TINY)} bytes"),
+        (TINY[:30], f"is cut short: 30 of at least {8 + len(HEADER)} bytes"),
+        (b"<html><body>no</body></html>", "is no safetensors file"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of git-lfs"),
+        (b"\x02" + bytes(7) + b"[]", "its header is damaged"),
+        (b"\x0b" + bytes(7) + b'{"a": null', "is cut short: 18 of at least 19 bytes"),
+    ],
+)
+def test_safetensors_that_no_engine_could_load(
+    tmp_path: Path, data: bytes, words: str | None
+) -> None:
+    (tmp_path / "m o").mkdir()
+    file = tmp_path / "m o" / "model.safetensors"
+    file.write_bytes(data)
+    command = Weights().command(Roots(), [str(tmp_path / "m o")])
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
+    found = parse(done.stdout.splitlines()).shards
+    assert found.keys() == ({str(file)} if words else set())
+    assert (words or "") in found.get(str(file), "")
+
+
+@given(st.binary(max_size=200))
+def test_no_header_breaks_its_reader(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    file = tmp_path_factory.getbasetemp() / "any.safetensors"
+    for begin in (b"", len(data).to_bytes(8, "little")):
+        file.write_bytes(begin + data)
+        assert isinstance(problem(str(file)), str | None)
+
+
+def test_a_configuration_that_is_no_file_or_empty(tmp_path: Path) -> None:
+    for name in ("folder", "empty"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "folder" / "config.json").mkdir()
+    (tmp_path / "empty" / "config.json").touch()
+    command = Weights().command(Roots(), [str(tmp_path / "folder"), str(tmp_path / "empty")])
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
+    found = parse(done.stdout.splitlines()).configs
+    assert list(found.values()) == ["is a directory", "is empty"]
 
 
 @given(

@@ -13,7 +13,7 @@ import msgspec
 
 from farrier_agent.engines.answer import Answer, Question, Step, missing_model, parsed, refusal
 
-__all__ = ["GENERATIONS", "MODELS", "answers_200", "models_named", "or_embedding"]
+__all__ = ["GENERATIONS", "LOGPROBS", "MODELS", "answers_200", "models_named", "or_embedding"]
 
 MODELS = "/v1/models"
 _CHAT, _TEXT, _VECTOR = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
@@ -43,13 +43,15 @@ class _Vectors(msgspec.Struct):
 _JSON = (("Content-Type", "application/json"),)
 
 
-def _questions(model: str, *, stream: bool) -> tuple[Question, ...]:
+def _questions(model: str, *, stream: bool = False, logprobs: bool = False) -> tuple[Question, ...]:
     """Chat first, then plain text: a model without a chat template has only that."""
     common = {"model": model, "max_tokens": _TOKENS, "temperature": 0, "stream": stream}
-    bodies = (
-        (_CHAT, common | {"messages": [{"role": "user", "content": _WORDS}]}),
-        (_TEXT, common | {"prompt": _WORDS}),
-    )
+    chat: dict[str, Any] = common | {"messages": [{"role": "user", "content": _WORDS}]}
+    text: dict[str, Any] = common | {"prompt": _WORDS}
+    if logprobs:
+        chat |= {"logprobs": True, "top_logprobs": 1}
+        text |= {"logprobs": 1}
+    bodies = ((_CHAT, chat), (_TEXT, text))
     return tuple(Question(path, msgspec.json.encode(body), _JSON) for path, body in bodies)
 
 
@@ -123,10 +125,18 @@ def answers_200(path: str) -> Step:
 
 
 GENERATIONS = (
-    Step("short generation", lambda model: _questions(model, stream=False), _short, generates=True),
+    Step("short generation", _questions, _short, generates=True),
     Step("stream", lambda model: _questions(model, stream=True), _stream, generates=True),
 )
 """One short generation, and one that is streamed to its end."""
+
+LOGPROBS = Step(
+    "logprobs",
+    lambda model: (*_questions(model, logprobs=True), *_questions(model)),
+    _short,
+    generates=True,
+)
+"""One short generation with logprobs; without, where the engine gives nobody any."""
 
 
 def or_embedding(step: Step) -> Step:

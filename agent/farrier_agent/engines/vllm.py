@@ -4,11 +4,16 @@ Its metrics tell what runs and waits, as its core said at the end of its last st
 hangs in the first step of a request never tells of that request. Work moves on when tokens are
 generated; in the middle of a long prompt nothing is counted (0.32.0, v1/engine/async_llm.py: a step
 without output has no statistics), but the share of its cache that is used grows with every step.
+
+It is warm when it has given logprobs, too: the first request for them, and no other, makes it
+compile (0.32.0, v1/sample/ops/logprobs.py), and meanwhile it does nothing else. On CPUs that is
+C++: 111 s on two busy cores, and without a compiler its end.
 """
 
 from __future__ import annotations
 
 from farrier_agent.engines.gauged import gauged
+from farrier_agent.engines.generation import GENERATIONS, LOGPROBS
 
 __all__ = ["ENGINE"]
 
@@ -22,6 +27,7 @@ ENGINE = gauged(
         "vllm:iteration_tokens_total_count",
         "vllm:kv_cache_usage_perc",
     ),
+    generations=(*GENERATIONS, LOGPROBS),
     known="0.32.0",
     sigterm="finishes them for `--shutdown-timeout` seconds, which the unit sets, and answers new"
     " ones 500; without the flag it cuts them and hangs",

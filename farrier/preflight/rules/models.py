@@ -43,8 +43,8 @@ MODEL_MISSING = Code(
 MODEL_INCOMPLETE = Code(
     "model-incomplete",
     "refuse",
-    "A model's directory has no config.json, or lacks files that its safetensors index names: an"
-    " unfinished copy, or not a model's directory.",
+    "A model's directory has no config.json, lacks files that its safetensors index names, or has"
+    " safetensors that are cut short or none: an unfinished copy, or not a model's directory.",
     COPY,
     "operator",
 )
@@ -114,6 +114,22 @@ def models_are_there(case: Case) -> Iterator[Reason]:
         )
 
 
+def weights_are_whole(case: Case) -> Iterator[Reason]:
+    """Safetensors as long as their headers say."""
+    found = case.found.weights
+    for model in case.wanted.spec.carried if found else ():
+        for path in model_paths(model):
+            shards = found.shards if found else {}
+            broken = [file for file in shards if file.rpartition("/")[0] == path]
+            for file in sorted(broken)[:MOST_MISSING]:
+                yield MODEL_INCOMPLETE.reason(
+                    f"model {model.name}: {file} {shards[file]}: {_AGAIN}",
+                    name=(model.name if path == model_path(model) else path).rpartition("/")[2],
+                    ssh=case.wanted.ssh,
+                    path=path,
+                )
+
+
 def files_are_there(case: Case) -> Iterator[Reason]:
     """GGUF files."""
     found = case.found.weights
@@ -131,4 +147,4 @@ def files_are_there(case: Case) -> Iterator[Reason]:
 
 
 CODES = (MODEL_MISSING, MODEL_INCOMPLETE)
-RULES = (models_are_there, files_are_there)
+RULES = (models_are_there, weights_are_whole, files_are_there)

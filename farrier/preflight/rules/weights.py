@@ -5,7 +5,13 @@ from __future__ import annotations
 from math import gcd
 from typing import TYPE_CHECKING, Any
 
-from farrier.preflight.rules.models import COPY_FILE, gguf_path, model_path
+from farrier.preflight.rules.models import (
+    COPY_FILE,
+    adapter_paths,
+    gguf_path,
+    model_path,
+    model_paths,
+)
 from farrier.preflight.rules.system import PYTHONS
 from farrier.preflight.verdict import Code, Reason
 from farrier.spec.engines import ENGINES
@@ -26,8 +32,9 @@ CONFIG_BROKEN = Code(
     "refuse",
     "A model's config.json, or an adapter's adapter_config.json, cannot be read: the copy was"
     " damaged, or it is another file (an error page, a pointer of git-lfs).",
-    "{ssh} head -c 200 {file}",
+    "{ssh} {look} {file}",
     "operator",
+    shown="SSH head -c 200 FILE",
 )
 ARCHITECTURE = Code(
     "model-architecture",
@@ -80,8 +87,8 @@ UNLOCKED = Code(
     "engine-unlocked",
     "refuse",
     "There is no lock of the engine's wheels, so hosts set up on different days would get different"
-    " ones: the role has none of its own, or the directory that `…_locks` names has none for this"
-    " accelerator. How a lock is made: docs/engines.md.",
+    " ones: the role has none of its own, or of another version, or the directory that `…_locks`"
+    " names has none for this accelerator. How a lock is made: docs/engines.md, docs/layouts.md.",
     '{thing}_locks = "…"',
     "inventory",
 )
@@ -122,15 +129,20 @@ def known_of(case: Case) -> Vllm | None:
 def readable(case: Case) -> Iterator[Reason]:
     """Configurations that are JSON."""
     found = case.found.weights
-    if found is None:
-        return
-    files: list[tuple[str, object]] = [
-        *((f"{path}/config.json", said) for path, said in found.configs.items()),
-        *((f"{path}/adapter_config.json", said) for path, said in found.adapters.items()),
-    ]
-    for file, said in files:
-        if isinstance(said, str):
-            yield CONFIG_BROKEN.reason(f"{file} {said}", ssh=case.wanted.ssh, file=file)
+    for model in case.wanted.spec.carried if found else ():
+        configs, adapters = (found.configs, found.adapters) if found else ({}, {})
+        files: list[tuple[str, object]] = [
+            *((f"{one}/config.json", configs.get(one)) for one in model_paths(model)),
+            *((f"{one}/adapter_config.json", adapters.get(one)) for one in adapter_paths(model)),
+        ]
+        for file, said in files:
+            if isinstance(said, str):
+                yield CONFIG_BROKEN.reason(
+                    f"model {model.name}: {file} {said}: copy it again, or correct the inventory",
+                    ssh=case.wanted.ssh,
+                    look="head -c 200" if said.startswith("is n") else "ls -ld",
+                    file=file,
+                )
 
 
 def architectures(case: Case) -> Iterator[Reason]:
@@ -257,6 +269,13 @@ def locked(case: Case) -> Iterator[Reason]:
         if not program.locked:
             thing = program.name.partition(" ")[0]
             yield UNLOCKED.reason(f"{program.name} has no lock of its wheels", thing=thing)
+        elif program.other:
+            thing = program.name.partition(" ")[0]
+            yield UNLOCKED.reason(
+                f"{program.name} has no lock of its wheels: that which there is locks"
+                f" {program.other}",
+                thing=thing,
+            )
 
 
 def for_its_python(case: Case) -> Iterator[Reason]:

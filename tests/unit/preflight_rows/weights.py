@@ -13,7 +13,7 @@ from farrier.spec import Model
 from farrier.weights.config import ModelConfig
 from farrier.weights.gguf import Gguf
 from tests.unit.preflight_hosts import HEALTHY, QWEN, SPEC, bus, case
-from tests.unit.preflight_rows.parts import Row
+from tests.unit.preflight_rows.parts import Row, copied
 
 QWEN3 = ModelConfig(("Qwen3ForCausalLM",), "qwen3", heads=32, kv_heads=8, context=40_960)
 """As of Qwen3-8B."""
@@ -156,6 +156,24 @@ ROWS = {
         "refused",
         "model-config-broken",
         "ssh admin@192.0.2.11 head -c 200 /srv/models/qwen/config.json",
+        "operator",
+    ),
+    "a configuration that is a directory": Row(
+        serving("is a directory"),
+        "refused",
+        "model-config-broken",
+        "ssh admin@192.0.2.11 ls -ld /srv/models/qwen/config.json",
+        "operator",
+    ),
+    "weights cut short": Row(
+        case(
+            weights=WeightsFacts(
+                shards={"/srv/models/qwen/a.safetensors": "is cut short: 100 of 5000 bytes"}
+            )
+        ),
+        "refused",
+        "model-incomplete",
+        copied("qwen"),
         "operator",
     ),
     "no GGUF": Row(
