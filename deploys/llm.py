@@ -29,6 +29,7 @@ import roles.trtllm
 import roles.vllm
 from farrier.converge.preflight import preflight
 from farrier.inventory import current_fleet
+from farrier.spec.check_hosts import is_over_ray
 
 config.SUDO = host.data.get("ssh_user") != "root"
 
@@ -52,9 +53,12 @@ if "monitor" in spec.groups:
 llama_cpp = roles.llama_cpp.llama_cpp_release(
     roles.llama_cpp.DEFAULTS.read(host.data), spec.accelerator
 )
+over_ray = any(is_over_ray(model) for model in spec.carried)
 program = {
     "llama_cpp": f"{llama_cpp.path}/{llama_cpp.program}",
-    "vllm": roles.vllm.vllm_environment(spec.accelerator, roles.vllm.DEFAULTS.read(host.data)).path,
+    "vllm": roles.vllm.vllm_environment(
+        spec.accelerator, roles.vllm.DEFAULTS.read(host.data), ray=over_ray
+    ).path,
     "ollama": roles.ollama.ollama_release(roles.ollama.DEFAULTS.read(host.data)).path,
     "transformers": roles.transformers.transformers_environment(
         spec.accelerator, roles.transformers.DEFAULTS.read(host.data)
@@ -91,7 +95,7 @@ if "gateway" in spec.groups:
     roles.gateway.gateway(spec, fleet.hosts.values())
 
 if any(model.engine == "vllm" for model in spec.carried):
-    roles.vllm.vllm(spec.accelerator)
+    roles.vllm.vllm(spec.accelerator, ray=over_ray)
 if any(model.engine == "transformers" for model in spec.models):
     roles.transformers.transformers(spec.accelerator)
 if any(model.engine == "sglang" and model.command is None for model in spec.models):

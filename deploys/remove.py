@@ -83,6 +83,8 @@ for role, (group, remove) in REMOVALS.items():
         )
     for model in spec.members if role in told else ():
         rank = spec.ranks[model.replica]
+        if rank.head == host.name:
+            continue
         host.log_styled(
             f"removing {role} takes {rank.replica} of {rank.head} down, which has rank"
             f" {rank.number} here: drain it there first",

@@ -37,6 +37,7 @@ __all__ = [
     "digest",
     "fill",
     "project_files",
+    "with_lock",
 ]
 
 UV_LOCK = Path(__file__).parent / "locks" / "uv.txt"
@@ -104,6 +105,25 @@ def cache_directory() -> Path:
     """Where archives are kept: ``$XDG_CACHE_HOME/farrier/wheels``."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "farrier" / "wheels"
+
+
+def with_lock(lock: Path, also: Path) -> Path:
+    """A lock of the packages of *lock*, and of those of *also* that it has not.
+
+    It has the name of *lock*, in a directory of the operator's cache that is named by its content.
+    """
+    there = lock.read_text(encoding="utf-8")
+    has = split_lock(there)
+    more = split_lock(also.read_text(encoding="utf-8"))
+    text = "".join([there, *(block for name, block in more.items() if name not in has)])
+    directory = cache_directory().parent / "locks" / hashlib.sha256(text.encode()).hexdigest()[:16]
+    path = directory / lock.name
+    if not path.exists():
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.NamedTemporaryFile("w", dir=directory, delete=False) as half:
+            half.write(text)
+        Path(half.name).replace(path)
+    return path
 
 
 def _silent(_: str) -> None:

@@ -71,17 +71,20 @@ class Replica(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """This host's share of a replica whose head, with the gate and the drain, is on another host.
 
-    ``name`` is its own, ``replica`` that of the whole, of which it is number ``rank`` from 1.
-    ``head`` is the head's host.
+    ``name`` is its own, ``replica`` that of the whole, of which it is number ``rank``. ``head`` is
+    the head's host, which by Ray has a share, too: rank 0, and ``cluster`` is the file in which its
+    node tells how the cluster of so many ``nodes`` is.
     """
 
     name: Label
     replica: Label
-    rank: Annotated[int, msgspec.Meta(ge=1)]
+    rank: Annotated[int, msgspec.Meta(ge=0)]
     head: str
     unit: str
     gpus: list[int] = []
     config_hash: str
+    cluster: str | None = None
+    nodes: int | None = None
 
 
 class Peer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -289,4 +292,8 @@ def dumps(config: AgentConfig) -> str:
     data: dict[str, Any] = msgspec.to_builtins(config)
     if not config.members:
         del data["members"]  # a host without has the text it always had, and keeps its agent
+    for member in data.get("members", ()):
+        for name in ("cluster", "nodes"):
+            if member[name] is None:
+                del member[name]
     return tomli_w.dumps({key: value for key, value in data.items() if value is not None})

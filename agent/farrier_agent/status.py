@@ -130,7 +130,8 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True):
     of the two; ``strangers`` the connections to the engine's port past the gate. ``drain`` is the
     one that is under way or holds it closed, ``last_drain`` what the last run ended with.
     ``restarts`` are systemd's own, after a failure. ``health`` is the verdict on its progress, and
-    ``health_restarts`` how often it was restarted for that within the last hour.
+    ``health_restarts`` how often it was restarted for that within the last hour. ``nodes`` of its
+    Ray live, of ``nodes_wanted``; None where it has no Ray.
     """
 
     name: str
@@ -156,6 +157,8 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True):
     restarts: int | None = None
     health: Literal["idle", "busy", "suspect", "wedged", "unknown"] | None = None
     health_restarts: int = 0
+    nodes: int | None = None
+    nodes_wanted: int | None = None
 
 
 class Notice(msgspec.Struct, frozen=True, kw_only=True):

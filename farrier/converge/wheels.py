@@ -18,7 +18,7 @@ from farrier.converge.environments import Environment, environment
 from farrier.converge.packages import packages
 from farrier.converge.paths import Directory, tree
 from farrier.defaults import Default
-from farrier.wheelhouse import Sources
+from farrier.wheelhouse import Sources, with_lock
 
 __all__ = ["TORCH_CPU", "Wheels", "torch_cpu", "wheel_settings"]
 
@@ -43,12 +43,17 @@ class Wheels:
     source: Path | None = None
     elsewhere: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
-    def environment(self, accelerator: str, settings: Mapping[str, Any]) -> Environment:
-        """Its environment for hosts with this *accelerator*; without locks where it has none."""
+    def environment(
+        self, accelerator: str, settings: Mapping[str, Any], *, also: Path | None = None
+    ) -> Environment:
+        """Its environment for hosts with this *accelerator*; without locks where it has none.
+
+        *also* is a further lock, for all Pythons: its packages come on top of the others.
+        """
         own = settings[f"{self.thing}_locks"]
         directory = Path(own).expanduser() if own else self.locks
         locks = tuple(
-            (f"3.{path.stem.partition('cp3')[2]}", path)
+            (f"3.{path.stem.partition('cp3')[2]}", with_lock(path, also) if also else path)
             for path in sorted(directory.glob(f"{accelerator}-cp3*.txt"))
         )
         return Environment(
@@ -69,13 +74,15 @@ class Wheels:
             source=self.source,
         )
 
-    def bring(self, accelerator: str, settings: Mapping[str, Any]) -> None:
+    def bring(
+        self, accelerator: str, settings: Mapping[str, Any], *, also: Path | None = None
+    ) -> None:
         """Operations that install it; running engines keep the version they run."""
         names = [
             *settings[f"{self.thing}_packages"],
             *settings.get(f"{self.thing}_{accelerator}_packages", ()),
         ]
-        wanted = self.environment(accelerator, settings)
+        wanted = self.environment(accelerator, settings, also=also)
         packages(name="Packages", names=names)
         tree(Directory(f"/opt/farrier/{self.thing}"), name="Directory")
         environment(wanted, name="Environment")

@@ -95,7 +95,7 @@ def _target(spec: HostSpec, host: Host) -> Target:
         members=tuple(
             MemberOf(rank.replica, rank.number, rank.head, model.unit)
             for model in spec.members
-            if (rank := spec.ranks[model.replica])
+            if (rank := spec.ranks[model.replica]).head != spec.name
         ),
     )
 

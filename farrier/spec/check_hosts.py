@@ -10,13 +10,15 @@ from farrier.spec.model import MASTER_PORT, Model, PathSource, parse_source
 from farrier.spec.problems import Finding
 from farrier.spec.values import is_whole, shown
 
-__all__ = ["BACKEND", "NO_RAY", "check_hosts", "check_stages"]
+__all__ = ["BACKEND", "NO_RAY", "check_hosts", "check_ray", "check_stages", "is_over_ray"]
 
 BACKEND = "distributed-executor-backend"
 NO_RAY = (
     "vLLM on CPUs refuses Ray ('current platform … does not support ray', 0.32.0,"
     " v1/executor/ray_utils.py); several hosts without GPUs are hosts=[…]"
 )
+STAND_IN = "FARRIER_ENGINE_IS_A_STAND_IN"
+"""In ``env``, ``"1"``: what is served is no vLLM. For tests of the cluster's life without GPUs."""
 _OWN_ADDRESS = ("VLLM_HOST_IP", "VLLM_PORT")
 """Variables that have to differ between the hosts of a replica."""
 
@@ -44,6 +46,26 @@ def check_hosts(model: Model, engine: Engine) -> Iterator[Finding]:
         yield "hosts", f"{list(names)} names a host twice"
     yield from _same_everywhere(model)
     yield from _sizes(model)
+
+
+def is_over_ray(model: Model) -> bool:
+    """Whether *model* spans its hosts by a cluster of Ray, and not by vLLM's own ``--nnodes``."""
+    args: Any = model.args
+    return model.spans > 1 and isinstance(args, Mapping) and args.get(BACKEND) == "ray"
+
+
+def check_ray(model: Model, accelerator: str) -> Iterator[Finding]:
+    """Where Ray cannot be had, or is of no use."""
+    env: Any = model.env
+    if model.args.get(BACKEND) != "ray":
+        return
+    if accelerator != "cuda" and not (isinstance(env, Mapping) and env.get(STAND_IN) == "1"):
+        yield f"args.{BACKEND}", NO_RAY
+    elif not model.hosts:
+        yield (
+            f"args.{BACKEND}",
+            "'ray' is for a replica over several hosts, hosts=[…]: on one leave it out",
+        )
 
 
 def check_stages(model: Model) -> Iterator[Finding]:
@@ -86,8 +108,11 @@ def _sizes(model: Model) -> Iterator[Finding]:
     if not isinstance(args, Mapping):
         return
     backend = args.get(BACKEND, "mp")
-    if backend != "mp":
-        yield f"args.{BACKEND}", f"is {shown(backend)}, and hosts=[…] is vLLM's own way, 'mp'"
+    if backend not in ("mp", "ray"):
+        yield (
+            f"args.{BACKEND}",
+            f"is {shown(backend)}; hosts=[…] goes by vLLM's own way, 'mp', or by 'ray'",
+        )
     if args.get("data-parallel-size", 1) != 1:
         yield (
             "args.data-parallel-size",

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from farrier.spec.check_hosts import BACKEND, NO_RAY, check_hosts, check_stages
+from farrier.spec.check_hosts import check_hosts, check_ray, check_stages
 from farrier.spec.engines import Engine
 from farrier.spec.model import HubSource, Model, PathSource, parse_source
 from farrier.spec.problems import Finding
@@ -31,8 +31,8 @@ def check_layout(model: Model, engine: Engine, accelerator: str) -> Iterator[Fin
         yield from _parallelism(model, model.args, engine.sizes)
     if engine.parallel and accelerator != "cuda":
         yield from check_stages(model)
-        if model.args.get(BACKEND) == "ray":
-            yield f"args.{BACKEND}", NO_RAY
+    if engine.parallel:
+        yield from check_ray(model, accelerator)
 
 
 def _adapters(model: Model, engine: Engine) -> Iterator[Finding]:

@@ -23,6 +23,7 @@ from farrier.spec.keys import ApiKey
 from farrier.spec.model import FIRST_PORT, Model
 from farrier.spec.places import argument_place
 from farrier.spec.problems import NOWHERE, Place, Problem
+from farrier.spec.ray import read_ray_token
 from farrier.spec.receivers import Receiver, check_durations, check_receivers
 from farrier.spec.spanning import Rank
 
@@ -40,6 +41,7 @@ FIELDS = (
     "nginx_gateways",
     "nginx_port",
     "open_access",
+    "ray_token_file",
     "roots",
 )
 """Host data that this module reads; the roles' DEFAULTS and pyinfra's ssh_… fields come on top."""
@@ -67,7 +69,8 @@ class HostSpec:
     look at a mounted image (``roots = {"sys": "/srv/tree/sys"}``). ``receivers`` are told of alerts
     by hosts of group monitor; ``receiver_secrets`` are what their files hold, by ``NAME.FIELD``,
     ``grafana_secrets`` the password of Grafana's administrator. ``members`` are its shares of other
-    hosts' replicas, ``ranks`` its places in those over several hosts, by their name here.
+    hosts' replicas, and its nodes of Ray, whose token is ``ray_token``; ``ranks`` are its places in
+    replicas over several hosts, by their name here.
     """
 
     name: str
@@ -84,6 +87,7 @@ class HostSpec:
     receivers: tuple[Receiver, ...] = ()
     receiver_secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     grafana_secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    ray_token: str = field(default="", repr=False)
     members: tuple[Model, ...] = ()
     ranks: Mapping[str, Rank] = field(default_factory=dict)
 
@@ -136,6 +140,7 @@ class _Reading:
         )
         self.receiver_secrets: dict[str, str] = {}
         self.grafana_secrets: dict[str, str] = {}
+        self.ray_token = ""
 
     def spec(self) -> HostSpec:
         return HostSpec(
@@ -153,6 +158,7 @@ class _Reading:
             receivers=tuple(one for one in self.receivers if isinstance(one, Receiver)),
             receiver_secrets=self.receiver_secrets,
             grafana_secrets=self.grafana_secrets,
+            ray_token=self.ray_token,
         )
 
     def place(self, path: str, where: Callable[[str], Place]) -> Place:
@@ -255,6 +261,10 @@ class _Reading:
         yield from _claimed_names(models)
 
     def _told(self) -> Iterator[Finding]:
+        try:
+            self.ray_token = read_ray_token(self.data, self.root)
+        except ValueError as error:
+            yield "ray_token_file", str(error)
         yield from check_grafana(self.data, self.root, self.grafana_secrets)
         yield from check_durations(self.data)
         name = "alertmanager_receivers"

@@ -3,6 +3,9 @@
 One replica is one drain unit: the first of a model's ``hosts`` is its head, which has the gate and
 the address; on each of the others a unit of a higher rank does its share of the work. A member is
 the same :class:`Model` there, under a replica's name of its own (``big-rank1``).
+
+Where the hosts are joined by Ray, each of them, the head too, has a member that is its node of the
+cluster (``big-ray``).
 """
 
 from __future__ import annotations
@@ -13,13 +16,17 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
+from farrier.spec.check_hosts import is_over_ray
 from farrier.spec.values import did_you_mean, is_whole, shown
 
 if TYPE_CHECKING:
     from farrier.spec.host import HostSpec
     from farrier.spec.model import Model
 
-__all__ = ["Found", "Rank", "spread", "with_ranks"]
+__all__ = ["RAY_PORTS", "Found", "Rank", "spread", "with_ranks"]
+
+RAY_PORTS = 100
+"""How many ports from ``master_port`` on a node of Ray takes for itself, on every host."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,8 @@ def spread(hosts: Mapping[str, HostSpec]) -> list[Found]:
                 gpus[host.name, gpu] = f"replica {model.replica!r}"
     for host, index, model in _heads(hosts.values()):
         wrong = [*_hosts(host, model, hosts), *_port(host, model)]
+        if is_over_ray(model):
+            wrong += _ray(host, model, hosts)
         if not wrong:
             wrong += _claims(host, model, gpus, names)
         found += (Found(host.name, index, field, message) for field, message in wrong)
@@ -85,10 +94,12 @@ def with_ranks(hosts: Mapping[str, HostSpec]) -> dict[str, HostSpec]:
             continue
         addresses = tuple(hosts[name].address for name in model.hosts)
         for number, name in enumerate(model.hosts):
-            here = model if number == 0 else _as_member(model, number)
             rank = Rank(number, model.replica, host.name, addresses, host.agent.check_port)
-            ranks.setdefault(name, {})[here.replica] = rank
-            if number:
+            if number == 0:
+                ranks.setdefault(name, {})[model.replica] = rank
+            if number or is_over_ray(model):
+                here = _as_member(model, number)
+                ranks.setdefault(name, {})[here.replica] = rank
                 members.setdefault(name, []).append(here)
     return {
         name: replace(host, members=tuple(members.get(name, ())), ranks=ranks[name])
@@ -101,8 +112,12 @@ def with_ranks(hosts: Mapping[str, HostSpec]) -> dict[str, HostSpec]:
 def _as_member(model: Model, rank: int) -> Model:
     """*model* as the host of this *rank* runs it."""
     here = copy(model)  # not dataclasses.replace: a Model's constructor has no place
-    object.__setattr__(here, "replica", f"{model.replica}-rank{rank}")
+    object.__setattr__(here, "replica", _member_name(model, rank))
     return here
+
+
+def _member_name(model: Model, rank: int) -> str:
+    return f"{model.replica}-ray" if is_over_ray(model) else f"{model.replica}-rank{rank}"
 
 
 def _heads(hosts: Iterable[HostSpec]) -> Iterator[tuple[HostSpec, int, Model]]:
@@ -179,19 +194,57 @@ def _port(head: HostSpec, model: Model) -> Iterator[tuple[str, str]]:
         yield "master_port", f"{port} is {taken[port]} on {head.name}; pick another, e.g. {free}"
 
 
+def _ray(head: HostSpec, model: Model, hosts: Mapping[str, HostSpec]) -> Iterator[tuple[str, str]]:
+    """What Ray needs besides: a token that all of them have, and a block of ports on each."""
+    first, last = model.master_port, model.master_port + RAY_PORTS - 1
+    if last > 32767:
+        yield (
+            "master_port",
+            f"Ray takes {first} to {last}, and from 32768 on the kernel gives ports to anybody",
+        )
+    for name in model.hosts:
+        host = hosts.get(name)
+        if host is None:
+            continue  # told elsewhere
+        if not host.ray_token:
+            yield (
+                "hosts",
+                f"{name} has no ray_token_file: Ray runs code for whoever reaches it, so its nodes"
+                " ask one another for a token (make one with: openssl rand -hex 32 > ray.token &&"
+                " chmod 600 ray.token)",
+            )
+        elif host.ray_token != head.ray_token:
+            yield "hosts", f"{name} has another ray_token_file than {head.name}: it must be one"
+        for other in host.models:
+            for what, port in (("port", other.port), ("master_port", other.master_port)):
+                if other is model and what == "master_port":
+                    continue
+                if what == "master_port" and not other.hosts:
+                    continue
+                if is_whole(port) and first <= port <= last:
+                    yield (
+                        "master_port",
+                        f"Ray takes {first} to {last} on each host, and {port} is the {what} of"
+                        f" replica {shown(other.replica)} of {name}",
+                    )
+
+
 def _claims(
     head: HostSpec,
     model: Model,
     gpus: dict[tuple[str, int], str],
     names: dict[tuple[str, str], str],
 ) -> Iterator[tuple[str, str]]:
+    if is_over_ray(model) and (head.name, _member_name(model, 0)) in names:
+        who = names[head.name, _member_name(model, 0)]
+        yield "replica", f"{who} of {head.name} is already named {_member_name(model, 0)!r}"
     for rank, host in enumerate(model.hosts[1:], 1):
         who = f"rank {rank} of replica {model.replica!r} of {head.name}"
         for gpu in _gpus(model):
             if (host, gpu) in gpus:
                 yield "gpus", f"GPU {gpu} of {host} already belongs to {gpus[host, gpu]}"
             gpus.setdefault((host, gpu), who)
-        name = f"{model.replica}-rank{rank}"
+        name = _member_name(model, rank)
         if (host, name) in names:
             yield "replica", f"{names[host, name]} of {host} is already named {name!r}"
         names.setdefault((host, name), who)

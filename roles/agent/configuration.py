@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from farrier_agent.config import AgentConfig, Member, Peer, Replica
 
+from farrier.spec.check_hosts import is_over_ray
 from farrier.spec.engines import ENGINES
+from farrier.spec.ray import tells
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -97,6 +99,7 @@ def agent_config(
 
 def _member(model: Model, spec: HostSpec, hashes: Mapping[str, str]) -> Member:
     rank = spec.ranks[model.replica]
+    tells_it = is_over_ray(model) and rank.number == 0
     return Member(
         name=model.replica,
         replica=rank.replica,
@@ -105,6 +108,8 @@ def _member(model: Model, spec: HostSpec, hashes: Mapping[str, str]) -> Member:
         unit=model.unit,
         gpus=list(model.gpus),
         config_hash=hashes[model.replica],
+        cluster=tells(model.replica) if tells_it else None,
+        nodes=rank.size if tells_it else None,
     )
 
 

@@ -10,11 +10,14 @@ from farrier.converge import Absent, Text, Unit, tree, units
 from farrier.converge.templates import render
 from farrier.converge.typed import deploy
 from farrier.defaults import Default, Defaults
+from farrier.spec.check_hosts import is_over_ray
 from farrier.spec.engines import ENGINES
+from farrier.spec.ray import session
 from roles.engine.commands import argv, command_line, environment, prepared, systemd_quote
 from roles.engine.containers import is_container
 from roles.engine.operations import accounts, orphans
 from roles.engine.previous import keep_previous
+from roles.engine.ray import TOKEN, home
 from roles.engine.spanning import follow, let_in
 from roles.engine.waiting import ready
 
@@ -78,6 +81,8 @@ def unit_text(model: Model, spec: HostSpec, settings: Mapping[str, Any], program
         agent=AGENT,
         command=command_line(_command(model, spec, settings, program)),
         member=model in spec.members,
+        node=_node(model, spec),
+        session=session(home(model, spec)) if is_over_ray(model) else "",
         let_in=let_in(rank) if (rank := spec.ranks.get(model.replica)) else "",
         prepare=command_line(before) if (before := prepared(model, program)) else "",
         start_check=" ".join(start_check(model, spec)),
@@ -95,7 +100,14 @@ def unit_text(model: Model, spec: HostSpec, settings: Mapping[str, Any], program
 def _command(model: Model, spec: HostSpec, settings: Mapping[str, Any], program: str) -> list[str]:
     words = argv(model, spec, settings, program)
     rank = spec.ranks.get(model.replica)
-    return [*follow(rank, AGENT), *words] if rank and rank.number else words
+    follows = rank and rank.number and not is_over_ray(model)
+    return [*follow(rank, AGENT), *words] if rank and follows else words
+
+
+def _node(model: Model, spec: HostSpec) -> str:
+    """The name of the node of Ray that *model*, the head's, is of; empty for any other."""
+    over_ray = is_over_ray(model) and model not in spec.members
+    return home(model, spec) if over_ray else ""
 
 
 def start_check(model: Model, spec: HostSpec) -> list[str]:
@@ -126,6 +138,10 @@ def engine(spec: HostSpec, unit_texts: Mapping[str, str]) -> None:
     """Write the units of *unit_texts* and start those that are not running."""
     users = sorted({ENGINES[model.engine].user for model in spec.carried})
     accounts(users, name="Users")
+    if any(is_over_ray(model) for model in spec.carried):
+        user = ENGINES["vllm"].user
+        token = Text(TOKEN, f"{spec.ray_token}\n", mode="640", group=user, secret=True)
+        tree(token, name="The token of Ray")
     keep_previous(
         {model.replica: config_hash(unit_texts[model.unit]) for model in spec.models},
         name="What they had before",
@@ -154,6 +170,7 @@ def remove(spec: HostSpec) -> None:
     units(*(Unit(model.unit, stopped=True) for model in spec.carried), name="Stopped")
     tree(
         *(Absent(f"/etc/systemd/system/{model.unit}") for model in spec.carried),
+        Absent(TOKEN),
         *(
             Absent(f"/var/lib/farrier/previous/engine-{model.replica}.{suffix}")
             for model in spec.carried

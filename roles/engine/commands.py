@@ -6,8 +6,10 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 from farrier.spec import HubSource, OllamaSource, PathSource
+from farrier.spec.check_hosts import is_over_ray
 from farrier.spec.engines import ENGINES, TRTLLM_OPTIONS
 from roles.engine.containers import container_argv, is_container
+from roles.engine.ray import awaited, home, node, of_ray
 from roles.engine.spanning import meeting, serve, spanning
 
 if TYPE_CHECKING:
@@ -40,10 +42,19 @@ def argv(model: Model, spec: HostSpec, settings: Mapping[str, Any], program: str
         return _BY_PROGRAM[model.engine](model, program)
     if model.engine == "transformers":
         return _transformers(model, spec, settings, program)
+    return _of_vllm(model, spec, settings, program)
+
+
+def _of_vllm(model: Model, spec: HostSpec, settings: Mapping[str, Any], program: str) -> list[str]:
     rank = spec.ranks.get(model.replica)
-    if rank is not None:
-        return spanning(rank, _vllm(model, spec, settings, program))
-    return _vllm(model, spec, settings, program)
+    if rank is not None and is_over_ray(model) and model in spec.members:
+        return spanning(rank, node(model, rank, program))
+    words = _vllm(model, spec, settings, program)
+    if rank is None:
+        return words
+    if is_over_ray(model):
+        return [*awaited(model, rank, program), *words]
+    return spanning(rank, words)
 
 
 def _llama_cpp(model: Model, program: str) -> list[str]:
@@ -122,6 +133,7 @@ def _flags(model: Model) -> list[str]:
 
 def _vllm(model: Model, spec: HostSpec, settings: Mapping[str, Any], program: str) -> list[str]:
     rank = spec.ranks.get(model.replica)
+    meets = rank is not None and not is_over_ray(model)
     if rank is not None and rank.number:
         command = [*serve(spec, program), *_model(model)[1:], "--headless"]
         command += ["--served-model-name", model.name]
@@ -131,7 +143,7 @@ def _vllm(model: Model, spec: HostSpec, settings: Mapping[str, Any], program: st
         command += [*_model(model), "--served-model-name", model.name]
         command += ["--host", LOOPBACK, "--port", str(model.port)]
     command += _all_gpus(model, spec.accelerator)
-    if rank is not None:
+    if rank is not None and meets:
         command += meeting(rank, model.master_port)
     if "shutdown-timeout" not in model.args:
         # The default of 0 cuts streams, and its API server then hangs for minutes (measured).
@@ -152,7 +164,7 @@ def environment(model: Model, spec: HostSpec, program: str) -> dict[str, str]:
     if is_container(model):
         # podman's own: what the engine can write is nowhere that root's podman reads settings from
         return {"HOME": "/root"}
-    state = f"/var/lib/farrier/engines/{model.replica}"
+    state = f"/var/lib/farrier/engines/{home(model, spec)}"
     values = {"HOME": state, "XDG_CACHE_HOME": f"{state}/cache"}
     if spec.accelerator == "cuda":
         values["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
@@ -216,6 +228,7 @@ def environment(model: Model, spec: HostSpec, program: str) -> dict[str, str]:
         # Their interface's name is looked up when the engine starts (see spanning).
         values |= {"VLLM_HOST_IP": rank.address}
         del values["GLOO_SOCKET_IFNAME"], values["NCCL_SOCKET_IFNAME"]
+        values |= of_ray(model, spec, rank) if is_over_ray(model) else {}
     return values | dict(model.env)
 
 

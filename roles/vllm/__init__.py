@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyinfra import host
 
-from farrier.converge import Absent, tree
+from farrier.converge import Absent, Text, tree
 from farrier.converge.typed import deploy
 from farrier.converge.wheels import TORCH_CPU, Wheels, torch_cpu, wheel_settings
 from farrier.defaults import Defaults
@@ -38,18 +38,26 @@ DEFAULTS = Defaults(
 )
 
 LOCKS = Path(__file__).parent / "locks"
+PROGRAM = Path(__file__).parent / "ray_node.py"
+RAY_LOCK = LOCKS / "ray.txt"
+NODE = "/opt/farrier/vllm/ray-node"
+"""The program that a unit of Ray runs: see :mod:`roles.vllm.ray_node`."""
 WHEELS = Wheels("vllm", LOCKS, {"cpu": 3500, "cuda": 14000}, elsewhere=(TORCH_CPU,))
 
 
-def vllm_environment(accelerator: str, settings: Mapping[str, Any]) -> Environment:
-    """The environment of vLLM for hosts with this *accelerator*."""
-    return WHEELS.environment(accelerator, settings)
+def vllm_environment(
+    accelerator: str, settings: Mapping[str, Any], *, ray: bool = False
+) -> Environment:
+    """The environment of vLLM for hosts with this *accelerator*; with Ray in it, too, or not."""
+    return WHEELS.environment(accelerator, settings, also=RAY_LOCK if ray else None)
 
 
 @deploy("vLLM")
-def vllm(accelerator: str) -> None:
+def vllm(accelerator: str, *, ray: bool = False) -> None:
     """Install the program; running engines keep the version they run."""
-    WHEELS.bring(accelerator, DEFAULTS.read(host.data))
+    WHEELS.bring(accelerator, DEFAULTS.read(host.data), also=RAY_LOCK if ray else None)
+    if ray:
+        tree(Text(NODE, PROGRAM.read_text(encoding="utf-8"), mode="755"), name="Ray's program")
 
 
 @deploy("Remove vLLM")

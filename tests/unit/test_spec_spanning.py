@@ -126,9 +126,9 @@ def test_a_name_that_a_member_would_have_is_taken() -> None:
         ({"hosts": [], "master_port": 4000}, "master_port", "has no effect without hosts"),
         ({"env": {"VLLM_HOST_IP": "192.0.2.9"}}, "env.VLLM_HOST_IP", "the host's address"),
         (
-            {"args": {"distributed-executor-backend": "ray"}},
+            {"args": {"distributed-executor-backend": "uni"}},
             "args.distributed-executor-backend",
-            "vLLM's own way",
+            "by vLLM's own way, 'mp', or by 'ray'",
         ),
         ({"args": {"data-parallel-size": 4}}, "args.data-parallel-size", "replica of its own"),
         ({"args": {"tensor-parallel-size": 2}}, "gpus", "on each of 2 hosts, but the engine"),

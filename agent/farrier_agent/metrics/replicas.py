@@ -108,6 +108,16 @@ _VALUES: tuple[tuple[str, str, Value], ...] = (
         "Restarts of the replica within the last hour because it was wedged.",
         lambda one: None if one.phase is None else one.health_restarts,
     ),
+    (
+        "nodes",
+        "Nodes of the replica's Ray that live; absent where it has no Ray.",
+        lambda one: one.nodes,
+    ),
+    (
+        "nodes_wanted",
+        "Nodes that the replica's Ray has when it is whole; absent where it has no Ray.",
+        lambda one: one.nodes_wanted,
+    ),
 )
 
 INFO = family(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -25,6 +26,7 @@ from farrier_agent.serving.healing import Health
 from farrier_agent.serving.life import Life, seen
 from farrier_agent.serving.looking import Looker
 from farrier_agent.serving.view import drain, why_not_ready
+from farrier_agent.spanning.cluster import read
 from farrier_agent.spanning.runs import told
 from farrier_agent.status import Unit
 from farrier_agent.units.state import UnitState, plain
@@ -55,6 +57,9 @@ class OfReplica:
     ) -> None:
         counter = Counter(replica.name, replica.port, config.nginx_user, connections)
         self.life = Life(replica, config, units, changed)
+        self._node = next(
+            (one for one in config.members if one.cluster and one.replica == replica.name), None
+        )
         every = min(config.tick, HEALTH_SECONDS)
         self.health = Health(self.life, config, counter, actor, every, hands_off=hands_off)
         self.looker = Looker(self.life, units, counter, self.health, every, told=told)
@@ -87,6 +92,13 @@ class OfReplica:
         why = record and why_not_ready(record, gate_open=gate, warming=self.life.warming)
         if record is not None and not record.engine_runs:
             why = shown.detail or why  # the unit's state says more than that it does not run
+        if self._node is not None and self._node.cluster is not None:
+            cluster = read(Path(self._node.cluster), time.time())
+            shown = msgspec.structs.replace(
+                shown, nodes=cluster.nodes, nodes_wanted=self._node.nodes
+            )
+            if cluster.lacks and not gate:
+                why = f"waits for its Ray: {'; '.join(cluster.lacks)}"
         return msgspec.structs.replace(
             shown,
             gate=None if gate is None else "open" if gate else "closed",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from farrier.preflight.verdict import Code, Reason
+from farrier.spec.check_hosts import is_over_ray
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +52,9 @@ def wanted_ports(spec: HostSpec) -> dict[int, str]:
     if "monitor" in spec.groups:
         ports[9090] = "prometheus.service"
         ports[ALERTMANAGER] = "prometheus-alertmanager.service"
-    ports |= {model.master_port: model.unit for model in spec.models if model.spans > 1}
+    meeting = [model for model in spec.models if model.spans > 1]
+    ports |= {model.master_port: model.unit for model in meeting if not is_over_ray(model)}
+    ports |= {model.master_port: model.unit for model in spec.members if is_over_ray(model)}
     return ports | {model.port: model.unit for model in spec.models}
 
 
