@@ -22,7 +22,8 @@ from farrier.lab.tiny_model import write_tiny_model
 from tests.conftest import lab_of_tests
 from tests.full.adapter import write_adapter
 from tests.roles.converging import ROOT, Converge, Run
-from tests.roles.fleet import DRIVER_LOADED, GPU_TREE, Fleet
+from tests.roles.fleet import GPU_TREE, Fleet
+from tests.roles.gpus import DRIVER_LOADED
 
 FARRIER = Path(sys.executable).with_name("farrier")
 HOST = "gpu01"
