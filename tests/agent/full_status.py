@@ -183,6 +183,8 @@ def replica(number: int, gpus: tuple[int, ...] = (), at: float = AT) -> Replica:
         since_at=at - 12.5,
         in_flight=7 + number,
         strangers=1,
+        nodes=1,
+        nodes_wanted=2,
         drain=drain,
         last_drain=Drain(
             asked_by=("uid 0",),
