@@ -9,13 +9,15 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Iterator, Mapping
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from farrier.lab import TINY_MODEL, Lab
+from farrier.load import Background, Endpoint, Plan
 from farrier.wheelhouse import split_lock
 from tests.conftest import lab_of_tests
 from tests.fakes.engine.packing import packed
@@ -60,8 +62,10 @@ class Cluster:
         token = converge.directory / "ray.token"
         token.write_text("0123456789abcdef" * 4)
         token.chmod(0o600)
+        self.keys = tomllib.loads(lab.keys_file.read_text())["keys"]
         said = {
             "agent_tick": 1.0,
+            "nginx_clients": "keys",
             "vllm_locks": str(_without_vllm(converge.directory / "locks")),
             "ray_token_file": str(token),
         }
@@ -199,6 +203,50 @@ def test_a_members_raylet_that_is_killed_is_seen_and_all_begins_anew(cluster: Cl
 def test_a_heads_gcs_that_is_killed_takes_all_with_it_and_all_comes_back(cluster: Cluster) -> None:
     before = cluster.runs()
     cluster.root(HEAD, "pkill -KILL -x gcs_server")
+    cluster.anew(before)
+    assert cluster.told()["nodes"] == 2
+
+
+def restart(it: Cluster) -> None:
+    it.root(HEAD, "farrier-agent restart big --wait")
+
+
+def begin_anew_with_the_node(it: Cluster) -> None:
+    """The engine is drained before its node goes."""
+    it.root(HEAD, f"systemctl restart {NODE}")
+
+
+@pytest.mark.parametrize("deed", [restart, begin_anew_with_the_node])
+def test_nothing_is_lost(cluster: Cluster, deed: Callable[[Cluster], None]) -> None:
+    cluster.settled()
+    engine = cluster.run(HEAD, ENGINE)
+    plan = Plan(models=("big",), seconds=3600, streams=4, stream_seconds=(1.0, 8.0), posts=2)
+    url = f"http://{cluster.addresses[HEAD]}:8080/v1"
+    with Background(plan, Endpoint(url, dict(cluster.keys))) as load:
+        until(lambda: len(load.ledger.of("complete")) > 10, 60, "the load runs")
+        deed(cluster)
+        until(lambda: cluster.run(HEAD, ENGINE) != engine, WARM, "another run of the engine")
+        cluster.settled()
+        now = load.ledger.now
+        until(lambda: len(load.ledger.of("complete", since=now)) > 10, 60, "it serves again")
+        ledger = load.end()
+    print(f"{deed.__name__}: {dict(ledger.outcomes)}")
+    assert ledger.lost == 0, [str(one) for one in ledger.losses()][:5]
+
+
+def test_a_node_that_is_stopped_has_not_failed(cluster: Cluster) -> None:
+    cluster.settled()
+    cluster.root(HEAD, f"systemctl stop {NODE}")
+    for unit in (ENGINE, NODE):
+        assert cluster.root(HEAD, f"systemctl show -P ActiveState {unit}").strip() == "inactive"
+    cluster.root(HEAD, f"systemctl start {ENGINE}")
+    cluster.settled()
+
+
+@pytest.mark.parametrize("host", [MEMBER, HEAD])
+def test_a_reboot_of_either_host(cluster: Cluster, host: str) -> None:
+    before = cluster.runs()
+    cluster.lab.reboot(host)
     cluster.anew(before)
     assert cluster.told()["nodes"] == 2
 
