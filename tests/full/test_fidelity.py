@@ -65,7 +65,7 @@ def _built(directory: Path) -> str:
     built = llama_cpp.llama_cpp_release(llama_cpp.DEFAULTS.data(), "cpu")
     kept = cache_directory().parent / "built" / f"{built.name}.tar.gz"
     if not kept.is_file():
-        pytest.skip(f"{kept} is not there; make test-full PART=llama_cpp builds it")
+        pytest.fail(f"{kept} is not there; make test-full PART=llama_cpp builds it")
     with tarfile.open(kept) as tar:
         tar.extractall(directory, filter="data")
     return str(directory / built.name / built.program)
