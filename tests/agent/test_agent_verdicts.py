@@ -180,7 +180,12 @@ def test_a_ready_that_was_refused_overrules_nothing(host: Host) -> None:
 
 
 def test_a_replicas_fault_outlives_another_configuration(host: Host) -> None:
-    serving(host, replica(port=free_port(), gpus=[5]))
+    one = replica(port=free_port(), gpus=[5])
+    host.unit(one.unit, run=1)
+    host.engine(one.port, one.model)
+    host.configure(one, accelerator="cuda")
+    host.start()  # its gate need never be open: the verdict may come before it is warm
+    until(lambda: host.snapshot().health)
     (reason,) = until(lambda: reasons(host, "gpu-missing"))
     file = host.config_path
     file.write_text(file.read_text().replace("settle_seconds = 0.0", "settle_seconds = 1.0"))
